@@ -1,0 +1,190 @@
+"""The shape of SCAL's Tables 4 and 5 at a small scale: CE, +CL, +AT and SCAL on TREC, CoLA, MRPC and SST-2.
+
+    python benchmarks/text_classification.py --data ../shared/data/text            # everything, goes on where it stopped
+    python benchmarks/text_classification.py --data ../shared/data/text --tasks trec
+    python benchmarks/text_classification.py --table                               # print the tables from what is there
+
+Two stages. *select*: per task, cross-entropy tries three learning rates; at the best one each other method tries
+three settings (as many trials for each method), one seed, scored on validation rows alone by the mean of the task's
+metric and the accuracy under PGD at .3. *test*: the winners, five seeds, measured on test rows. Each finished
+training is a line of the results file; lines that are there are not done again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from contraverse import METHODS, TextData, TextModel, Trainer, load_splits, robust_accuracy
+from contraverse.data import get_task
+from contraverse.evaluation import TaskEvaluator
+
+RESULTS = Path("docs/results/text_classification.jsonl")
+SEEDS = (1, 2, 3, 4, 5)
+EPSILONS = (0.1, 0.3, 1.0)
+RATES = (3e-5, 1e-4, 3e-4)
+GRID: dict[str, list[dict[str, Any]]] = {
+    "ce": [{}],
+    "cl": [{"alpha": 0.03}, {"alpha": 0.1}, {"alpha": 0.3}],
+    "at": [{"epsilon": 0.3}, {"epsilon": 1.0}, {"epsilon": 2.0}],
+    "scal": [
+        {"epsilon": 0.3, "alpha": 0.1},
+        {"epsilon": 1.0, "alpha": 0.1},
+        {"epsilon": 1.0, "alpha": 0.03},
+    ],
+}
+LITERAL = {"contrast": "literal"}
+
+
+class Setting(NamedTuple):
+    """What is trained and attacked for one task: rows to train on, epochs, rows to attack."""
+
+    train: int
+    epochs: int
+    attacked: int
+
+
+TASKS = {
+    "trec": Setting(1000, 4, 500),
+    "cola": Setting(1000, 4, 400),
+    "sst2": Setting(1000, 4, 300),
+    "mrpc": Setting(1000, 4, 200),
+}
+
+
+def parts(task: str, folder: Path) -> tuple[TextData, TextData, TextData]:
+    """Training, validation and test rows; the draw does not depend on the seed of training.
+
+    CoLA has no labelled test set: its validation set is the test here, and validation is cut from training, as for
+    every task. SST-2 trains on whole sentences, not on the phrases of GLUE.
+    """
+    splits = load_splits(task, folder / task)
+    train, test = splits.train, splits.test or splits.validation
+    if task == "sst2":
+        train = load_splits(task, folder / task / "train_sentences.parquet").train
+    assert test is not None
+    rest, validation = train.sample(TASKS[task].train + 300, seed=0).split(300 / (TASKS[task].train + 300), seed=0)
+    return rest, validation, test
+
+
+def trial(
+    task: str, method: str, settings: dict[str, Any], rate: float, seed: int, rows: tuple[TextData, TextData], bf16: bool
+) -> dict[str, Any]:
+    """Train once and measure: ``rows`` are those to train on and those to measure on."""
+    train, measured = rows
+    set_seed(seed)
+    model = TextModel.from_pretrained("minilm", labels=train.label_names)
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model,
+            METHODS[method](**settings),
+            train,
+            output_dir=folder,
+            seed=seed,
+            learning_rate=rate,
+            num_train_epochs=TASKS[task].epochs,
+            save_strategy="no",
+            report_to="none",
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+        )
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
+    metrics = TaskEvaluator(measured, get_task(task).metrics)(model)
+    robust = robust_accuracy(model, measured.sample(TASKS[task].attacked, seed=0), EPSILONS)
+    return metrics | {k: v for k, v in robust.metrics.items() if "@" in k} | {"seconds": round(seconds, 1)}
+
+
+def read() -> list[dict[str, Any]]:
+    """The lines of the results file."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+
+
+def score(row: dict[str, Any], task: str) -> float:
+    """What settings are chosen by: the mean of the task's metric and the accuracy under PGD at .3."""
+    value = row["metrics"][get_task(task).metric]
+    return (value if get_task(task).greater_is_better else 100 - value) / 2 + row["metrics"]["accuracy@pgd-0.3"] / 2
+
+
+def plan(task: str) -> Iterator[dict[str, Any]]:
+    """Every training of a task in order; what comes later depends on what was found before."""
+
+    def best(method: str) -> dict[str, Any]:
+        tried = [r for r in read() if (r["stage"], r["task"], r["method"]) == ("select", task, method)]
+        return max(tried, key=lambda row: score(row, task))
+
+    for rate in RATES:
+        yield {"stage": "select", "task": task, "method": "ce", "settings": {}, "rate": rate, "seed": 0}
+    rate = best("ce")["rate"]
+    for method, grid in GRID.items():
+        for settings in grid if method != "ce" else ():
+            yield {"stage": "select", "task": task, "method": method, "settings": settings, "rate": rate, "seed": 0}
+    chosen = best("scal")["settings"]
+    yield {"stage": "literal", "task": task, "method": "scal", "settings": chosen | LITERAL, "rate": rate, "seed": 0}
+    for seed in SEEDS:
+        for method in GRID:
+            settings = best(method)["settings"]
+            yield {"stage": "test", "task": task, "method": method, "settings": settings, "rate": rate, "seed": seed}
+
+
+def table(task: str) -> str:
+    """The test stage of one task as Markdown: mean and standard deviation over seeds."""
+    rows = [r for r in read() if r["stage"] == "test" and r["task"] == task]
+    if not rows:
+        return ""
+    names = [get_task(task).metric, *(f"accuracy@pgd-{e:g}" for e in EPSILONS), "seconds"]
+    lines = ["| method | settings | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+    for method in GRID:
+        mine = [r for r in rows if r["method"] == method]
+        if mine:
+            cells = [
+                f"{statistics.mean(v):.1f} ± {statistics.stdev(v) if len(v) > 1 else 0:.1f}"
+                for v in ([r["metrics"][name] for r in mine] for name in names)
+            ]
+            settings = ", ".join(f"{k} {v}" for k, v in mine[0]["settings"].items()) or "-"
+            lines.append(f"| {method} | lr {mine[0]['rate']:g}; {settings} | {len(mine)} | " + " | ".join(cells) + " |")
+    return f"### {task}\n\n" + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--fp32", action="store_true", help="train in fp32, not in bf16 autocast")
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(filter(None, map(table, TASKS))))
+        return
+    set_verbosity_error()
+    disable_progress_bar()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    for task in arguments.tasks:
+        train, validation, test = parts(task, arguments.data)
+        for key in plan(task):
+            if any(all(row[k] == v for k, v in key.items()) for row in read()):
+                continue
+            rows = (train, test if key["stage"] == "test" else validation)
+            named = {k: key[k] for k in ("task", "method", "settings", "rate", "seed")}
+            metrics = trial(**named, rows=rows, bf16=not arguments.fp32)
+            row = key | {"metrics": metrics, "threads": torch.get_num_threads(), "bf16": not arguments.fp32, "commit": commit}
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Gradient attacks on any ball: one step (FGM, FGSM) and many (PGD).
+
+The inner gradient is taken with `torch.autograd.grad` with respect to the perturbation alone: no parameter
+gradient is computed or left behind, and under DDP nothing is reduced.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from contraverse.functional import dead
+from contraverse.types import Ball, Batch, Inputs
+
+LossOf = Callable[[Tensor], Tensor]
+"""The loss to climb as a function of the perturbation: one value per row (B,), or a scalar."""
+
+
+class Attack(NamedTuple):
+    """``delta`` (B, T, D), detached; ``dead``: how many rows had a zero or non-finite gradient, summed over steps."""
+
+    delta: Tensor
+    dead: Tensor
+
+
+class AttackInfo(NamedTuple):
+    """A row of the table of attacks."""
+
+    name: str
+    summary: str
+    norm: str
+    source: str
+
+
+ATTACKS = {
+    info.name: info
+    for info in (
+        AttackInfo("fgm", "one step along the gradient, scaled to L2 norm epsilon", "l2", "SCAL eq. (3)"),
+        AttackInfo("fgsm", "one step along the gradient's sign, epsilon per coordinate", "linf", "SCAL eq. (2)"),
+        AttackInfo("pgd", "k projected steps, random start and restarts on request", "l2, linf", "Madry et al. 2018"),
+    )
+}
+
+
+def perturbable(model: nn.Module, batch: Batch) -> Inputs:
+    """What of ``batch`` a perturbation is added to, and where: one embedding lookup, no gradient."""
+    with torch.no_grad():
+        inputs = model(batch, want=("inputs",)).inputs
+    assert isinstance(inputs, Inputs)
+    return inputs
+
+
+def climb(loss: Tensor, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph: bool = False) -> Attack:
+    """One ascent from ``delta``, given the ``loss`` that was computed with it.
+
+    With ``keep_graph`` the loss can still be trained on: SCAL's clean pass serves the attack and the loss,
+    so that the attack costs one input gradient (1 forward-unit). A row whose gradient is zero or not finite
+    keeps its ``delta`` and is counted.
+    """
+    (grad,) = torch.autograd.grad(loss, delta, retain_graph=keep_graph)
+    return Attack(ball.ascend(delta, grad, inputs).detach(), dead(grad))
+
+
+def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
+    """One step from zero: FGM (SCAL eq. 3) in an L2 ball, FGSM (eq. 2) in an Linf ball.
+
+    One forward and one input gradient: 2 forward-units. A row whose gradient is zero or not finite gets
+    ``delta = 0`` and is counted.
+    """
+    delta = ball.start(inputs)
+    return climb(loss_of(delta).sum(), delta, ball, inputs)
+
+
+def pgd(
+    loss_of: LossOf,
+    ball: Ball,
+    inputs: Inputs,
+    *,
+    steps: int,
+    restarts: int = 1,
+    random_start: bool = False,
+) -> Attack:
+    """Projected gradient ascent: ``steps`` gradients, ``steps`` projected steps, then one forward to score the end.
+
+    Where ``loss_of`` gives one loss per row, the perturbation kept for each row is the worst one seen, over
+    all iterates and restarts; where it gives a scalar, the worst for the batch. The first restart begins at
+    zero unless ``random_start``; later ones always begin at random. Costs ``restarts * (2 * steps + 1)``
+    forward-units.
+
+    Raises:
+        ValueError: ``steps`` or ``restarts`` below 1.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts must be at least 1, not {steps} and {restarts}")
+    worst: Tensor | None = None
+    kept = torch.zeros_like(inputs.values)
+    lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
+
+    def keep(delta: Tensor, losses: Tensor) -> None:
+        nonlocal worst, kept
+        losses = losses.detach()
+        if worst is None:
+            worst, kept = losses, delta.detach()
+            return
+        # A loss that overflowed is a success of the attack, not a reason to forget it.
+        better = (losses > worst) | (losses.isnan() & ~worst.isnan())
+        worst = torch.where(better, losses, worst)
+        kept = torch.where(better.reshape(-1, *[1] * (delta.dim() - 1)), delta.detach(), kept)
+
+    for restart in range(restarts):
+        delta = ball.start(inputs, random=random_start or restart > 0)
+        for _ in range(steps):
+            losses = loss_of(delta)
+            keep(delta, losses)
+            (grad,) = torch.autograd.grad(losses.sum(), delta)
+            lost += dead(grad)
+            delta = ball.ascend(delta, grad, inputs)
+        with torch.no_grad():
+            keep(delta, loss_of(delta))
+    return Attack(kept, lost)

@@ -1,0 +1,93 @@
+"""Predictions of a model on a whole data set, in its order, and the plumbing that every evaluator shares."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contraverse.data import Collator, EncodedText, TextData
+from contraverse.errors import UserError
+from contraverse.models import TextModel
+from contraverse.types import Batch
+
+Progress = Callable[[int], None]
+"""Called after each batch with the number of rows that it settled."""
+
+
+def predict(
+    model: TextModel, data: TextData | EncodedText, batch_size: int = 64, *, progress: Progress | None = None
+) -> np.ndarray:
+    """Logits of every row, (N, C) float32 in the order of ``data`` (C is 1 for a regression).
+
+    Runs in eval mode without gradients, and puts every module back into the mode that it was in. Rows of
+    like length share a batch, padded to its longest.
+
+    Args:
+        model: a classifier or regressor.
+        data: tokenised here if it is not yet.
+        batch_size: rows a batch, >= 1.
+        progress: told the number of rows of each batch that is done.
+
+    Raises:
+        UserError: ``data`` has no rows.
+    """
+    encoded = encode_data(model, data)
+    order, logits = [], []
+    with evaluating(model), torch.no_grad():
+        for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
+            order.append(rows)
+            logits.append(logits_of(model, batch).cpu().numpy())
+            if progress:
+                progress(len(rows))
+    return np.concatenate(logits)[np.argsort(np.concatenate(order))]
+
+
+def logits_of(model: TextModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
+    """Logits (B, C) in fp32 of one pass."""
+    logits = model(batch, delta=delta, want=("logits",)).logits
+    assert isinstance(logits, Tensor)
+    return logits.float()
+
+
+def encode_data(model: TextModel, data: TextData | EncodedText) -> EncodedText:
+    """``data`` as tokens of the model's own tokenizer.
+
+    Raises:
+        UserError: ``data`` has no rows.
+    """
+    if not len(data):
+        raise UserError("the data set has no rows to evaluate")
+    return data if isinstance(data, EncodedText) else EncodedText(data, model.tokenizer, model.max_length)
+
+
+def batches(
+    model: TextModel, data: EncodedText, rows: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """``(rows, batch)`` for each batch of the chosen rows, on the model's device.
+
+    The longest come first: where memory does not suffice, that shows at once.
+    """
+    collate = Collator(model.tokenizer)
+    for chosen in length_sorted([data.lengths[row] for row in rows], batch_size):
+        batch = collate([data[int(row)] for row in rows[chosen]])
+        yield rows[chosen], {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """Positions 0 .. N-1, longest first, cut into batches of ``batch_size``; equal lengths keep their order."""
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; every module's own mode again afterwards, a layer frozen in eval mode included."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,66 @@
+"""A task's metrics for one model: as an evaluator for training, and as one call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contraverse.data import EncodedText, TextData
+from contraverse.errors import UserError
+from contraverse.evaluation.metrics import check_names, compute
+from contraverse.evaluation.predict import encode_data, predict
+from contraverse.evaluation.robustness import robust_accuracy
+from contraverse.models import TextModel
+
+
+class TaskEvaluator:
+    """Called with a model, gives its ``metrics`` (percent) on ``data``; hand it to ``Trainer(evaluators=...)``.
+
+    Args:
+        data: labelled rows.
+        metrics: names from `METRICS`.
+        batch_size: rows a batch.
+
+    Raises:
+        UserError: no such metric, or ``data`` has no labels.
+    """
+
+    def __init__(self, data: TextData | EncodedText, metrics: Sequence[str], batch_size: int = 64) -> None:
+        check_names(metrics)
+        if data.labels is None:
+            raise UserError("the data set has no labels to evaluate against")
+        self.data, self.metrics, self.batch_size = data, tuple(metrics), batch_size
+
+    def __call__(self, model: TextModel) -> dict[str, float]:
+        data = encode_data(model, self.data)
+        return compute(self.metrics, predict(model, data, self.batch_size), data.labels)
+
+
+def evaluate(
+    model: TextModel,
+    data: TextData | EncodedText,
+    *,
+    metrics: Sequence[str] = ("accuracy",),
+    epsilons: Sequence[float] = (),
+    batch_size: int = 64,
+    **attack: Any,
+) -> dict[str, float]:
+    """Clean metrics and, where ``epsilons`` are given, robust accuracy, all in percent.
+
+    Keys are the metrics' names and ``accuracy@pgd-0.3`` for each epsilon.
+
+    Args:
+        model: a classifier or regressor.
+        data: labelled rows.
+        metrics: names from `METRICS`.
+        epsilons: radii of the attack; none is no attack.
+        batch_size: rows a batch.
+        attack: ``norm``, ``steps``, ``step_size``, ``restarts``, ``random_start``, ``relative``, ``seed``: see
+            `robust_accuracy`, which gives a full report instead of two numbers.
+
+    Raises:
+        UserError: no such metric, no labels, or an attack on a regression.
+    """
+    data = encode_data(model, data)
+    found = TaskEvaluator(data, metrics, batch_size)(model)
+    if epsilons:
+        found |= robust_accuracy(model, data, epsilons, batch_size=batch_size, **attack).metrics
+    return found

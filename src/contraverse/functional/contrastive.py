@@ -1,0 +1,56 @@
+"""Contrastive losses on projected features ``z`` (B, Z).
+
+All are computed in fp32 through logsumexp: the exponential form overflows at temperature .05 in half
+precision and loses digits in single.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contraverse.functional.gather import gather, rank
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.float(), dim=-1, eps=1e-8)
+
+
+def info_nce(anchor: Tensor, positive: Tensor, temperature: float, *, negatives: Tensor | None = None) -> Tensor:
+    """InfoNCE, SCAL eq. (4): pick each anchor's own positive among those of the whole batch.
+
+    ``-log( exp(sim(a_i, p_i)/t) / sum_k exp(sim(a_i, c_k)/t) )``, mean over i, with ``sim`` the cosine and the
+    candidates ``c`` all positives, then ``negatives`` (M, Z) if given (SimCSE's hard negatives).
+
+    Args:
+        anchor: (B, Z).
+        positive: (B, Z), row i belongs to anchor i.
+        temperature: > 0.
+        negatives: further candidates, never the right answer.
+
+    Candidates are gathered from all ranks with gradients, so that N ranks equal one. Always >= 0.
+    """
+    first = rank() * len(anchor)
+    candidates = [gather(_unit(positive))]
+    if negatives is not None:
+        candidates.append(gather(_unit(negatives)))
+    with torch.autocast(anchor.device.type, enabled=False):
+        logits = _unit(anchor) @ torch.cat(candidates).T / temperature
+        return F.cross_entropy(logits, torch.arange(first, first + len(anchor), device=anchor.device))
+
+
+def scal_literal(z: Tensor, z_adv: Tensor, temperature: float) -> Tensor:
+    """SCAL eq. (7) exactly as printed: ``-log( exp(sim(z_i, z_i^adv)/t) / sum_k exp(sim(z_i, z_k)/t) )``.
+
+    The denominator runs over the *clean* features, k = i included, and leaves the positive out. Because
+    ``sim(z_i, z_i) = 1`` is the largest similarity there is, that term keeps the loss >= 0, and makes the
+    gradient that spreads the anchors nearly vanish at small temperatures.
+
+    Args:
+        z: (B, Z) of the clean inputs.
+        z_adv: (B, Z) of the adversarial ones.
+        temperature: > 0.
+    """
+    z, z_adv = _unit(z), _unit(z_adv)
+    with torch.autocast(z.device.type, enabled=False):
+        positive = (z * z_adv).sum(-1) / temperature
+        return (torch.logsumexp(z @ gather(z).T / temperature, dim=-1) - positive).mean()

@@ -1,0 +1,71 @@
+"""Norms, directions and projections of perturbations.
+
+A perturbation of text has shape (B, T, D). A *scope* says what one norm is taken over: a whole
+``"sequence"`` (flattened T x D; the default everywhere), each ``"token"``, or the whole ``"batch"``.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Norm = Literal["l2", "linf"]
+Scope = Literal["sequence", "token", "batch"]
+
+
+def _dims(x: Tensor, scope: Scope) -> tuple[int, ...]:
+    if scope == "token":
+        return (x.dim() - 1,)
+    return tuple(range(0 if scope == "batch" else 1, x.dim()))
+
+
+def norm(x: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
+    """Norm of each group of ``scope``, in fp32, shaped to broadcast against ``x`` (B, ..., D)."""
+    x, dims = x.float(), _dims(x, scope)
+    if kind == "linf":
+        return x.abs().amax(dims, keepdim=True)
+    # Dividing by the largest entry first keeps the squares of a tiny gradient from underflowing to zero,
+    # and of a large one (AMP's loss scale) from overflowing.
+    largest = x.abs().amax(dims, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
+    return scale * (x / scale).square().sum(dims, keepdim=True).sqrt()
+
+
+def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
+    """Steepest ascent of unit size: ``grad / ||grad||_2`` for L2, ``sign(grad)`` for Linf.
+
+    A group whose gradient is zero or holds a non-finite value gives exactly zero, so it never becomes a
+    NaN weight. Depends on ``grad`` only up to a positive factor. Shape and dtype of ``grad``.
+    """
+    finite = grad.isfinite().all(dim=-1, keepdim=True) if scope == "token" else _all(grad.isfinite(), scope)
+    safe = torch.where(finite, grad, 0.0)
+    if kind == "linf":
+        return safe.sign()
+    size = norm(safe, "l2", scope)
+    return torch.where(size > 0, safe.float() / torch.where(size > 0, size, 1.0), 0.0).to(grad.dtype)
+
+
+def _all(x: Tensor, scope: Scope) -> Tensor:
+    for dim in _dims(x, scope):
+        x = x.all(dim, keepdim=True)
+    return x
+
+
+def dead(grad: Tensor) -> Tensor:
+    """How many rows (of B) have a gradient that is all zero or holds a non-finite value."""
+    rows = grad.detach().flatten(1)
+    return ((rows == 0).all(1) | ~rows.isfinite().all(1)).sum()
+
+
+def project(
+    delta: Tensor, epsilon: float | Tensor | None, kind: Norm = "l2", scope: Scope = "sequence"
+) -> Tensor:
+    """The nearest perturbation of norm at most ``epsilon`` (>= 0; a tensor broadcasts; None is no limit)."""
+    if epsilon is None:
+        return delta
+    if kind == "linf":
+        limit = torch.as_tensor(epsilon, dtype=delta.dtype, device=delta.device)
+        return delta.clamp(-limit, limit)
+    size = norm(delta, "l2", scope)
+    shrink = torch.where(size > epsilon, epsilon / torch.where(size > 0, size, 1.0), 1.0)
+    return delta * shrink.to(delta.dtype)

@@ -1,0 +1,45 @@
+"""Contrastive fine-tuning on dropout views: the "+CL" rows of SCAL's Tables 4 and 5."""
+
+from collections.abc import Iterator
+
+from pydantic import validate_call
+from torch import nn
+
+from contraverse.functional import info_nce, supervised_loss
+from contraverse.methods.settings import Alpha, Temperature
+from contraverse.types import Batch, HeadSpec, Loss, Method
+
+
+class Contrastive(Method):
+    """SCAL eq. (8) with a second dropout view in the place of the adversarial one.
+
+        L = 1/2 (CE(x, y) + CE(x', y)) + alpha * InfoNCE(z, z')
+
+    where x' is x under another dropout mask. Only the view differs from SCAL, so the two tell what the
+    attack adds. Departure: the paper does not say what "+CL" is.
+
+    Batch: ``labels``. Cost: 2F + 2B = 6F.
+
+    Args:
+        alpha: weight of the contrastive loss, >= 0.
+        temperature: of InfoNCE, > 0.
+    """
+
+    name = "cl"
+    summary = "cross-entropy and InfoNCE on two dropout views"
+    paper = "SCAL/USCAL"
+    equation = "(4), (8) on dropout views"
+    needs = "labels"
+    cost = "6F"
+    heads = {"z": HeadSpec()}
+
+    @validate_call
+    def __init__(self, *, alpha: Alpha = 0.1, temperature: Temperature = 0.05) -> None:
+        super().__init__()
+        self.alpha, self.temperature = alpha, temperature
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        views = [model(batch, want=("logits", "z")) for _ in range(2)]
+        ce = sum(supervised_loss(view.logits, batch["labels"]) for view in views) / 2
+        contrast = info_nce(views[0].z, views[1].z, self.temperature)
+        yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})

@@ -1,0 +1,18 @@
+"""Settings that several methods share, with their ranges."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contraverse.attacks import EmbeddingBall
+from contraverse.functional import Scope
+
+Epsilon = Annotated[float, Field(gt=0, description="size of the perturbation, in the units of the word embeddings")]
+Alpha = Annotated[float, Field(ge=0, description="weight of the contrastive loss")]
+Temperature = Annotated[float, Field(gt=0, description="temperature of the contrastive loss")]
+OneStep = Literal["fgm", "fgsm"]
+
+
+def one_step_ball(attack: OneStep, epsilon: float, scope: Scope) -> EmbeddingBall:
+    """The ball in which one step is FGM (L2, SCAL eq. 3) or FGSM (Linf, eq. 2)."""
+    return EmbeddingBall(epsilon, step_size=epsilon, norm="l2" if attack == "fgm" else "linf", scope=scope)

@@ -1,0 +1,205 @@
+"""What a configuration is checked against: pydantic for the sections, and what only heavy imports know.
+
+The names and ranges of a method's settings are its constructor's, those of ``train`` are transformers'. Both are
+read off the code when a run is configured, so that no list of them can grow old, and `contraverse.recipes` itself
+imports without torch.
+"""
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from contraverse.errors import UserError
+from contraverse.recipes.config import MethodConfig, Section, TrainConfig
+
+if TYPE_CHECKING:
+    from contraverse.data import Task
+
+_POSITIVE, _NOT_NEGATIVE, _COUNT = Field(gt=0), Field(ge=0), Field(ge=1)
+_RANGES = {
+    "learning_rate": _POSITIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "num_train_epochs": _POSITIVE,
+    "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT,
+    "gradient_accumulation_steps": _COUNT,
+    "eval_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "logging_steps": _POSITIVE,
+    "save_total_limit": _COUNT,
+    "seed": _NOT_NEGATIVE,
+}
+"""Ranges that transformers leaves to fail in the middle of a run, if at all."""
+
+_OURS = {
+    "output_dir": "the run's folder is --output",
+    "resume_from_checkpoint": "to go on with a run, use --resume",
+    "do_train": "training is what a run is",
+    "do_eval": "set train.eval_strategy",
+    "do_predict": "the test rows are measured when the run ends",
+    "remove_unused_columns": "the collator decides what a batch holds",
+}
+"""Names of TrainingArguments that a run decides itself, and what to use in their place."""
+
+_KINDS = {
+    "labels": ("classification", "similarity"),
+    "sentences": ("sentences",),
+    "pairs": ("triplets",),
+}
+"""The kinds of task that have what a method needs."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the known name that ``name`` looks like, and all of them."""
+    names = list(known)
+    if not names:
+        return "there are none to set"
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    listed = f"known: {', '.join(names)}" if len(names) <= 24 else ""
+    return " ".join(filter(None, [f'did you mean "{close[0]}"?' if close else "", listed]))
+
+
+def explain(error: ValidationError, model: type[BaseModel], section: str = "") -> UserError:
+    """Pydantic's findings on ``model`` in a user's words: which settings, what they may be."""
+    found: dict[str, UserError] = {}
+    for item in error.errors(include_url=False):
+        names, parent = _locate(item["loc"], model)
+        where = ".".join([section, *names] if section else names)
+        if item["type"] == "extra_forbidden":
+            what, hint = "no such setting", nearest(names[-1], parent.model_fields)
+        elif item["type"] == "missing":
+            what, hint = "is missing", None
+        elif item["type"] == "model_type":
+            what, hint = "is a section of settings, not a value", f"set {where}.<name>=value"
+        else:
+            wanted = item["msg"].replace("Input should be", "it must be")
+            what = f"{item['input']!r} is not possible: {wanted}"
+            hint = "write null for none" if str(item["input"]).lower() == "none" else None
+        # Each member of a union has its say; the last is the widest.
+        found[where] = UserError(what, where=where, hint=hint)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return UserError(f"{len(found)} settings are wrong:\n" + "\n".join(str(mistake) for mistake in found.values()))
+
+
+def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The names on ``path`` and the model that holds the last; the labels of unions are left out."""
+    names: list[str] = []
+    parent, inside = model, True
+    for part in path:
+        if isinstance(part, int):
+            names[-1] += f"[{part}]"
+        elif inside:
+            names.append(part)
+            annotation = parent.model_fields[part].annotation if part in parent.model_fields else None
+            inside = inspect.isclass(annotation) and issubclass(annotation, BaseModel)
+            parent = annotation if inside and annotation is not None else parent
+    return names, parent
+
+
+def _validated(section: str, fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> BaseModel:
+    definitions: dict[str, Any] = dict(fields)
+    model = create_model(section, __base__=_Loose, **definitions)
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise explain(error, model, section) from error
+
+
+class _Loose(Section):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+def check_method(method: MethodConfig) -> MethodConfig:
+    """``method`` with every setting of its constructor, converted to its type.
+
+    Raises:
+        UserError: no such method, no such setting, or a value outside its range.
+    """
+    from contraverse.methods import METHODS
+
+    if method.name not in METHODS:
+        raise UserError(f'no method is called "{method.name}"', where="method.name", hint=nearest(method.name, METHODS))
+    build = METHODS[method.name]
+    settings = _validated("method", _settings(build.__init__), method.settings).model_dump()
+    try:
+        build(**settings)
+    except ValueError as error:
+        raise UserError(str(error), where="method") from error
+    return MethodConfig(name=method.name, **settings)
+
+
+def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def check_task(name: str, method: str) -> "Task":
+    """The task called ``name``, once it is known to have what ``method`` needs.
+
+    Raises:
+        UserError: no such task, or one of another kind.
+    """
+    from contraverse.data import TASKS, get_task
+    from contraverse.methods import METHODS
+
+    task, needs = get_task(name), METHODS[method].needs
+    if task.kind not in _KINDS[needs]:
+        fitting = [known.name for known in TASKS.values() if known.kind in _KINDS[needs]]
+        raise UserError(
+            f"{method} needs {needs}, and {name} is a task of kind {task.kind}",
+            where="task",
+            hint=f"tasks that fit: {', '.join(fitting)}",
+        )
+    return task
+
+
+def check_train(train: TrainConfig) -> TrainConfig:
+    """``train`` with each value converted to the type that transformers gives it.
+
+    Raises:
+        UserError: no such name in `transformers.TrainingArguments`, a value that it refuses, or one that
+            a run decides itself.
+    """
+    from transformers import TrainingArguments
+
+    for name in train.arguments:
+        if name in _OURS:
+            raise UserError("cannot be set", where=f"train.{name}", hint=_OURS[name])
+    hints = get_type_hints(TrainingArguments)
+    fields = {
+        field.name: (_typed(hints[field.name], _RANGES.get(field.name)), None)
+        for field in dataclasses.fields(TrainingArguments)
+        if field.name not in _OURS
+    }
+    fields["early_stopping_patience"] = (int | None, None)  # to be suggested like the others
+    arguments = _validated("train", fields, train.arguments).model_dump(exclude_unset=True)
+    try:
+        TrainingArguments(output_dir="", **arguments)  # writes nothing
+    except (ValueError, ImportError) as error:
+        raise UserError(str(error), where="train") from error
+    return TrainConfig(early_stopping_patience=train.early_stopping_patience, **arguments)
+
+
+def _typed(hint: Any, bounds: Any) -> Any:
+    """``hint`` as it can be checked: an Enum by its values alone, a float that may stay an integer, a range."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    choices = [member for member in members if inspect.isclass(member) and issubclass(member, Enum)]
+    if choices:
+        return Literal[tuple(choice.value for choice in choices[0])]
+    if float in members:
+        members = (int, *members)
+    union = Union[members]  # noqa: UP007 - built at run time
+    return Annotated[union, bounds] if bounds is not None else union

@@ -1,0 +1,8 @@
+"""Driving a method: the step itself, and Hugging Face's trainer around it."""
+
+from contraverse.training.callbacks import Progress, StopOnInterrupt
+from contraverse.training.log import read_metrics
+from contraverse.training.step import step
+from contraverse.training.trainer import DEFAULTS, Trainer
+
+__all__ = ["DEFAULTS", "Progress", "StopOnInterrupt", "Trainer", "read_metrics", "step"]

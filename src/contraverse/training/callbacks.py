@@ -1,0 +1,85 @@
+"""What is shown and what is caught while a run trains."""
+
+import signal
+import sys
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class Progress(TrainerCallback):
+    """One bar on stderr with the loss and the time left, and a line for every evaluation."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and not args.disable_tqdm:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.label, file=sys.stderr, dynamic_ncols=True
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.bar is not None and metrics:
+            shown = "  ".join(f"{k.removeprefix('eval_')} {v:.2f}" for k, v in metrics.items() if k != "epoch")
+            self.bar.write(f"  step {state.global_step}: validation {shown}", file=sys.stderr)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ctrl-C once ends training after the step in hand, with a checkpoint; twice, at once.
+
+    Use as a context around ``trainer.train()``; ``interrupted`` tells afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def __enter__(self) -> "StopOnInterrupt":
+        self._before = signal.signal(signal.SIGINT, self._caught)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _caught(self, signum: int, frame: Any) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("\nStopping after this step, with a checkpoint (Ctrl-C again stops at once).", file=sys.stderr)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True

@@ -1,0 +1,211 @@
+"""The engine: Hugging Face's `Trainer`, whose training step drives a method."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import is_tensorboard_available
+
+from contraverse.data import Collator, EncodedText, LengthGroupedSampler, TextData
+from contraverse.errors import UserError
+from contraverse.models import TextModel
+from contraverse.training.callbacks import Progress
+from contraverse.training.log import MetricsLog
+from contraverse.training.step import step
+from contraverse.types import Method
+
+METHOD_STATE, RUNNING = "method.safetensors", "running.json"
+
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 3e-5,
+    "weight_decay": 0.01,
+    "warmup_steps": 0.1,
+    "per_device_train_batch_size": 32,
+    "optim": "adamw_torch_fused",
+    "train_sampling_strategy": "group_by_length",
+    "save_total_limit": 1,
+    "save_strategy": "epoch",
+    "logging_steps": 10,
+    "remove_unused_columns": False,
+}
+"""SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
+
+
+class Trainer(transformers.Trainer):
+    """Trains ``model`` with ``method``; checkpoints, resume, accumulation, DDP and precision are transformers'.
+
+    Args:
+        model: gets the heads that the method needs.
+        method: what to train with.
+        train: rows to train on, tokenized or not.
+        evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
+            ``eval_<name>`` and ``metric_for_best_model`` may name any.
+        output_dir: holds ``metrics.jsonl`` and the checkpoints.
+        args: all of transformers' arguments; give this or ``output_dir`` with single ones.
+        early_stopping_patience: stop after so many evaluations that did not improve ``metric_for_best_model``.
+        callbacks: further ones of transformers'.
+        log_file: where to write ``metrics.jsonl`` instead of into ``output_dir``.
+        training_arguments: single `TrainingArguments` by name, over `DEFAULTS`.
+
+    A checkpoint holds the method's buffers and the running sums of the log besides what transformers saves: a
+    resumed run ends with the weights and the log of one that was never interrupted, bit for bit on CPU.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        method: Method,
+        train: TextData | EncodedText,
+        *,
+        evaluators: Mapping[str, Callable[[Any], dict[str, float]]] | None = None,
+        output_dir: str | Path | None = None,
+        args: TrainingArguments | None = None,
+        early_stopping_patience: int | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        log_file: Path | None = None,
+        **training_arguments: Any,
+    ) -> None:
+        if args is None:
+            if output_dir is None:
+                raise UserError("Trainer needs an output_dir", hint='for example Trainer(..., output_dir="runs/mine")')
+            report = ["tensorboard"] if is_tensorboard_available() else "none"
+            args = TrainingArguments(
+                output_dir=str(output_dir), **{**DEFAULTS, "report_to": report, **training_arguments}
+            )
+        if args.n_gpu > 1:
+            raise UserError(
+                f"{args.n_gpu} GPUs in one process",
+                hint="start one process a GPU with torchrun, or choose one with CUDA_VISIBLE_DEVICES",
+            )
+        set_seed(args.seed)
+        model.add_heads(method.heads)
+        if isinstance(train, TextData):
+            train = EncodedText(train, model.tokenizer, model.max_length)
+        self.method = method.to(args.device)
+        self.evaluators = dict(evaluators or {})
+        self.rows = MetricsLog(log_file or Path(args.output_dir) / "metrics.jsonl")
+        self._parts: dict[str, list[float]] = {}  # name -> [sum, count] since the last log
+        self._resumed: dict[str, Any] = {}
+        self._sampler: LengthGroupedSampler | None = None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train,
+            # transformers refuses to evaluate without a set, though ours is the evaluators' business.
+            eval_dataset=train if self.evaluators else None,
+            data_collator=Collator(model.tokenizer),
+            callbacks=[_Exactness(self), Progress(method.name), *callbacks],
+        )
+        if early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(early_stopping_patience))
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Drive the method's losses on one micro-batch; returns their sum, detached."""
+        model.train()
+        batch = self._prepare_inputs(inputs)
+        share = 1 / self.current_gradient_accumulation_steps
+        total = torch.zeros((), device=self.args.device)
+
+        def backward(loss: Tensor) -> None:
+            nonlocal total
+            total = total + loss.detach() * share
+            self.accelerator.backward(loss * share)
+
+        no_sync = partial(self.accelerator.no_sync, model)
+        for parts in step(self.method, model, batch, backward=backward, no_sync=no_sync):
+            for name, value in parts.items():
+                kept = self._parts.setdefault(name, [0.0, 0])
+                kept[0] += float(value)
+                kept[1] += 1
+        return total
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Call every evaluator; what they draw at random does not reach the training's generators."""
+        metrics: dict[str, float] = {}
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            for evaluator in self.evaluators.values():
+                metrics.update(evaluator(self.model))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the method's parts to a training row; write every row but the closing summary."""
+        if "loss" in logs:
+            logs = {**logs, **{name: total / count for name, (total, count) in self._parts.items()}}
+            self._parts.clear()
+        super().log(logs, start_time)
+        if "train_runtime" not in logs and self.is_world_process_zero():
+            self.rows.add(self.state.global_step, self.state.epoch, logs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        data = train_dataset if train_dataset is not None else self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(data)
+            return sampler
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        self._sampler = LengthGroupedSampler(data.lengths, self.args.train_batch_size, seed)
+        return self._sampler
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if not self.args.should_save:
+            return
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.method.state_dict():
+            save_file({k: v.contiguous() for k, v in self.method.state_dict().items()}, folder / METHOD_STATE)
+        running = {
+            "loss": self._tr_loss.item(),
+            "total_loss": self._total_loss_scalar,
+            "last_logged": self._globalstep_last_logged,
+            "parts": self._parts,
+        }
+        (folder / RUNNING).write_text(json.dumps(running), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if self.method.state_dict():
+            self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+        self._resumed = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+
+
+class _Exactness(TrainerCallback):
+    """Puts back what transformers forgets on resume: the log's running sums and early stopping's count."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if trainer.is_world_process_zero():
+            trainer.rows.begin(state.global_step)
+        if not trainer._resumed:
+            return
+        trainer._tr_loss += trainer._resumed["loss"]
+        trainer._total_loss_scalar = trainer._resumed["total_loss"]
+        trainer._globalstep_last_logged = trainer._resumed["last_logged"]
+        trainer._parts = trainer._resumed["parts"]
+        stored = state.stateful_callbacks.get("EarlyStoppingCallback")
+        for callback in trainer.callback_handler.callbacks:
+            if stored and isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
+
+    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # Accelerate does not reach a sampler under both a shard and a skip, which is where resume puts it.
+        if self.trainer._sampler is not None:
+            self.trainer._sampler.set_epoch(int(state.epoch or 0))
