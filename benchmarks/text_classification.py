@@ -31,14 +31,14 @@ from contraverse.evaluation import TaskEvaluator
 RESULTS = Path("docs/results/text_classification.jsonl")
 SEEDS = (1, 2, 3, 4, 5)
 EPSILONS = (0.1, 0.3, 1.0)
-RATES = (3e-5, 1e-4, 3e-4)
+RATES = (1e-4, 3e-4, 6e-4)
 GRID: dict[str, list[dict[str, Any]]] = {
     "ce": [{}],
     "cl": [{"alpha": 0.03}, {"alpha": 0.1}, {"alpha": 0.3}],
-    "at": [{"epsilon": 0.3}, {"epsilon": 1.0}, {"epsilon": 2.0}],
+    "at": [{"epsilon": 0.3}, {"epsilon": 0.6}, {"epsilon": 1.0}],
     "scal": [
         {"epsilon": 0.3, "alpha": 0.1},
-        {"epsilon": 1.0, "alpha": 0.1},
+        {"epsilon": 0.6, "alpha": 0.1},
         {"epsilon": 1.0, "alpha": 0.03},
     ],
 }
@@ -54,9 +54,9 @@ class Setting(NamedTuple):
 
 
 TASKS = {
-    "trec": Setting(1000, 4, 500),
-    "cola": Setting(1000, 4, 400),
-    "sst2": Setting(1000, 4, 300),
+    "trec": Setting(1000, 4, 300),
+    "cola": Setting(1000, 4, 300),
+    "sst2": Setting(1000, 4, 200),
     "mrpc": Setting(1000, 4, 200),
 }
 

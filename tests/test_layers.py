@@ -39,13 +39,15 @@ def part_of(path: Path, package: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Every part of contraverse that a module imports, at its head or inside a function."""
-    for node in ast.walk(tree):
+def imported(path: Path, package: Path) -> Iterator[str]:
+    """Every part of contraverse that a file imports, at its head or inside a function."""
+    here = ["contraverse", *path.relative_to(package).with_suffix("").parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            module = node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
             names = [f"{module}.{alias.name}" for alias in node.names] if module == "contraverse" else [module]
         else:
             continue
@@ -60,7 +62,7 @@ def violations(package: Path) -> list[str]:
         here = part_of(path, package)
         if here in ABOVE_ALL:
             continue
-        for there in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        for there in imported(path, package):
             if here not in LEVEL:
                 found.append(f"{path.name}: {here} is in no layer")
             elif there not in LEVEL:
@@ -85,6 +87,8 @@ def test_every_part_of_the_package_is_in_a_layer() -> None:
         ("types.py", "import contraverse.attacks", "not below types"),
         ("attacks/a.py", "from contraverse.cli import main", "not below attacks"),
         ("attacks/a.py", "from contraverse import methods", "not below attacks"),
+        ("attacks/a.py", "from ..cli import main", "not below attacks"),
+        ("attacks/a.py", "from .. import methods", "not below attacks"),
         ("data/a.py", "def f():\n    from contraverse.training.step import step", "not below data"),
         ("helpers/a.py", "import contraverse.types", "in no layer"),
         ("cli/a.py", "import contraverse.helpers", "in no layer"),
@@ -100,7 +104,7 @@ def test_the_check_finds_an_import_upwards(tmp_path: Path, file: str, code: str,
 
 def test_the_check_lets_imports_downwards_pass(tmp_path: Path) -> None:
     (tmp_path / "cli").mkdir()
-    (tmp_path / "cli" / "a.py").write_text("import torch\nfrom contraverse.types import Loss\nimport contraverse.cli.b")
+    (tmp_path / "cli" / "a.py").write_text("import torch\nfrom contraverse.types import Loss\nfrom .b import c")
     (tmp_path / "__init__.py").write_text("import contraverse.cli")
     assert violations(tmp_path) == []
 

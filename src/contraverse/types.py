@@ -109,6 +109,11 @@ class Method(nn.Module):
 class Ball(Protocol):
     """Where a perturbation may live, and how it climbs."""
 
+    @property
+    def rows_apart(self) -> bool:
+        """Whether each row of a batch has a ball of its own, so that rows may come from different attacks."""
+        ...
+
     def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         """A first perturbation: a fresh leaf that requires grad, zero unless ``random``."""
         ...

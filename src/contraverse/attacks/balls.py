@@ -26,6 +26,11 @@ class EmbeddingBall:
     norm: Norm = "l2"
     scope: Scope = "sequence"
 
+    @property
+    def rows_apart(self) -> bool:
+        """False for the scope ``"batch"``: its rows share one norm."""
+        return self.scope != "batch"
+
     def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         """A leaf that requires grad: zero, or drawn uniformly from the ball (``epsilon`` must then be a number)."""
         values, mask = inputs

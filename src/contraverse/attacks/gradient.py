@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from contraverse.functional import dead
+from contraverse.functional import dead, norm
 from contraverse.types import Ball, Batch, Inputs
 
 LossOf = Callable[[Tensor], Tensor]
@@ -18,10 +18,22 @@ LossOf = Callable[[Tensor], Tensor]
 
 
 class Attack(NamedTuple):
-    """``delta`` (B, T, D), detached; ``dead``: how many rows had a zero or non-finite gradient, summed over steps."""
+    """What was found.
+
+    ``delta`` (B, T, D), detached. ``dead``: how many rows had a zero or non-finite gradient, summed over steps.
+    """
 
     delta: Tensor
     dead: Tensor
+
+    def log(self, inputs: Inputs) -> dict[str, Tensor]:
+        """For a method's log: ``dead``, and ``relative``, the mean over rows of ||delta||_2 / ||E||_2.
+
+        E are the word embeddings of the row's real tokens: the same epsilon is another relative size in a model
+        that embeds in 128 dimensions (ALBERT) than in one that embeds in 768.
+        """
+        size = norm(inputs.values * inputs.mask).clamp(min=1e-12)
+        return {"dead": self.dead, "relative": (norm(self.delta) / size).mean()}
 
 
 class AttackInfo(NamedTuple):
@@ -59,7 +71,12 @@ def climb(loss: Tensor, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph
     keeps its ``delta`` and is counted.
     """
     (grad,) = torch.autograd.grad(loss, delta, retain_graph=keep_graph)
-    return Attack(ball.ascend(delta, grad, inputs).detach(), dead(grad))
+    return Attack(ball.ascend(delta, grad, inputs).detach(), _dead(grad, inputs))
+
+
+def _dead(grad: Tensor, inputs: Inputs) -> Tensor:
+    """Of the coordinates that may move: a gradient on padding is no gradient."""
+    return dead(torch.where(inputs.mask, grad, 0.0))
 
 
 def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
@@ -84,7 +101,7 @@ def pgd(
     """Projected gradient ascent: ``steps`` gradients, ``steps`` projected steps, then one forward to score the end.
 
     Where ``loss_of`` gives one loss per row, the perturbation kept for each row is the worst one seen, over
-    all iterates and restarts; where it gives a scalar, the worst for the batch. The first restart begins at
+    all iterates and restarts; where it gives a scalar, or the rows share one ball, the worst for the batch. The first restart begins at
     zero unless ``random_start``; later ones always begin at random. Costs ``restarts * (2 * steps + 1)``
     forward-units.
 
@@ -99,7 +116,7 @@ def pgd(
 
     def keep(delta: Tensor, losses: Tensor) -> None:
         nonlocal worst, kept
-        losses = losses.detach()
+        losses = losses.detach() if ball.rows_apart else losses.detach().sum()
         if worst is None:
             worst, kept = losses, delta.detach()
             return
@@ -114,7 +131,7 @@ def pgd(
             losses = loss_of(delta)
             keep(delta, losses)
             (grad,) = torch.autograd.grad(losses.sum(), delta)
-            lost += dead(grad)
+            lost += _dead(grad, inputs)
             delta = ball.ascend(delta, grad, inputs)
         with torch.no_grad():
             keep(delta, loss_of(delta))

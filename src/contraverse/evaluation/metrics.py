@@ -5,12 +5,12 @@ labels 0 .. C-1, and judges the largest logit; a correlation takes one score a r
 """
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
 import numpy as np
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from contraverse.data.nearest import nearest
 from contraverse.errors import UserError
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -46,9 +46,9 @@ def macro_f1(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def mcc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Matthews' correlation coefficient (GLUE's CoLA), any number of classes; 0 for a constant prediction."""
+    """Matthews' correlation coefficient (GLUE's CoLA), any number of classes; 0 for one constant class."""
     predicted, labels = _classes(scores, labels)
-    return 100 * float(matthews_corrcoef(labels, predicted))
+    return 0.0 if _constant(predicted, labels) else 100 * float(matthews_corrcoef(labels, predicted))
 
 
 def pearson(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -82,13 +82,11 @@ def check_names(names: Iterable[str]) -> None:
     """Refuse a name that is not in ``METRICS``.
 
     Raises:
-        UserError: names the metric that is spelled most like it.
+        UserError: names all there are, the one spelled most like it first.
     """
     for name in names:
         if name not in METRICS:
-            nearest = get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(METRICS)}"
-            raise UserError(f"no metric is called {name!r}", hint=hint)
+            raise UserError(f"no metric is called {name!r}", hint=f"there are {', '.join(nearest(name, METRICS))}")
 
 
 def _classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

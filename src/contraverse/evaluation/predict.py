@@ -62,6 +62,17 @@ def encode_data(model: TextModel, data: TextData | EncodedText) -> EncodedText:
     return data if isinstance(data, EncodedText) else EncodedText(data, model.tokenizer, model.max_length)
 
 
+def labels_of(data: TextData | EncodedText) -> np.ndarray:
+    """Gold labels (N,): integers for classes, floats for scores.
+
+    Raises:
+        UserError: ``data`` has none.
+    """
+    if data.labels is None:
+        raise UserError("the data set has no labels to evaluate against")
+    return np.asarray(data.labels)
+
+
 def batches(
     model: TextModel, data: EncodedText, rows: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:

@@ -15,7 +15,7 @@ from contraverse.attacks import EmbeddingBall, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.metrics import accuracy
-from contraverse.evaluation.predict import Progress, batches, encode_data, evaluating, logits_of, predict
+from contraverse.evaluation.predict import Progress, batches, encode_data, evaluating, labels_of, logits_of, predict
 from contraverse.functional import Norm, norm
 from contraverse.models import TextModel
 from contraverse.types import Batch
@@ -162,16 +162,15 @@ def robust_accuracy(
         if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon must be a finite number >= 0, not {epsilon}")
     encoded = encode_data(model, data)
-    if encoded.labels is None:
-        raise UserError("the data set has no labels: robust accuracy needs them")
+    labels = labels_of(encoded)
     logits = predict(model, encoded, batch_size, progress=progress)
     if logits.shape[1] < 2:
         raise UserError(
             "robust accuracy is for classification, and this model is a regression",
             hint="leave the epsilons out",
         )
-    clean_accuracy = accuracy(logits, encoded.labels)
-    clean_correct = logits.argmax(1) == encoded.labels
+    clean_accuracy = accuracy(logits, labels)
+    clean_correct = logits.argmax(1) == labels
 
     correct, at = clean_correct, {}
     with evaluating(model), frozen(model), seeded(seed):

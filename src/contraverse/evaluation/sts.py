@@ -6,6 +6,7 @@ concatenated, one rho: SimCSE, SCAL and USCAL report this), ``mean`` (of the sub
 (weighted by their number of pairs).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from contraverse.data import TextData
+from contraverse.data.formats import read_table
 from contraverse.errors import UserError
 from contraverse.evaluation.metrics import spearman
 from contraverse.evaluation.predict import evaluating
@@ -94,33 +96,37 @@ class StsbDev:
     """Evaluator for training: ``stsb_spearman``, Spearman x 100 of cosine on the validation split of STS-B.
 
     Args:
-        source: the pairs, or a folder that holds ``stsb/validation.parquet`` (`load_sts`).
+        source: the pairs, with their scores as labels where they are a `TextData`, or a folder that holds
+            ``stsb/validation.parquet`` (`load_sts`).
 
     Raises:
-        UserError: the folder has no such file.
+        UserError: the folder has no such file, or the rows are not pairs with scores.
     """
 
-    def __init__(self, source: str | Path | StsSet) -> None:
+    def __init__(self, source: str | Path | StsSet | TextData) -> None:
         if isinstance(source, str | Path):
             source = load_sts(source, ["stsb"], split="validation")["stsb"]
-        self.pairs = _scored(source, "stsb")
+        elif isinstance(source, TextData):
+            source = StsSet([(row[0], row[-1]) for row in source.texts], source.labels or ())
+        self.dev = _scored(source, "stsb")
 
     def __call__(self, model: TextModel) -> dict[str, float]:
-        vectors = _encode_once(whole_sentences(model), self.pairs.pairs)
-        return {"stsb_spearman": _score(self.pairs, vectors).all}
+        vectors = _encode_once(whole_sentences(model), self.dev.pairs)
+        return {"stsb_spearman": _score(self.dev, vectors).all}
 
 
 def load_sts(folder: str | Path, sets: Sequence[str] = STS_SETS, split: str = "test") -> dict[str, StsSet]:
-    """Read ``<folder>/<set>/<split>.parquet``: columns sentence1, sentence2, score, and subset for STS12-16.
+    """Read ``<folder>/<set>/<split>.parquet``, or .csv, .tsv, .jsonl, for each of ``sets``.
 
-    STS-B and SICK-R are scored as a whole by the protocol: a column subset there is ignored.
+    Columns: sentence1, sentence2, score (empty where there is none), and subset for STS12-16. STS-B and SICK-R
+    are scored as a whole by the protocol: a column subset there is ignored.
 
     Raises:
-        UserError: files are missing (the message names all the sets) or a column is.
+        UserError: files are missing (the message names all the sets), or a column or a sentence is.
     """
     folder = Path(folder)
-    files = {name: folder / name / f"{split}.parquet" for name in sets}
-    _refuse_missing([name for name, file in files.items() if not file.is_file()], str(folder), split)
+    files = {name: file for name in sets if (file := _find(folder / name, split))}
+    _refuse_missing([name for name in sets if name not in files], str(folder), split)
     return {name: _read(file, with_subsets=name in WITH_SUBSETS) for name, file in files.items()}
 
 
@@ -149,16 +155,47 @@ def _longest(model: TextModel) -> Iterator[None]:
         model.max_length = before
 
 
+def _find(folder: Path, split: str) -> Path | None:
+    found = sorted(path for path in folder.glob(f"{split}.*") if path.is_file())
+    return found[0] if found else None
+
+
 def _read(file: Path, with_subsets: bool) -> StsSet:
-    frame = pd.read_parquet(file)
+    table = read_table(file)
     wanted = ["sentence1", "sentence2", "score"] + ["subset"] * with_subsets
-    if absent := [column for column in wanted if column not in frame]:
-        raise UserError(f"no column {', '.join(absent)}", where=str(file), hint=f"it has {', '.join(frame)}")
-    return StsSet(
-        pairs=list(zip(frame["sentence1"], frame["sentence2"], strict=True)),
-        scores=pd.to_numeric(frame["score"], errors="coerce").to_list(),
-        subsets=frame["subset"].to_list() if with_subsets else (),
-    )
+    if absent := [name for name in wanted if name not in table.names]:
+        raise UserError(f"no column {', '.join(absent)}", where=str(file), hint=f"it has {', '.join(table.names)}")
+    faults = [f"{table.unit} {fault.row} {fault.problem}" for fault in table.faults]
+    pairs: list[tuple[str, str]] = []
+    scores: list[float] = []
+    subsets: list[str] = []
+    for row, first, second, score, *subset in zip(table.rows, *map(table.column, wanted), strict=True):
+        gold = _number(score)
+        if not (_is_text(first) and _is_text(second)):
+            faults.append(f"{table.unit} {row} lacks a sentence")
+        elif gold is None:
+            faults.append(f"{table.unit} {row} has the score {score!r}")
+        else:
+            pairs.append((first, second))
+            scores.append(gold)
+            subsets += map(str, subset)
+    if faults:
+        raise UserError(faults[0], where=str(file), hint=f"rows that cannot be used: {len(faults)}")
+    return StsSet(pairs, scores, subsets)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _number(value: object) -> float | None:
+    """NaN for an empty cell, None for what is no number."""
+    if value is None or value == "":
+        return math.nan
+    try:
+        return float(str(value))
+    except ValueError:
+        return None
 
 
 def _refuse_missing(missing: Sequence[str], where: str, split: str = "test") -> None:
@@ -174,8 +211,8 @@ def _scored(found: StsSet, name: str) -> StsSet:
     """The pairs that have a gold score, as SentEval drops the others."""
     if len(found.pairs) != len(found.scores) or (found.subsets and len(found.subsets) != len(found.pairs)):
         raise UserError("pairs, scores and sub-sets differ in number", where=name)
-    kept = np.flatnonzero(np.isfinite(np.asarray(found.scores, dtype=np.float64)))
-    if not len(kept):
+    kept = [i for i, score in enumerate(found.scores) if math.isfinite(score)]
+    if not kept:
         raise UserError("no pair has a gold score", where=name)
     return StsSet(
         [found.pairs[i] for i in kept],

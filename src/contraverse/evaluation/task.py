@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from contraverse.data import EncodedText, TextData
-from contraverse.errors import UserError
 from contraverse.evaluation.metrics import check_names, compute
-from contraverse.evaluation.predict import encode_data, predict
+from contraverse.evaluation.predict import encode_data, labels_of, predict
 from contraverse.evaluation.robustness import robust_accuracy
 from contraverse.models import TextModel
 
@@ -25,13 +24,10 @@ class TaskEvaluator:
 
     def __init__(self, data: TextData | EncodedText, metrics: Sequence[str], batch_size: int = 64) -> None:
         check_names(metrics)
-        if data.labels is None:
-            raise UserError("the data set has no labels to evaluate against")
-        self.data, self.metrics, self.batch_size = data, tuple(metrics), batch_size
+        self.data, self.labels, self.metrics, self.batch_size = data, labels_of(data), tuple(metrics), batch_size
 
     def __call__(self, model: TextModel) -> dict[str, float]:
-        data = encode_data(model, self.data)
-        return compute(self.metrics, predict(model, data, self.batch_size), data.labels)
+        return compute(self.metrics, predict(model, self.data, self.batch_size), self.labels)
 
 
 def evaluate(

@@ -43,5 +43,5 @@ class AdversarialTraining(Method):
         clean = supervised_loss(model(batch, delta=delta).logits, labels)
         attack = climb(clean, delta, self.ball, inputs, keep_graph=True)
         adversarial = supervised_loss(model(batch, delta=attack.delta).logits, labels)
-        parts = {"ce": clean.detach(), "ce_adv": adversarial.detach(), "dead": attack.dead}
+        parts = {"ce": clean.detach(), "ce_adv": adversarial.detach()} | attack.log(inputs)
         yield Loss((clean + adversarial) / 2, parts)

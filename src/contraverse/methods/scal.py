@@ -67,5 +67,5 @@ class SCAL(Method):
         adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
         contrast = self.contrast(clean.z, adversarial.z, self.temperature)
-        parts = {"ce": ce.detach(), "ce_adv": ce_adv.detach(), "contrast": contrast.detach(), "dead": attack.dead}
+        parts = {"ce": ce.detach(), "ce_adv": ce_adv.detach(), "contrast": contrast.detach()} | attack.log(inputs)
         yield Loss((ce + ce_adv) / 2 + self.alpha * contrast, parts)

@@ -60,5 +60,5 @@ class USCAL(Method):
         attack = climb(contrast, delta, self.ball, inputs, keep_graph=True)
         third = model(batch, delta=attack.delta, want=("z",)).z
         contrast_adv = info_nce(first, third, self.temperature)
-        parts = {"contrast": contrast.detach(), "contrast_adv": contrast_adv.detach(), "dead": attack.dead}
+        parts = {"contrast": contrast.detach(), "contrast_adv": contrast_adv.detach()} | attack.log(inputs)
         yield Loss(contrast + self.alpha * contrast_adv, parts)

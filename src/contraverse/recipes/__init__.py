@@ -9,7 +9,7 @@ from contraverse.recipes.config import (
     TrainConfig,
 )
 from contraverse.recipes.papers import RECIPES, Recipe
-from contraverse.recipes.resolve import configure, parse
+from contraverse.recipes.resolve import configure, load, parse
 
 __all__ = [
     "RECIPES",
@@ -21,5 +21,6 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "configure",
+    "load",
     "parse",
 ]

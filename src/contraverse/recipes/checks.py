@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -78,7 +78,7 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
         elif item["type"] == "missing":
             what, hint = "is missing", None
         elif item["type"] == "model_type":
-            what, hint = "is a section of settings, not a value", f"set {where}.<name>=value"
+            what, hint = "is a section of settings, not a value", f"set {where}.<setting>=value"
         else:
             wanted = item["msg"].replace("Input should be", "it must be")
             what = f"{item['input']!r} is not possible: {wanted}"
@@ -99,9 +99,10 @@ def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[s
             names[-1] += f"[{part}]"
         elif inside:
             names.append(part)
-            annotation = parent.model_fields[part].annotation if part in parent.model_fields else None
-            inside = inspect.isclass(annotation) and issubclass(annotation, BaseModel)
-            parent = annotation if inside and annotation is not None else parent
+            field = parent.model_fields.get(part)
+            section = field.annotation if field else None
+            inside = inspect.isclass(section) and issubclass(section, BaseModel)
+            parent = cast(type[BaseModel], section) if inside else parent
     return names, parent
 
 
@@ -201,5 +202,5 @@ def _typed(hint: Any, bounds: Any) -> Any:
         return Literal[tuple(choice.value for choice in choices[0])]
     if float in members:
         members = (int, *members)
-    union = Union[members]  # noqa: UP007 - built at run time
+    union: Any = Union[members]  # noqa: UP007
     return Annotated[union, bounds] if bounds is not None else union

@@ -41,9 +41,9 @@ class ModelConfig(Section):
     name: str = "minilm"
     pooling: Literal["cls", "mean"] = "cls"
     embedding: Literal["h", "z"] = "h"
-    max_length: int = Field(128, ge=3, description="tokens a text is cut to, special ones included")
-    keep_layers: int | None = Field(None, ge=1)
-    reinit_layers: int = Field(0, ge=0)
+    max_length: int = Field(default=128, ge=3, description="tokens a text is cut to, special ones included")
+    keep_layers: int | None = Field(default=None, ge=1)
+    reinit_layers: int = Field(default=0, ge=0)
 
 
 class DataConfig(Section):
@@ -58,9 +58,9 @@ class DataConfig(Section):
     source: str | None = None
     text: str | list[str] | None = None
     label: str | None = None
-    seed: int = Field(42, ge=0)
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
-    train_rows: int | None = Field(None, ge=1)
+    seed: int = Field(default=42, ge=0)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    train_rows: int | None = Field(default=None, ge=1)
     on_bad_row: Literal["error", "skip"] = "error"
 
 
@@ -74,11 +74,11 @@ class EvaluationConfig(Section):
 
     epsilons: list[Annotated[float, Field(gt=0)]] = [0.1, 0.3, 1.0]
     norm: Literal["l2", "linf"] = "l2"
-    steps: int = Field(5, ge=1)
-    restarts: int = Field(1, ge=1)
-    rows: int | None = Field(None, ge=1)
+    steps: int = Field(default=5, ge=1)
+    restarts: int = Field(default=1, ge=1)
+    rows: int | None = Field(default=None, ge=1)
     sts: str | None = None
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
 
 
 class TrainConfig(Section):
@@ -89,7 +89,7 @@ class TrainConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    early_stopping_patience: int | None = Field(None, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -15,35 +15,54 @@ from contraverse.recipes.papers import RECIPES, Recipe
 
 
 def configure(
-    recipe: str | None = None, *, file: str | Path | None = None, values: Mapping[str, Any] | None = None
+    recipe: str | None = None,
+    *,
+    file: str | Path | None = None,
+    task: str | None = None,
+    source: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """A recipe's defaults, then what ``file`` sets, then ``values``, all checked and filled in.
+    """A recipe's defaults, then what ``file`` sets, then the arguments, all checked and filled in.
 
     Args:
         recipe: a name from `RECIPES`; None takes the one that ``file`` names.
         file: YAML with any part of a configuration; a run's ``config.yaml`` gives that run again.
-        values: by dotted name, ``{"method.epsilon": 0.3, "train.num_train_epochs": 1}``; text is converted.
+        task: short for the setting ``task``.
+        source: short for the setting ``data.source``.
+        settings: by dotted name, ``{"method.epsilon": 0.3, "train.num_train_epochs": 1}``; text is converted.
 
     Raises:
         UserError: an unknown name (the nearest is suggested), a value outside its range, settings that do not go
             together, or a file that cannot be read.
     """
+    given = {name: value for name, value in (("task", task), ("data.source", source)) if value is not None}
+    config = _merged(recipe, file, {**given, **(settings or {})})
+    method = check_method(config.method)
+    check_task(config.task, method.name)
+    return config.model_copy(update={"method": method, "train": check_train(config.train)})
+
+
+def load(file: str | Path) -> RunConfig:
+    """A run's ``config.yaml`` as it was written: to know what a run did, where it need not be possible to repeat.
+
+    Raises:
+        UserError: the file cannot be read, or is no configuration.
+    """
+    return _merged(None, file, {})
+
+
+def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
     written = _read(Path(file)) if file is not None else {}
     base = _choose(recipe, written.pop("recipe", None), file)().model_dump()
     above: dict[str, Any] = {}
-    for name, value in (values or {}).items():
+    for name, value in settings.items():
         above = _merge(above, _nest(name, value))
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
-    merged = _merge(_merge(base, written), above)
     try:
-        config = RunConfig.model_validate(merged)
+        return RunConfig.model_validate(_merge(_merge(base, written), above))
     except ValidationError as error:
         raise explain(error, RunConfig) from error
-    method = check_method(config.method)
-    check_task(config.task, config.method.name)
-    train = check_train(config.train)
-    return config.model_copy(update={"method": method, "train": train})
 
 
 def parse(assignments: Sequence[str]) -> dict[str, Any]:

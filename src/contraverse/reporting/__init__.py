@@ -1,0 +1,30 @@
+"""From run folders to tables, plots, pages and model cards."""
+
+from contraverse.reporting.curve import accuracy_curve
+from contraverse.reporting.figures import Comparison, Measured, compare
+from contraverse.reporting.html import Example, Prediction, ReportData, render_report, write_report
+from contraverse.reporting.model_card import ModelCard, render_model_card, write_model_card
+from contraverse.reporting.outcome import outcome
+from contraverse.reporting.runs import Run, environment, read_run
+from contraverse.reporting.tables import Table, summarise
+
+__all__ = [
+    "Comparison",
+    "Example",
+    "Measured",
+    "ModelCard",
+    "Prediction",
+    "ReportData",
+    "Run",
+    "Table",
+    "accuracy_curve",
+    "compare",
+    "environment",
+    "outcome",
+    "read_run",
+    "render_model_card",
+    "render_report",
+    "summarise",
+    "write_model_card",
+    "write_report",
+]

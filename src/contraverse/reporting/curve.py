@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Sequence
 from html import escape
 from io import StringIO
+from itertools import pairwise
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -22,9 +24,9 @@ LIGHT = ("#0072b2", "#c04f00", "#7a3be0", "#2b2f36", "#8a6d3b")
 DARK = ("#56b4e9", "#ff8a4c", "#f0e05a", "#e9ecef", "#d869b8")
 MARKERS = "osD^v"
 WIDTH, HEIGHT = 4.6, 3.0  # inches; set at 440 px, 9.5 pt text is as large as the page's notes
-INK, MUTED, RULE = "#1c2024", "#60646c", "#e2e4e8"
+MUTED, RULE = "#60646c", "#e2e4e8"
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "contraverse",  # the same figures give the same bytes
     "text.parse_math": False,  # a dollar in a run's name is a dollar
@@ -41,7 +43,7 @@ def accuracy_curve(runs: Sequence[Measured]) -> str:
 
     Returns:
         An ``<svg>`` element. Lines take ``var(--series-1)`` ... where the page defines them, rules ``var(--rule)``,
-        quiet text ``var(--muted)``, all other text ``currentColor``; alone it is drawn for a light ground.
+        the axes' text ``var(--muted)``; alone it is drawn for a light ground.
 
     Raises:
         UserError: no run holds a figure under attack.
@@ -62,8 +64,8 @@ def accuracy_curve(runs: Sequence[Measured]) -> str:
             if points:
                 _line(axes, points, i)
                 ends[i] = points[max(points)].mean
-        _frame(axes, [0.0, *columns], f"ε of {attack.upper()}")
-        for (i, end), height in zip(ends.items(), _apart(list(ends.values()), gap=8.0), strict=True):
+        _frame(axes, [0.0, *columns], f"{attack.upper()} ε")
+        for i, height in zip(ends, _apart(list(ends.values()), gap=8.0), strict=True):
             _name_line(axes, names[i], height, LIGHT[i % len(LIGHT)])
         return _themed(_svg(figure), f"{heading(metric)} against the epsilon of {attack.upper()}")
 
@@ -89,7 +91,7 @@ def _frame(axes: Axes, epsilons: Sequence[float], xlabel: str) -> None:
     axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     right = max(epsilons)
     axes.set_xlim(0, right)
-    if all(b - a >= right / 12 for a, b in zip(epsilons, epsilons[1:], strict=False)):
+    if all(b - a >= right / 12 for a, b in pairwise(epsilons)):
         axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
     axes.set_xlabel(xlabel, color=MUTED)
     axes.tick_params(length=0, labelcolor=MUTED, pad=5)
@@ -116,7 +118,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     """``heights`` moved up, in order, so that neighbours are ``gap`` apart; down from 100 where they pass it."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed = list(heights)
-    for low, high in zip(order, order[1:], strict=False):
+    for low, high in pairwise(order):
         placed[high] = max(placed[high], placed[low] + gap)
     ceiling = 100.0
     for i in reversed(order):
@@ -136,7 +138,7 @@ def _svg(figure: Figure) -> str:
 
 def _themed(svg: str, title: str) -> str:
     """The bare ``<svg>`` element, its colours replaced by the page's (see `accuracy_curve`)."""
-    colours = {INK: "currentColor", MUTED: f"var(--muted, {MUTED})", RULE: f"var(--rule, {RULE})"}
+    colours = {MUTED: f"var(--muted, {MUTED})", RULE: f"var(--rule, {RULE})"}
     colours |= {colour: f"var(--series-{i}, {colour})" for i, colour in enumerate(LIGHT, start=1)}
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)

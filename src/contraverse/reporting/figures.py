@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from contraverse.reporting.names import Attacked
+from contraverse.reporting.names import UnderAttack
 from contraverse.reporting.tables import Table, summarise
 
 
@@ -27,7 +27,7 @@ class Comparison:
 
     table: Table
     clean: tuple[str, ...]
-    attacked: Mapping[str, Attacked]
+    attacked: Mapping[str, UnderAttack]
 
     @property
     def attacks(self) -> list[tuple[str, str]]:
@@ -43,6 +43,6 @@ class Comparison:
 def compare(runs: Sequence[Measured]) -> Comparison:
     """Mean and standard deviation of every figure that any run holds, with a row for each name."""
     keys = list(dict.fromkeys(key for run in runs for key in run.metrics))
-    attacked = {key: at for key in keys if (at := Attacked.parse(key))}
+    attacked = {key: at for key in keys if (at := UnderAttack.parse(key))}
     table = summarise([{**run.metrics, "run": run.name} for run in runs], by=["run"], metrics=keys)
     return Comparison(table, tuple(key for key in keys if key not in attacked), attacked)

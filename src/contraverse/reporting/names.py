@@ -6,13 +6,18 @@ from typing import Any, NamedTuple
 
 MISSING = "-"
 PERCENT = frozenset({"accuracy", "error_rate", "f1", "macro_f1"})
-LABELS = {
+STS = {f"sts{year}": f"STS{year}" for year in range(12, 17)} | {"stsb": "STS-B", "sick": "SICK-R"}
+LABELS = STS | {
+    "accuracy": "accuracy",
     "error_rate": "error rate",
     "f1": "F1",
     "macro_f1": "macro F1",
     "mcc": "MCC",
     "pearson": "Pearson",
     "spearman": "Spearman",
+    "average": "average",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
 }
 NORMS = {"l2": "L2", "linf": "L∞"}
 NBSP = "\N{NO-BREAK SPACE}"
@@ -20,7 +25,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 _ATTACKED = re.compile(r"(?P<metric>[^@]+)@(?P<attack>[^@]+?)-(?P<epsilon>\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 
 
-class Attacked(NamedTuple):
+class UnderAttack(NamedTuple):
     """A figure under attack, as named by a key like ``accuracy@pgd-0.3``; ``epsilon`` in the attack's norm."""
 
     metric: str
@@ -28,7 +33,7 @@ class Attacked(NamedTuple):
     epsilon: float
 
     @classmethod
-    def parse(cls, key: str) -> "Attacked | None":
+    def parse(cls, key: str) -> "UnderAttack | None":
         """The parts of ``key``, or None where it names a clean figure."""
         match = _ATTACKED.fullmatch(key)
         return cls(match["metric"], match["attack"], float(match["epsilon"])) if match else None
@@ -41,10 +46,10 @@ def label(metric: str) -> str:
 
 def heading(key: str) -> str:
     """A figure's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
-    if at := Attacked.parse(key):
+    if at := UnderAttack.parse(key):
         return f"{heading(at.metric)}, {at.attack.upper()} ε={at.epsilon:g}"
     name = label(key)
-    return name[:1].upper() + name[1:]
+    return name[:1].upper() + name[1:] if key in LABELS else name
 
 
 def amount(value: float, metric: str, digits: int = 1) -> str:

@@ -83,3 +83,6 @@ class StopOnInterrupt(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.interrupted:
             control.should_save = control.should_training_stop = True
+            # With a limit of one, transformers ends by deleting every checkpoint but the best: also this one.
+            if args.save_total_limit == 1:
+                args.save_total_limit = 2

@@ -11,8 +11,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations import is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import is_tensorboard_available
 
 from contraverse.data import Collator, EncodedText, LengthGroupedSampler, TextData
 from contraverse.errors import UserError
@@ -31,10 +31,11 @@ DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 32,
     "optim": "adamw_torch_fused",
     "train_sampling_strategy": "group_by_length",
-    "save_total_limit": 1,
+    "save_total_limit": 2,
     "save_strategy": "epoch",
     "logging_steps": 10,
     "remove_unused_columns": False,
+    "dataloader_pin_memory": torch.cuda.is_available(),
 }
 """SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
 

@@ -1,0 +1,82 @@
+"""What the user sees: results on stdout, everything else on stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+result = Console(soft_wrap=True, highlight=False)
+notes = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """A line about what is going on."""
+    notes.print(line, markup=False)
+
+
+def complain(message: str) -> None:
+    """What went wrong: the first line in red, what to do about it below."""
+    first, *rest = message.splitlines() or ["no reason given"]
+    notes.print(f"[bold red]error:[/] {escape(first)}", *map(escape, rest), sep="\n")
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Says ``what`` at once: beside a spinner on a terminal, as a line elsewhere."""
+    if notes.is_terminal:
+        with notes.status(what):
+            yield
+    else:
+        say(what)
+        yield
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Any]:
+    """A bar on a terminal; gives the function that moves it by so many of ``total``."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def quiet() -> None:
+    """Load the heavy libraries, and have them speak of errors alone."""
+    import datasets
+    import transformers
+    from huggingface_hub.utils import enable_progress_bars
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    # That one silences downloads too, which may take minutes.
+    enable_progress_bars()
+    # transformers shows no training progress below this level.
+    logging.getLogger("transformers.training_args").setLevel(logging.WARNING)
+
+
+def figures(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """A table with a row for each metric and a column for each name in ``columns``, ``{name: {metric: value}}``."""
+    from contraverse.reporting.names import MISSING, heading
+
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("")
+    for name in columns:
+        table.add_column(escape(name), justify="right")
+    for metric in dict.fromkeys(metric for metrics in columns.values() for metric in metrics):
+        values = (metrics.get(metric) for metrics in columns.values())
+        table.add_row(heading(metric), *(MISSING if value is None else f"{value:.2f}" for value in values))
+    return table
+
+
+def print_text(text: str) -> None:
+    """``text`` on stdout as it is, for another program."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()

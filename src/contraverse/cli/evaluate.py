@@ -1,0 +1,147 @@
+"""``contraverse evaluate``: what a model is worth, under attack too."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from contraverse.cli.console import counting, doing, figures, result, say
+from contraverse.cli.files import Loaded, check_target, load_model, write_whole
+from contraverse.errors import UserError
+from contraverse.recipes import DataConfig, EvaluationConfig
+
+if TYPE_CHECKING:
+    from contraverse.data import Splits, Task, TextData
+
+Split = Literal["train", "validation", "test"]
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run's folder, a model's folder, any transformers folder, or minilm.")],
+    task: Annotated[str | None, typer.Option(help="contraverse list tasks.  [default: the run's]")] = None,
+    data: Annotated[str | None, typer.Option(help="A file or folder.  [default: the run's]")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to measure on.")] = "test",
+    eps: Annotated[
+        str | None, typer.Option(help="Radii of the attack, as .1,.3,1; none for no attack.  [default: the run's]")
+    ] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="Norm of the attack, over a sequence.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of PGD.")] = None,
+    restarts: Annotated[int | None, typer.Option(min=1, help="Restarts of PGD.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows.")] = None,
+    sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+) -> None:
+    """Measure a classifier clean and under PGD on its word embeddings, or a sentence encoder on the STS sets."""
+    if output is not None:
+        check_target(output, (".json",), force)
+    flags = {"epsilons": _radii(eps), "norm": norm, "steps": steps, "restarts": restarts, "rows": rows, "sts": sts}
+    given = {name: value for name, value in flags.items() if value is not None}
+    loaded = load_model(model)
+    settings = (loaded.run.evaluation if loaded.run else EvaluationConfig()).model_copy(update=given)
+    found: dict[str, Any] = {"model": model}
+    if loaded.model.labels is None or sts is not None:
+        found |= _measure_sts(loaded, settings)
+    if loaded.model.labels is not None and (sts is None or task is not None or data is not None):
+        source = _source(loaded, task, data, text, label)
+        found |= _measure_task(loaded, settings, *source, split)
+    if output is not None:
+        write_whole(output, lambda file: json.dump(found, file, indent=2))
+        say(f"written to {output}")
+
+
+def _radii(written: str | None) -> list[float] | None:
+    if written is None:
+        return None
+    try:
+        radii = [] if written == "none" else [float(number) for number in written.split(",")]
+    except ValueError:
+        radii = [-1.0]
+    if any(not 0 < radius < float("inf") for radius in radii):
+        raise UserError(f"{written!r} is not possible: it must be numbers above 0, as .1,.3,1, or none", where="--eps")
+    return radii
+
+
+def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
+    if settings.sts is None:
+        raise UserError(
+            "a sentence encoder is measured on the STS sets, and there is no folder of them",
+            hint="give it with --sts; each set is a file <set>/test.parquet",
+        )
+    from contraverse.evaluation import evaluate_sts, whole_sentences
+
+    with doing("Measuring on the STS sets…"):
+        report = evaluate_sts(whole_sentences(loaded.model), settings.sts)
+    scores = {name: vars(score) for name, score in report.sets.items()}
+    columns = {how: {name: score[how] for name, score in scores.items()} for how in ("all", "mean", "wmean")}
+    columns["all"]["average"] = report.average
+    result.print(figures("Spearman x 100", columns))
+    return {"sts": report.to_dict()}
+
+
+def _source(
+    loaded: Loaded, task: str | None, data: str | None, text: list[str] | None, label: str | None
+) -> tuple["Task", DataConfig]:
+    """The task, and where its rows are: the run's, where the flags name no other."""
+    from contraverse.data import get_task
+
+    run = loaded.run
+    if task is None and run is None:
+        raise UserError("which task is it?", hint="name it with --task; contraverse list tasks shows them")
+    same = run is not None and task in (None, run.task)
+    base = run.data if run is not None and same and data in (None, run.data.source) else DataConfig()
+    flags = {"source": data, "text": text, "label": label}
+    chosen = get_task(task or (run.task if run else ""))
+    return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
+
+
+def _measure_task(
+    loaded: Loaded, settings: EvaluationConfig, task: "Task", data: DataConfig, split: Split
+) -> dict[str, Any]:
+    from contraverse.evaluation import TaskEvaluator, robust_accuracy
+
+    with doing("Reading data…"):
+        measured = _rows(loaded, task, data, split)
+    model, labels = loaded.model, loaded.model.labels or []
+    with doing(f"Measuring {len(measured)} rows…"):
+        metrics = TaskEvaluator(measured, task.metrics, settings.batch_size)(model)
+    found: dict[str, Any] = {"task": task.name, "source": measured.source, "split": split, "rows": len(measured)}
+    if settings.epsilons and len(labels) > 1:
+        attacked = measured.sample(settings.rows, data.seed) if settings.rows else measured
+        total = len(attacked) * (1 + settings.restarts * len(set(settings.epsilons)))
+        with counting("Attacking", total) as advance:
+            robust = robust_accuracy(
+                model,
+                attacked,
+                settings.epsilons,
+                norm=settings.norm,
+                steps=settings.steps,
+                restarts=settings.restarts,
+                batch_size=settings.batch_size,
+                progress=advance,
+            )
+        found["robustness"] = robust.to_dict()
+        metrics |= {name: value for name, value in robust.metrics.items() if name not in metrics}
+        say(f"attack: PGD, {settings.norm}, {settings.steps} steps, {settings.restarts} restarts, {len(attacked)} rows")
+    result.print(figures(f"{task.name}: {len(measured)} rows", {split: metrics}))
+    return {**found, "metrics": metrics}
+
+
+def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "TextData":
+    from contraverse.data import load_splits
+
+    labels = loaded.model.labels or []
+    if task.kind == "classification" and labels != [f"LABEL_{i}" for i in range(len(labels))]:
+        # The model's classes are what its logits mean, whatever a file makes of them.
+        task = replace(task, labels=tuple(labels))
+    source: Any = data.source
+    if source is not None and Path(source).is_file():
+        source = {split: source}
+    splits: Splits = load_splits(task, source, **data.model_dump(exclude={"source"}))
+    for note in splits.notes:
+        say(note)
+    return splits.need(split)

@@ -1,0 +1,101 @@
+"""Models and rows that a command is given, and files that it leaves."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from contraverse.cli.console import doing, quiet, say
+from contraverse.errors import UserError
+from contraverse.recipes import RunConfig, load
+
+if TYPE_CHECKING:
+    from contraverse.data import TextData
+    from contraverse.models import TextModel
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and the configuration of the run that made it, if one did."""
+
+    model: "TextModel"
+    run: RunConfig | None
+
+
+def load_model(name: str) -> Loaded:
+    """The model of a run's folder, of a model's folder, or ``minilm``, on the GPU where there is one.
+
+    Raises:
+        UserError: no model is there.
+    """
+    folder = Path(name)
+    found = _run_of(folder)
+    with doing("Loading PyTorch…"):
+        quiet()
+        import torch
+
+        from contraverse.models import TextModel
+    with doing(f"Loading {name}…"):
+        if name == "minilm" and not folder.exists():
+            model = TextModel.from_pretrained("minilm", pooling="mean")
+        else:
+            model = TextModel.load(folder / "model" if (folder / "config.yaml").is_file() else folder)
+    return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), found)
+
+
+def _run_of(folder: Path) -> RunConfig | None:
+    for candidate in (folder, folder.absolute().parent):
+        if (candidate / "config.yaml").is_file():
+            return load(candidate / "config.yaml")
+    return None
+
+
+def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData":
+    """The texts of a file, ``width`` to a row, labels or none; ``-`` is stdin, a text a line.
+
+    Raises:
+        UserError: the file cannot be read, a column cannot be told, or a row has no text.
+    """
+    from contraverse.data import get_task, load_splits
+
+    width = len(columns) if columns else width
+    task = get_task("sentences")
+    if width == 2:
+        task = replace(task, name="pair", columns=get_task("pair").columns)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(source)
+        if source == "-":
+            file = Path(folder) / "stdin.txt"
+            file.write_bytes(sys.stdin.buffer.read())
+        splits = load_splits(task, {"test": file}, text=columns)
+    for note in splits.notes:
+        say(note)
+    return splits.need("test")
+
+
+def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
+    """Refuse, before any work, a file that could not be written in the end.
+
+    Raises:
+        UserError: its suffix is none of ``suffixes``, it exists and ``force`` is not given, or its folder does not.
+    """
+    if output.suffix not in suffixes:
+        raise UserError(f"the output ends in {' or '.join(suffixes)}", where=str(output))
+    if output.is_dir() or (output.exists() and not force):
+        raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
+    if not output.absolute().parent.is_dir():
+        raise UserError("its folder does not exist", where=str(output))
+
+
+def write_whole(output: Path, write: Callable[[IO[Any]], object], *, binary: bool = False) -> None:
+    """``write`` into a file that appears as ``output`` when it is whole, or not at all."""
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with partial.open("wb") if binary else partial.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)

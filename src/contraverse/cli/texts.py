@@ -1,0 +1,117 @@
+"""``contraverse encode`` and ``contraverse predict``: from texts to vectors and to labels."""
+
+import csv
+import json
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contraverse.cli.console import counting, say
+from contraverse.cli.files import check_target, load_model, read_texts, write_whole
+from contraverse.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from contraverse.cli.files import Loaded
+
+Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or minilm.")]
+Input = Annotated[str, typer.Argument(help="A file of texts (CSV, TSV, JSONL, Parquet, txt; gz too), - for stdin.")]
+Text = Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite --output.")]
+
+
+def encode(
+    model: Model,
+    input: Input,
+    output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
+    text: Annotated[str | None, typer.Option(help="Text column.")] = None,
+    batch_size: BatchSize = 64,
+    force: Force = False,
+) -> None:
+    """Write the sentence embedding of every row, in order, as float32."""
+    check_target(output, (".npy", ".parquet"), force)
+    loaded = load_model(model)
+    rows = [texts[0] for texts in read_texts(input, [text] if text else None, 1).texts]
+    import numpy as np
+
+    parts = []
+    with counting("Encoding", len(rows)) as advance:
+        for first in range(0, len(rows), _CHUNK):
+            parts.append(loaded.model.encode(rows[first : first + _CHUNK], batch_size))
+            advance(len(parts[-1]))
+    vectors = np.concatenate(parts)
+    if output.suffix == ".npy":
+        write_whole(output, lambda file: np.save(file, vectors), binary=True)
+    else:
+        _write_parquet(output, {"text": rows, "embedding": list(vectors)})
+    say(f"{output}: {vectors.shape[0]} embeddings of {vectors.shape[1]} dimensions")
+
+
+_CHUNK = 4096
+"""Rows whose texts are tokenised at once."""
+
+
+def predict(
+    model: Model,
+    input: Input,
+    output: Annotated[Path, typer.Option(help="X.csv, X.jsonl or X.parquet.")],
+    text: Text = None,
+    batch_size: BatchSize = 64,
+    force: Force = False,
+) -> None:
+    """Write the most probable label of every row and its probability, in order; a regression's score."""
+    check_target(output, (".csv", ".jsonl", ".parquet"), force)
+    loaded = load_model(model)
+    labels = loaded.model.labels
+    if labels is None:
+        raise UserError("a sentence encoder has no labels to predict", where=model, hint="contraverse encode uses it")
+    rows = read_texts(input, text, _width(loaded))
+    from contraverse.evaluation import predict as logits_of
+
+    with counting("Predicting", len(rows)) as advance:
+        logits = logits_of(loaded.model, rows, batch_size, progress=advance)
+    columns = _predictions(logits, labels)
+    if output.suffix == ".parquet":
+        _write_parquet(output, columns)
+    else:
+        write_whole(output, lambda file: _write_lines(file, columns, output.suffix))
+    say(f"{output}: {len(rows)} predictions")
+
+
+def _width(loaded: "Loaded") -> int:
+    """Texts in a row that the model was trained on; one where that is not known."""
+    from contraverse.data import get_task
+
+    return len(get_task(loaded.run.task).columns) if loaded.run else 1
+
+
+def _predictions(logits: "np.ndarray", labels: list[str]) -> dict[str, list[Any]]:
+    from scipy.special import softmax
+
+    if logits.shape[1] == 1:
+        return {"score": logits[:, 0].tolist()}
+    probabilities = softmax(logits.astype("float64"), axis=1)
+    return {
+        "label": [labels[i] for i in logits.argmax(1)],
+        "probability": probabilities.max(1).round(6).tolist(),
+    }
+
+
+def _write_lines(file: IO[str], columns: dict[str, list[Any]], suffix: str) -> None:
+    rows = zip(*columns.values(), strict=True)
+    if suffix == ".csv":
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write_parquet(output: Path, columns: dict[str, list[Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    write_whole(output, lambda file: parquet.write_table(pyarrow.table(columns), file), binary=True)

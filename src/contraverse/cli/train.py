@@ -1,0 +1,128 @@
+"""``contraverse train`` and ``contraverse quickstart``."""
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from contraverse.cli.console import doing, figures, print_text, quiet, result, say
+from contraverse.errors import UserError
+from contraverse.recipes import RunConfig, configure, parse
+
+if TYPE_CHECKING:
+    from contraverse.data import TextData
+    from contraverse.pipeline import RunResult
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A paper's setting: contraverse list recipes. Not needed with --config.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help='"minilm" (bundled), a folder, or a name on the Hub.')] = None,
+    task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
+    data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/RECIPE-TASK]")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example method.epsilon=.5; may be repeated."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as YAML; a run's config.yaml repeats it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the data; write nothing.")] = False,
+    on_bad_row: Annotated[
+        Literal["error", "skip"] | None, typer.Option(help="What a row that cannot be used does.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of training; data.seed draws the rows.")] = None,
+) -> None:
+    """Train an encoder by a recipe, measure it, and write it all into one folder.
+
+    A recipe's defaults come first, then --config, then the options, then --set.
+    """
+    if resume and recipe is None and config is None:
+        config = _own_config(output)
+    flags = {
+        "model.name": model,
+        "task": task,
+        "data.source": data,
+        "data.on_bad_row": on_bad_row,
+        "data.text": text[0] if text and len(text) == 1 else text,
+        "data.label": label,
+        "train.seed": seed,
+    }
+    settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
+    with doing("Loading PyTorch…"):
+        quiet()
+        chosen = configure(recipe, file=config, settings=settings)
+    output = output or Path("runs") / f"{chosen.recipe}-{chosen.task}"
+    if dry_run:
+        print_text(chosen.to_yaml())
+        _plan(chosen, output)
+        return
+
+    from contraverse.pipeline import Interrupted, run
+
+    try:
+        done = run(chosen, output, resume=resume, say=say)
+    except Interrupted as stopped:
+        say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
+        say(f"  contraverse train --output {shlex.quote(str(output))} --resume")
+        raise typer.Exit(130) from stopped
+    _show(done)
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option(help="The folder of both runs and their report.")] = Path("runs/quickstart"),
+) -> None:
+    """Train two classifiers on bundled data, attack both, and compare them: a few minutes, no network."""
+    with doing("Loading PyTorch…"):
+        quiet()
+        from contraverse import pipeline
+    done = pipeline.quickstart(output=output, say=say)
+    columns = {name: run.metrics for name, run in done.runs.items()}
+    result.print(figures("test rows", columns))
+    result.print(f"report  {done.report}", markup=False)
+
+
+def _own_config(output: Path | None) -> Path:
+    if output is None:
+        raise UserError("--resume goes on with the run in --output, which is not given")
+    if not (output / "config.yaml").is_file():
+        raise UserError("nothing to resume here", where=str(output), hint="leave --resume out to start a run")
+    return output / "config.yaml"
+
+
+def _plan(config: RunConfig, output: Path) -> None:
+    """What the run would read and write; reads local files, and nothing from the Hub."""
+    from contraverse.data import get_task, load_splits
+
+    task, data = get_task(config.task), config.data
+    if data.source is None:
+        place = "/".join(filter(None, task.hub)) if task.hub else "nowhere: give --data"
+        say(f"data        {task.name} from the Hub ({place}), which a dry run does not read")
+    else:
+        with doing(f"Reading {data.source}"):
+            splits = load_splits(task, **data.model_dump())
+        for name in ("train", "validation", "test"):
+            rows: TextData | None = getattr(splits, name)
+            say(f"{name:<12}{_describe(rows) if rows else '-'}")
+        for note in splits.notes:
+            say(note)
+    say(f"output      {output}")
+
+
+def _describe(rows: "TextData") -> str:
+    if rows.label_names is None or rows.labels is None:
+        return f"{len(rows)} rows"
+    counts = Counter(rows.labels)
+    return f"{len(rows)} rows: " + ", ".join(f"{name} {counts[i]}" for i, name in enumerate(rows.label_names))
+
+
+def _show(done: "RunResult") -> None:
+    if done.metrics:
+        result.print(figures(str(done.folder), {done.split: done.metrics}))
+    for name, path in done.paths.items():
+        result.print(f"{name:<12}{path}", markup=False)

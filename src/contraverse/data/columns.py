@@ -1,0 +1,158 @@
+"""Which columns of a table hold the texts and the label: by flag, by known name, or by what they contain."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..errors import UserError
+from .nearest import nearest
+from .tables import Table
+from .tasks import Task
+
+_TEXT_NAMES: dict[int, tuple[tuple[str, ...], ...]] = {
+    1: (("text",), ("sentence",), ("content",), ("review",), ("comment",), ("tweet",), ("document",)),
+    2: (
+        ("sentence1", "sentence2"),
+        ("premise", "hypothesis"),
+        ("question1", "question2"),
+        ("question", "sentence"),
+        ("text1", "text2"),
+        ("text_a", "text_b"),
+    ),
+    3: (("anchor", "positive", "negative"), ("sent0", "sent1", "hard_neg")),
+}
+_LABEL_NAMES = {
+    "classification": ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic"),
+    "similarity": ("score", "label", "similarity", "relatedness_score"),
+}
+_LOOKED_AT = 1000
+"""Rows looked at when columns are told by what they contain."""
+_MOST_CLASSES = 100
+
+
+class Columns(NamedTuple):
+    """The columns that are used; ``label`` is None where a table has none."""
+
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def find_columns(
+    table: Table, task: Task, text: Sequence[str] | None = None, label: str | None = None, *, label_needed: bool = True
+) -> tuple[Columns, str | None]:
+    """The columns of ``table`` for ``task``, and a note if any was not found by flag or by its canonical name.
+
+    In this order: the columns named in ``text`` and ``label``; the task's own names; the names its copies use; the
+    names common for such data (all regardless of case); then by content: texts are the string columns with the longest
+    strings, in the table's order; a label is the one column left with at most 100 different values (for a score: the
+    one column of numbers). Where the label is not needed, it is not looked for by content.
+
+    Raises:
+        UserError: a named column is not there, or one that is needed cannot be told.
+    """
+    _check_flags(table, task, text, label)
+    found_label = label or (_by_name(table, _label_names(task)) if task.labelled else None)
+    texts = tuple(text) if text else _texts_by_name(table, task, found_label)
+    guessed = not texts
+    if guessed:
+        texts = _texts_by_content(table, task, found_label)
+    if task.labelled and found_label is None and label_needed:
+        found_label = _label_by_content(table, task, texts)
+        guessed = True
+    columns = Columns(texts, found_label)
+    given = (text is not None or texts == task.columns) and (label is not None or found_label == task.label)
+    if given:
+        return columns, None
+    how = "told by content; --text and --label name others" if guessed else "by name"
+    say = f"{table.where}: text from {_listed(texts)}"
+    return columns, f"{say}{f', label from {found_label!r}' if found_label else ''} ({how})"
+
+
+def _check_flags(table: Table, task: Task, text: Sequence[str] | None, label: str | None) -> None:
+    if text and len(text) != len(task.columns):
+        other = {1: "text", 2: "pair"}.get(len(text))
+        raise UserError(
+            f"task {task.name!r} takes {len(task.columns)} text column(s), {len(text)} were named: {_listed(text)}",
+            hint=f"For such data take --task {other}." if other else None,
+        )
+    if label and not task.labelled:
+        raise UserError(f"task {task.name!r} has no label, but {label!r} was named as its column")
+    for name in (*(text or ()), *((label,) if label else ())):
+        if name not in table.names:
+            raise UserError(
+                f"there is no column {name!r}", where=table.where, hint=f"Its columns: {_listed(_near(name, table))}."
+            )
+
+
+def _near(name: str, table: Table) -> list[str]:
+    return nearest(name, table.names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _label_names(task: Task) -> tuple[str, ...]:
+    return (task.label or "", *task.other_labels, *_LABEL_NAMES[task.kind])
+
+
+def _by_name(table: Table, wanted: Sequence[str]) -> str | None:
+    names = {name.casefold(): name for name in reversed(table.names)} | {name: name for name in table.names}
+    found = (names.get(name) or names.get(name.casefold()) for name in wanted)
+    return next((name for name in found if name), None)
+
+
+def _texts_by_name(table: Table, task: Task, label: str | None) -> tuple[str, ...]:
+    for wanted in (task.columns, *task.other_columns, *_TEXT_NAMES[len(task.columns)]):
+        found = [_by_name(table, (name,)) for name in wanted]
+        if label not in found and None not in found:
+            return tuple(name for name in found if name is not None)
+    return ()
+
+
+def _texts_by_content(table: Table, task: Task, label: str | None) -> tuple[str, ...]:
+    wanted = len(task.columns)
+    lengths = {name: _mean_length(table.column(name)[:_LOOKED_AT]) for name in table.names if name != label}
+    texts = sorted((name for name in lengths if lengths[name] > 0), key=lambda name: -lengths[name])[:wanted]
+    if len(texts) < wanted or not table.rows:
+        raise UserError(
+            f"no column for {_listed(task.columns)} is to be found",
+            where=table.where,
+            hint=f"Name the text column with --text. The columns: {_listed(_near(task.columns[0], table))}.",
+        )
+    return tuple(name for name in table.names if name in texts)
+
+
+def _mean_length(values: Sequence[Any]) -> float:
+    """Mean length of a column's strings; 0 where most values are none, or where they are numbers."""
+    strings = [value for value in values if isinstance(value, str) and not _is_number(value)]
+    return sum(map(len, strings)) / len(strings) if 2 * len(strings) > len(values) else 0.0
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
+    candidates = []
+    for name in table.names:
+        values = [value for value in table.column(name)[:_LOOKED_AT] if value not in (None, "")]
+        if name in texts or not values:
+            continue
+        if task.kind == "similarity":
+            fits = all(map(_is_number, values))
+        else:
+            fits = 2 <= len(set(map(str, values))) <= max(2, min(_MOST_CLASSES, len(values) // 2))
+        if fits:
+            candidates.append(name)
+    if len(candidates) == 1:
+        return candidates[0]
+    why = f"it may be {_listed(candidates)}" if candidates else "no column looks like one"
+    raise UserError(
+        f"which column is the label cannot be told: {why}",
+        where=table.where,
+        hint=f"Name it with --label. The columns: {_listed(_near(task.label or 'label', table))}.",
+    )

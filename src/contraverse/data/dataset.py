@@ -1,0 +1,224 @@
+"""Texts with their labels, split into training, validation and test rows, and their tokens."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_COLUMNS = {1: ("text",), 2: ("sentence1", "sentence2"), 3: ("anchor", "positive", "negative")}
+
+Labels = list[int] | list[float] | None
+
+
+class Row(NamedTuple):
+    """One row: its texts, one for each column, and its label if it has one."""
+
+    texts: tuple[str, ...]
+    label: int | float | None
+
+
+@dataclass
+class TextData:
+    """Rows of texts, kept as they came.
+
+    ``texts``: for each row one string (a sentence), two (a pair) or three (anchor, positive, negative), under
+    ``columns``. ``labels``: class ids in [0, len(label_names)), float scores, or None. ``source``: where they are
+    from. Made by `load_splits`, or from Python values by `TextData.from_rows`.
+    """
+
+    texts: list[tuple[str, ...]]
+    labels: Labels
+    label_names: tuple[str, ...] | None
+    columns: tuple[str, ...]
+    source: str = "memory"
+
+    @classmethod
+    def from_rows(
+        cls,
+        texts: Sequence[str | Sequence[str]],
+        labels: Sequence[int] | Sequence[float] | Sequence[str] | None = None,
+        label_names: Sequence[str] | None = None,
+    ) -> "TextData":
+        """Rows from Python values.
+
+        ``texts``: a string or a tuple of strings for each row. ``labels``: class ids, class names or float scores.
+        ``label_names`` default to the sorted names, or for ids to "0", "1", ... up to the largest.
+
+        Raises:
+            UserError: there are no rows, a text is not a string or is empty, rows differ in their number of texts,
+                or a label is missing or is no class.
+        """
+        rows = [(row,) if isinstance(row, str) else tuple(row) for row in texts]
+        if not rows:
+            raise UserError("there are no rows")
+        width = len(rows[0])
+        if width not in _COLUMNS:
+            raise UserError(f"a row holds one, two or three texts, not {width}", where="row 0")
+        for i, row in enumerate(rows):
+            if len(row) != width or not all(isinstance(text, str) and text.strip() for text in row):
+                raise UserError(f"expected {width} non-empty string(s), found {row!r}", where=f"row {i}")
+        if labels is not None and len(labels) != len(rows):
+            raise UserError(f"{len(rows)} rows, but {len(labels)} labels")
+        ids, names = _class_ids(labels, label_names)
+        return cls(rows, ids, names, _COLUMNS[width])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> Row:
+        return Row(self.texts[index], None if self.labels is None else self.labels[index])
+
+    def select(self, rows: Sequence[int]) -> "TextData":
+        """The rows of these numbers, in this order."""
+        labels = None if self.labels is None else cast(Labels, [self.labels[i] for i in rows])
+        return TextData([self.texts[i] for i in rows], labels, self.label_names, self.columns, self.source)
+
+    def split(self, fraction: float, seed: int) -> tuple["TextData", "TextData"]:
+        """``(rest, part)``: ``part`` has this fraction (0 to 1, exclusive) of the rows, at least one of them.
+
+        Stratified where the labels are classes: each class's share of ``part`` is its share of the whole to within
+        one row. Both keep the rows' order. The same rows and seed give the same split.
+        """
+        if not 0 < fraction < 1:
+            raise UserError(f"a fraction lies between 0 and 1, not {fraction}")
+        if len(self) < 2:
+            raise UserError(f"{len(self)} row(s) cannot be split", where=self.source)
+        size = min(max(1, round(len(self) * fraction)), len(self) - 1)
+        order = self._spread(seed, 0.5)
+        return self.select(sorted(order[size:])), self.select(sorted(order[:size]))
+
+    def sample(self, n: int, seed: int) -> "TextData":
+        """``n`` of the rows, in their order; all of them where there are no more.
+
+        Stratified where the labels are classes, with at least one row of each if ``n`` allows. For one seed, a
+        smaller sample is part of a larger one.
+        """
+        if n < 1:
+            raise UserError(f"a sample has at least one row, not {n}")
+        return self.select(sorted(self._spread(seed, 0.0)[:n]))
+
+    def _spread(self, seed: int, offset: float) -> list[int]:
+        """All row numbers, shuffled so that every prefix holds each class in its share.
+
+        Row k (in random order) of a class of c rows stands at (k + offset) / c; the order is that of these places.
+        """
+        order = np.random.default_rng(seed).permutation(len(self))
+        if self.label_names is None or self.labels is None:
+            return cast(list[int], order.tolist())
+        classes = np.asarray(self.labels)[order]
+        place = np.empty(len(self))
+        for one in np.unique(classes):
+            members = np.flatnonzero(classes == one)
+            place[members] = (np.arange(len(members)) + offset) / len(members)
+        return cast(list[int], order[np.argsort(place, kind="stable")].tolist())
+
+
+def _class_ids(
+    labels: Sequence[int] | Sequence[float] | Sequence[str] | None, names: Sequence[str] | None
+) -> tuple[Labels, tuple[str, ...] | None]:
+    if labels is None:
+        return None, tuple(names) if names else None
+    values: list[Any] = [value.item() if isinstance(value, np.generic) else value for value in labels]
+    kinds = {type(value) for value in values}
+    if kinds == {str}:
+        known = tuple(names) if names else tuple(sorted(set(values)))
+        ids = {name: i for i, name in enumerate(known)}
+        values = [ids.get(value, value) for value in values]
+    elif kinds <= {int, float} and float in kinds and not names:
+        values = [float(value) for value in values]
+        if not all(map(math.isfinite, values)):
+            raise UserError(
+                "a score is not a finite number", where=f"row {list(map(math.isfinite, values)).index(False)}"
+            )
+        return values, None
+    else:
+        whole = [value for value in values if isinstance(value, int)]
+        known = tuple(names) if names else tuple(str(i) for i in range(max(whole, default=-1) + 1))
+    for i, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < len(known):
+            raise UserError(f"label {value!r} is none of the {len(known)} classes", where=f"row {i}")
+    return [int(value) for value in values], known
+
+
+@dataclass
+class Splits:
+    """What `load_splits` gives. A split that the source does not have, or has without labels, is None.
+
+    ``skipped``: bad rows that were left out. ``notes``: what was decided on the way, in sentences for a reader.
+    """
+
+    train: TextData | None
+    validation: TextData | None
+    test: TextData | None
+    task: Task
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def need(self, name: Literal["train", "validation", "test"]) -> TextData:
+        """The split of that name; a `UserError` where there is none."""
+        data: TextData | None = getattr(self, name)
+        if data is None:
+            raise UserError(f"there is no {name} split", hint=" ".join(self.notes) or None)
+        return data
+
+
+class EncodedText(Dataset[dict[str, Any]]):
+    """The tokens of every row, made once and not padded.
+
+    ``data``: the rows. ``tokenizer``: a Hugging Face tokenizer. ``max_length``: the most tokens of a row, special
+    tokens included; a longer one is cut (a pair at its longer half). The three sentences of a triplet are encoded
+    apart, each up to ``max_length``.
+
+    An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
+    (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
+    ``lengths``: tokens of each row, all its sentences together.
+    """
+
+    def __init__(self, data: TextData, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+        self.data = data
+        self.max_length = max_length
+        columns = [[row[i] for row in data.texts] for i in range(len(data.columns))]
+        if len(columns) == 3:
+            self._views = [self._encode(tokenizer, column) for column in columns]
+        else:
+            self._views = [self._encode(tokenizer, *columns)]
+        self.lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
+
+    def _encode(self, tokenizer: "PreTrainedTokenizerBase", *columns: list[str]) -> dict[str, list[list[int]]]:
+        types = "token_type_ids" in tokenizer.model_input_names
+        tokens = tokenizer(
+            *columns,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=types,
+            verbose=False,
+        )
+        names = ("input_ids", "token_type_ids") if types else ("input_ids",)
+        return {name: tokens[name] for name in names}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(N,) int64 class ids or float32 scores; None without labels."""
+        if self.data.labels is None:
+            return None
+        return np.asarray(self.data.labels, dtype=np.float32 if self.data.label_names is None else np.int64)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        first, *others = ({name: ids[index] for name, ids in view.items()} for view in self._views)
+        item: dict[str, Any] = {**first, "index": index}
+        if self.data.labels is not None:
+            item["label"] = self.data.labels[index]
+        return item | dict(zip(("positive", "negative"), others, strict=False))

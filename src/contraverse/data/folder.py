@@ -1,0 +1,88 @@
+"""Which files of a folder, or which splits of a Hub data set, are training, validation and test rows."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UserError
+from .formats import EXTENSIONS, extension, is_compressed
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+_USUAL: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+_SHARD = re.compile(r"[-_.]\d+-of-\d+$")
+
+
+def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | None:
+    """How well ``name`` names the split: smaller is better, None is not at all.
+
+    First ``preferred`` (the task's name for the split: "validation_matched") and its spellings ("dev_matched"), then
+    the usual names, then names that begin with a usual one, the shortest first.
+    """
+    folded = name.casefold()
+    usual = _USUAL[split]
+    wanted = [preferred, *(preferred.replace(split, other) for other in usual), *usual]
+    if folded in wanted:
+        return wanted.index(folded), 0, folded
+    if folded.startswith(usual):
+        return len(wanted), len(folded), folded
+    return None
+
+
+def match_names(names: Iterable[str], splits: Mapping[str, str]) -> dict[SplitName, str]:
+    """For each split the name that names it best, where one does."""
+    chosen: dict[SplitName, str] = {}
+    for split in SPLITS:
+        ranked = {name: rank(name, split, splits.get(split, split)) for name in names}
+        fitting = {name: place for name, place in ranked.items() if place is not None}
+        if fitting:
+            chosen[split] = min(fitting, key=lambda name: fitting[name])
+    return chosen
+
+
+def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName, list[Path]], list[str]]:
+    """The files of each split in ``folder``, and notes on files that were left out.
+
+    By file name without its endings, as in `rank`: ``train`` wins over ``train_sentences``; shards
+    (``train-00000-of-00002``) belong together; of one name in two formats the first of `EXTENSIONS` is taken,
+    uncompressed before compressed. A folder of one file is a training set whatever the file is called.
+
+    Raises:
+        UserError: the folder holds no file that can be read, or several of which none names a split.
+    """
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".") and extension(path) in EXTENSIONS
+    )
+    if not files:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        raise UserError(
+            "the folder holds no file that can be read",
+            where=str(folder),
+            hint=f"Known endings: {', '.join(EXTENSIONS)}, also with .gz or .bz2. Found: {found}.",
+        )
+    groups: dict[str, dict[tuple[bool, int], list[Path]]] = {}
+    for path in files:
+        stem = path.name[: -len(extension(path) + (path.suffix if is_compressed(path) else ""))]
+        kind = (is_compressed(path), EXTENSIONS.index(extension(path)))
+        groups.setdefault(_SHARD.sub("", stem), {}).setdefault(kind, []).append(path)
+    chosen = match_names(groups, splits)
+    if not chosen:
+        if len(groups) > 1:
+            raise UserError(
+                f"no file of the folder is called train: {', '.join(path.name for path in files[:10])}",
+                where=str(folder),
+                hint="Name the training file itself with --data, or call it train.",
+            )
+        chosen = {"train": next(iter(groups))}
+    taken = {split: groups[name][min(groups[name])] for split, name in chosen.items()}
+    used = {path for paths in taken.values() for path in paths}
+    left = [path.name for path in files if path not in used]
+    return taken, [f"{folder}: left out {', '.join(left)}"] if left else []

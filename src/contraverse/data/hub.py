@@ -1,0 +1,80 @@
+"""Data sets of the Hugging Face Hub."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..errors import UserError
+from .folder import SplitName, match_names
+from .tables import Table
+from .tasks import Task
+
+_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+_PATIENCE = 10.0
+"""Seconds to wait for the Hub's first answer: without this, `datasets` retries for half a minute."""
+_WAY_OUT = "Check the name and the network, or give an existing local file or folder with --data."
+
+
+def is_hub_id(source: str) -> bool:
+    """True for ``name``, ``owner/name`` and ``owner/name:configuration``."""
+    return _ID.fullmatch(source) is not None
+
+
+def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
+    """The splits of a Hub data set; ``source`` None is the task's own.
+
+    With ``HF_HUB_OFFLINE=1`` in the environment the local cache is used and no connection is tried.
+
+    Raises:
+        UserError: the task has no data set of its own; or the data set does not exist, is closed, cannot be reached
+            within seconds, cannot be read, or has no split that is called train or like it.
+    """
+    if source is None and task.hub is None:
+        raise UserError(f"task {task.name!r} has no data set of its own", hint="Give a file or folder with --data.")
+    name, _, configuration = (source or "").partition(":")
+    if task.hub and name in ("", task.hub[0]):
+        name, configuration = task.hub[0], configuration or task.hub[1] or ""
+    where = f"{name}:{configuration}" if configuration else name
+    splits = _fetch(name, configuration or None, where)
+    chosen = match_names(splits, task.splits)
+    if not chosen and len(splits) == 1:
+        chosen = {"train": next(iter(splits))}
+    if not chosen:
+        raise UserError(f"no split is called train, validation or test: {', '.join(splits)}", where=where)
+    return {split: [_table(splits[found], f"{where} {found}")] for split, found in chosen.items()}
+
+
+def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    try:
+        with suppress(OfflineModeIsEnabled):
+            HfApi().dataset_info(name, timeout=_PATIENCE)
+        return dict(datasets.load_dataset(name, configuration))
+    except GatedRepoError as error:
+        what, hint = (
+            "is closed: its owner must let you in",
+            f"Ask at https://huggingface.co/datasets/{name}, then log in.",
+        )
+        raise UserError(f"this data set of the Hub {what}", where=where, hint=hint) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            "there is no such data set on the Hub, nor such a local file or folder", where=where, hint=_WAY_OUT
+        ) from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".strip()
+        hint = f"Name the configuration: {name}:CONFIGURATION." if "Config name is missing" in why else _WAY_OUT
+        raise UserError(f"the Hub's data set cannot be loaded ({why[:500]})", where=where, hint=hint) from error
+
+
+def _table(split: Any, where: str) -> Table:
+    def column(name: str) -> Sequence[Any]:
+        return split[name][:]  # type: ignore[no-any-return]
+
+    classes = {name: feature.names for name, feature in split.features.items() if hasattr(feature, "names")}
+    return Table(
+        where=where, names=tuple(split.column_names), column=column, rows=range(1, len(split) + 1), classes=classes
+    )

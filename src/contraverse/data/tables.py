@@ -1,0 +1,50 @@
+"""A table as a source gives it: columns of raw values, before anything is known about texts and labels."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from ..errors import UserError
+
+Unit = Literal["line", "row"]
+
+
+class Fault(NamedTuple):
+    """A row that cannot be used, and why. ``row`` counts from 1: lines of a text file, else rows."""
+
+    where: str
+    unit: Unit
+    row: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one file, or of one split of a Hub data set.
+
+    ``where`` names it in messages; ``names`` are its columns; ``column(name)`` gives one column's values, one for
+    each of ``rows`` (1-based numbers, lines where ``unit`` is "line"). ``classes``: the class names that the source
+    itself declares for a column of integers. ``faults``: rows that could not be read and are not in ``rows``.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    column: Callable[[str], Sequence[Any]]
+    rows: Sequence[int]
+    unit: Unit = "row"
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    faults: Sequence[Fault] = ()
+    blank: int = 0
+    """Blank lines, which are no rows."""
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise a `UserError` where two columns have one name: which of them is meant cannot be known."""
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    if twice:
+        raise UserError(
+            f"the header names {', '.join(map(repr, twice))} more than once",
+            where=where,
+            hint="Rename one of these columns.",
+        )

@@ -1,0 +1,152 @@
+"""The README.md beside a saved model: what it is, what was measured, how to load it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from contraverse.reporting.names import STS, UnderAttack, amount, describe_attack, heading, plain
+from contraverse.reporting.templates import template
+
+BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card says. It is given measured figures only, and shows no others.
+
+    ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``. ``method`` with its
+    ``summary``, ``paper`` and ``settings``: as in `contraverse.methods`. ``base_model``: the start of training, a
+    Hub name or a folder; only a Hub name goes into the metadata. ``dataset``: its name for a reader;
+    ``dataset_id``: on the Hub, None for local files. ``metrics``: as `contraverse.evaluation.evaluate` returns
+    them, over ``test_rows`` rows of ``split`` of ``dataset``, or of ``measured_on`` where that is another (STS);
+    None and NaN are left out. ``columns``: texts a row has.
+    ``attack``: settings of the attack. ``license``: left out of the metadata unless known.
+    """
+
+    name: str
+    kind: Literal["classifier", "encoder"]
+    method: str
+    summary: str
+    paper: str
+    dataset: str
+    metrics: Mapping[str, float | None]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    base_model: str | None = None
+    dataset_id: str | None = None
+    measured_on: str | None = None
+    split: str = "test"
+    test_rows: int | None = None
+    train_rows: int | None = None
+    labels: Sequence[str] = ()
+    columns: int = 1
+    attack: Mapping[str, Any] = field(default_factory=dict)
+    command: str | None = None
+    license: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    digits: int = 1
+
+
+def write_model_card(folder: str | Path, card: ModelCard) -> Path:
+    """Write ``card`` as ``README.md`` into a model's folder, and give back its path."""
+    path = Path(folder) / "README.md"
+    path.write_text(render_model_card(card), encoding="utf-8", errors="replace")
+    return path
+
+
+def render_model_card(card: ModelCard) -> str:
+    """The card: Hugging Face's YAML metadata, then Markdown in which every name is inert."""
+    measured = {key: value for key, value in card.metrics.items() if value is not None and isfinite(value)}
+    attacks = dict.fromkeys(at.attack for key in measured if (at := UnderAttack.parse(key)))
+    page = template("model_card.md.j2", escape=False, filters={"text": _text, "code": _code, "fence": _fence})
+    return page.render(
+        card=card,
+        metadata=_metadata(card, measured).to_yaml(),
+        start=_start(card.base_model),
+        figures=[(_figure(key), amount(value, _metric(key), card.digits)) for key, value in measured.items()],
+        attacks=[describe_attack(attack, card.attack) for attack in attacks],
+    )
+
+
+def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
+    classifier = card.kind == "classifier"
+    task = "text-classification" if classifier else "sentence-similarity"
+    dataset = plain(card.measured_on or card.dataset)
+    hub_id = None if card.measured_on else card.dataset_id
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=hub_id or re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-") or "local",
+            dataset_name=dataset,
+            dataset_split=card.split,
+            metric_type="spearman" if key in STS else _metric(key),
+            metric_name=_figure(key),
+            metric_value=round(value, 4),
+        )
+        for key, value in measured.items()
+    ]
+    return ModelCardData(
+        license=card.license,
+        base_model=_start(card.base_model) if _on_hub(card.base_model) else None,
+        library_name="transformers" if classifier else "sentence-transformers",
+        pipeline_tag=task,
+        tags=["contraverse", "adversarial-training", "contrastive-learning", plain(card.method)],
+        datasets=[card.dataset_id] if card.dataset_id else None,
+        model_name=plain(card.name),
+        eval_results=results or None,
+    )
+
+
+def _on_hub(base_model: str | None) -> bool:
+    if base_model is None or base_model in BUNDLED:
+        return base_model is not None
+    try:
+        validate_repo_id(base_model)
+    except HFValidationError:
+        return False
+    return not Path(base_model).exists()
+
+
+def _start(base_model: str | None) -> str | None:
+    """What to call the start of training: a folder by its last part, since a path names its owner's machine."""
+    if base_model is None or _on_hub(base_model):
+        return BUNDLED.get(base_model or "", base_model)
+    return Path(base_model).name
+
+
+def _metric(key: str) -> str:
+    at = UnderAttack.parse(key)
+    return at.metric if at else key
+
+
+def _figure(key: str) -> str:
+    at = UnderAttack.parse(key)
+    return f"{heading(at.metric)} under {at.attack.upper()}, ε={at.epsilon:g}" if at else heading(key)
+
+
+def _text(value: object) -> str:
+    """``value`` as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#&~])", r"\\\1", plain(value))
+
+
+def _code(value: object) -> str:
+    """``value`` as a code span, whatever backticks it holds."""
+    text = plain(value)
+    ticks = "`" * (_longest_ticks(text) + 1)
+    return f"{ticks} {text} {ticks}" if "`" in text else f"{ticks}{text}{ticks}" if text else "-"
+
+
+def _fence(text: str, language: str) -> str:
+    """``text`` as a code block, whatever backticks it holds."""
+    ticks = "`" * max(3, _longest_ticks(text) + 1)
+    return f"{ticks}{language}\n{text.strip()}\n{ticks}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)

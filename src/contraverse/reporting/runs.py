@@ -1,0 +1,122 @@
+"""Run folders read back, and what a run was made with."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contraverse.errors import UserError
+
+PACKAGES = ("contraverse", "transformers", "datasets", "accelerate", "sentence-transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's contents.
+
+    ``config``: config.yaml. ``environment``: environment.json, empty where there is none. ``log``: the lines of
+    metrics.jsonl, in order. ``evaluation``: evaluation.json, None while the run is not finished.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    log: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run folder. A last line of metrics.jsonl that was cut short, as a killed run leaves it, is left out.
+
+    Raises:
+        UserError: ``folder`` is no run folder (it has no config.yaml), or a file in it cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError("there is no such folder", where=str(folder), hint="give the --output of a `contraverse train`")
+    if not (folder / "config.yaml").is_file():
+        hint = "a run folder holds config.yaml: give the --output of a `contraverse train`"
+        inner = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+        hint = f"it holds runs: {', '.join(inner)}" if inner else hint
+        raise UserError("not a run folder", where=str(folder), hint=hint)
+    evaluation = folder / "evaluation.json"
+    environment = folder / "environment.json"
+    return Run(
+        folder,
+        config=_mapping(folder / "config.yaml"),
+        environment=_mapping(environment) if environment.is_file() else {},
+        log=_log(folder / "metrics.jsonl"),
+        evaluation=_mapping(evaluation) if evaluation.is_file() else None,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What figures may depend on beside the configuration; no name of a user, a host or a folder.
+
+    ``python``, packages' versions, ``platform``, ``cpus`` (logical), ``threads`` (of torch), ``gpu`` (names, where
+    there are any) and, where the package runs from a git checkout, its ``commit`` (``-dirty``: with changes).
+    """
+    import torch
+
+    found: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
+    found |= {package: version(package) for package in PACKAGES}
+    found |= {
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if commit := _commit(Path(__file__)):
+        found["commit"] = commit
+    return found
+
+
+def _commit(file: Path) -> str | None:
+    # Only where git tracks this very file: an installed package may lie inside a checkout of something else.
+    try:
+        tracked = _git(file, "ls-files", "--error-unmatch", file.name)
+        described = _git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described if tracked else None
+
+
+def _git(file: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(file.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise UserError(f"holds {type(value).__name__}, where names and values were expected", where=str(path))
+    return value
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    parsed = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):  # no line break after it: it was cut short
+                break
+            raise UserError(f"cannot be read: {error}", where=f"{path}:{number}") from error
+        parsed.append(value)
+    return parsed

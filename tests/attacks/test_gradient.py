@@ -1,0 +1,446 @@
+"""FGM, FGSM and PGD against the equations, on a toy loss and on a tiny encoder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import equations
+from reference.tiny import random_batch, take
+from torch import Tensor, nn
+
+from contraverse.attacks import ATTACKS, EmbeddingBall, climb, one_step, perturbable, pgd
+from contraverse.functional import norm
+from contraverse.models import TextModel
+from contraverse.types import Inputs
+
+SCOPES = ("sequence", "token", "batch")
+LossOf = Callable[[Tensor], Tensor]
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., TextModel]) -> TextModel:
+    return tiny_model(dropout=0.0)
+
+
+def per_row(model: nn.Module, batch: Any) -> LossOf:
+    return lambda delta: F.cross_entropy(model(batch, delta=delta).logits, batch["labels"], reduction="none")
+
+
+def mean(model: nn.Module, batch: Any) -> LossOf:
+    return lambda delta: per_row(model, batch)(delta).mean()
+
+
+def gradient(model: TextModel, batch: Any) -> np.ndarray:
+    """The gradient of the mean cross-entropy at the word embeddings, by Hugging Face's own forward."""
+    embeddings = model.encoder.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+    out = model.encoder(
+        inputs_embeds=embeddings, attention_mask=batch["attention_mask"], labels=batch["labels"]
+    )
+    (grad,) = torch.autograd.grad(out.loss, embeddings)
+    return grad.double().numpy() * batch["attention_mask"].unsqueeze(-1).numpy()
+
+
+def longer(batch: Any, more: int = 5) -> Any:
+    """The same rows with ``more`` further columns of padding."""
+    ids = F.pad(batch["input_ids"], (0, more))
+    return {**batch, "input_ids": ids, "attention_mask": F.pad(batch["attention_mask"], (0, more))}
+
+
+class Quadratic:
+    """Loss of row i: ``||delta_i - target_i||^2``; keeps what it was asked, and counts gradients."""
+
+    def __init__(self, target: Tensor) -> None:
+        self.target, self.asked, self.backwards = target, [], 0
+
+    def __call__(self, delta: Tensor) -> Tensor:
+        self.asked.append(delta.detach().clone())
+        if delta.requires_grad and torch.is_grad_enabled():
+            delta.register_hook(self._count)
+        return (delta - self.target).square().flatten(1).sum(1)
+
+    def _count(self, grad: Tensor) -> None:
+        self.backwards += 1
+
+
+def everywhere(rows: int = 3, tokens: int = 4, width: int = 5) -> Inputs:
+    return Inputs(torch.randn(rows, tokens, width), torch.ones(rows, tokens, 1, dtype=torch.bool))
+
+
+# perturbable
+
+
+def test_perturbable_is_one_lookup_without_gradient(model: TextModel, batch: Any) -> None:
+    layers: list[Any] = []
+    lookups: list[Any] = []
+    model.encoder.base_model.encoder.register_forward_hook(lambda *a: layers.append(a))
+    model.encoder.get_input_embeddings().register_forward_hook(lambda *a: lookups.append(a))
+    values, mask = perturbable(model, batch)
+    assert (len(layers), len(lookups)) == (0, 1)
+    assert not values.requires_grad
+    assert torch.equal(values, model.encoder.get_input_embeddings().weight[batch["input_ids"]])
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask, batch["attention_mask"].bool().unsqueeze(-1))
+    assert torch.is_grad_enabled()
+
+
+# FGM and FGSM
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("epsilon", [0.1, 0.3, 2.0])
+def test_fgm_is_equation_3(model: TextModel, batch: Any, scope: Any, epsilon: float) -> None:
+    ball = EmbeddingBall(epsilon, epsilon, "l2", scope)
+    attack = one_step(mean(model, batch), ball, perturbable(model, batch))
+    expected = equations.fgm(gradient(model, batch), epsilon, scope)
+    np.testing.assert_allclose(attack.delta, expected, atol=1e-5 * epsilon, rtol=1e-3)
+    assert not attack.delta.requires_grad
+    assert int(attack.dead) == 0
+
+
+def test_fgsm_is_equation_2(model: TextModel, batch: Any) -> None:
+    attack = one_step(mean(model, batch), EmbeddingBall(0.1, 0.1, "linf"), perturbable(model, batch))
+    grad = gradient(model, batch)
+    sure = np.abs(grad) > 1e-7 * np.abs(grad).max()
+    np.testing.assert_allclose(attack.delta.numpy()[sure], equations.fgsm(grad, 0.1)[sure], rtol=1e-6)
+    assert (attack.delta[batch["attention_mask"] == 0] == 0).all()
+
+
+def test_fgm_has_norm_epsilon_and_leaves_padding(model: TextModel, batch: Any) -> None:
+    """T2, T3."""
+    real = batch["attention_mask"].bool()
+    for scope, expected in (("sequence", torch.ones(4, 1, 1)), ("token", real.unsqueeze(-1)), ("batch", torch.ones(1, 1, 1))):
+        delta = one_step(mean(model, batch), EmbeddingBall(0.3, 0.3, "l2", scope), perturbable(model, batch)).delta
+        torch.testing.assert_close(norm(delta, "l2", scope), 0.3 * expected.float(), rtol=1e-5, atol=0)
+        assert (delta[~real] == 0).all()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta-v2", "mpnet"])
+def test_more_padding_changes_neither_delta_nor_loss(
+    tiny_model: Callable[..., TextModel], batch: Any, architecture: str
+) -> None:
+    """T3."""
+    model = tiny_model(architecture, dropout=0.0)
+    padded, ball, tokens = longer(batch), EmbeddingBall(0.3, 0.3), batch["input_ids"].shape[1]
+    short = one_step(per_row(model, batch), ball, perturbable(model, batch)).delta
+    long = one_step(per_row(model, padded), ball, perturbable(model, padded)).delta
+    torch.testing.assert_close(long[:, :tokens], short, rtol=1e-3, atol=1e-5)
+    assert (long[:, tokens:] == 0).all()
+    torch.testing.assert_close(per_row(model, padded)(long), per_row(model, batch)(short), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("attack", ["fgm", "fgsm", "pgd"])
+def test_a_row_alone_gets_the_same_perturbation(model: TextModel, batch: Any, scope: Any, attack: str) -> None:
+    """T2, T8: except where the scope is the batch, and an L2 norm is shared."""
+    ball = EmbeddingBall(0.3, 0.3 if attack != "pgd" else 0.15, "linf" if attack == "fgsm" else "l2", scope)
+
+    def delta(rows: Any) -> Tensor:
+        if attack == "pgd":
+            return pgd(per_row(model, rows), ball, perturbable(model, rows), steps=3).delta
+        return one_step(mean(model, rows), ball, perturbable(model, rows)).delta
+
+    together = delta(batch)
+    for i in range(4):
+        alone = delta(take(batch, slice(i, i + 1)))[0]
+        same = torch.allclose(alone, together[i], rtol=1e-3, atol=1e-4)
+        assert same != (scope == "batch" and attack != "fgsm")
+
+
+def test_rows_may_be_permuted(model: TextModel, batch: Any) -> None:
+    """T8."""
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = {name: value[order] for name, value in batch.items()}
+    ball = EmbeddingBall(0.3, 0.3)
+    delta = one_step(mean(model, batch), ball, perturbable(model, batch)).delta
+    again = one_step(mean(model, shuffled), ball, perturbable(model, shuffled)).delta
+    torch.testing.assert_close(again, delta[order], rtol=1e-3, atol=1e-5)
+
+
+def test_the_sum_and_the_mean_are_climbed_alike(model: TextModel, batch: Any) -> None:
+    ball, where = EmbeddingBall(0.3, 0.3), perturbable(model, batch)
+    torch.testing.assert_close(
+        one_step(per_row(model, batch), ball, where).delta, one_step(mean(model, batch), ball, where).delta
+    )
+
+
+@pytest.mark.parametrize("scale", [2.0**-24, 1024.0])
+def test_a_scaled_loss_gives_the_same_perturbation(model: TextModel, batch: Any, scale: float) -> None:
+    ball, where, loss = EmbeddingBall(0.3, 0.3), perturbable(model, batch), mean(model, batch)
+    torch.testing.assert_close(
+        one_step(lambda d: loss(d) * scale, ball, where).delta, one_step(loss, ball, where).delta
+    )
+
+
+def test_one_step_raises_the_loss(model: TextModel, batch: Any) -> None:
+    where, loss = perturbable(model, batch), per_row(model, batch)
+    before = loss(torch.zeros_like(where.values))
+    for kind, epsilon in (("l2", 0.05), ("linf", 0.005)):
+        assert (loss(one_step(loss, EmbeddingBall(epsilon, epsilon, kind), where).delta) > before).all()
+
+
+def test_any_loss_can_be_climbed() -> None:
+    where = everywhere()
+    target = torch.randn_like(where.values)
+    delta = one_step(Quadratic(target), EmbeddingBall(0.5, 0.5), where).delta
+    np.testing.assert_allclose(delta, equations.fgm(-target.numpy(), 0.5), atol=1e-6)
+
+
+def test_climb_keeps_the_graph_only_when_asked() -> None:
+    where = everywhere()
+    ball = EmbeddingBall(0.5, 0.5)
+    for keep in (True, False):
+        delta = ball.start(where)
+        weight = torch.ones((), requires_grad=True)
+        loss = (weight * (delta - 1).square()).sum()
+        attack = climb(loss, delta, ball, where, keep_graph=keep)
+        assert not attack.delta.requires_grad
+        assert weight.grad is None
+        if keep:
+            loss.backward()
+            assert weight.grad is not None
+        else:
+            with pytest.raises(RuntimeError, match="second time"):
+                loss.backward()
+
+
+# PGD
+
+
+@pytest.mark.parametrize("kind", ["l2", "linf"])
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("random_start", [False, True])
+def test_pgd_never_leaves_the_ball(kind: Any, scope: Any, random_start: bool) -> None:
+    where = everywhere()
+    loss = Quadratic(torch.randn_like(where.values))
+    ball = EmbeddingBall(0.4, 0.25, kind, scope)
+    attack = pgd(loss, ball, where, steps=4, restarts=3, random_start=random_start)
+    assert len(loss.asked) == 15
+    for delta in (*loss.asked, attack.delta):
+        assert (norm(delta, kind, scope) <= 0.4 * (1 + 1e-5)).all()
+
+
+def test_rows_kept_from_different_steps_still_fit_a_batch_ball() -> None:
+    """Row 0 is worst at the first iterate, row 1 at the last: put together they must not exceed the batch's norm."""
+    where = everywhere(2, 1, 2)
+    calls = iter(range(10))
+
+    def loss(delta: Tensor) -> Tensor:
+        i = next(calls)
+        bonus = torch.tensor([10.0 if i == 1 else 0.0, 10.0 if i == 3 else 0.0])
+        pull = torch.tensor([1.0, 0.01]) if i < 1 else torch.tensor([0.0, 1.0])
+        return bonus + (delta.sum((1, 2)) * pull)
+
+    delta = pgd(loss, EmbeddingBall(1.0, 1.0, "l2", "batch"), where, steps=3).delta
+    assert norm(delta, "l2", "batch").item() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_pgd_takes_one_gradient_a_step_and_scores_the_end(
+    model: TextModel, batch: Any, steps: int, restarts: int
+) -> None:
+    """T4: K gradients and K ascents, then one forward without a gradient."""
+    forwards: list[bool] = []
+    backwards: list[int] = []
+    model.encoder.base_model.encoder.register_forward_hook(lambda *a: forwards.append(torch.is_grad_enabled()))
+    rows = per_row(model, batch)
+
+    def loss(delta: Tensor) -> Tensor:
+        if delta.requires_grad and torch.is_grad_enabled():
+            delta.register_hook(lambda grad: backwards.append(1))
+        return rows(delta)
+
+    where = perturbable(model, batch)
+    pgd(loss, EmbeddingBall(0.3, 0.1), where, steps=steps, restarts=restarts)
+    assert len(backwards) == steps * restarts
+    assert forwards == [*[True] * steps, False] * restarts
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_pgd_makes_one_ascent_a_step(steps: int) -> None:
+    """T4: without a limit, K steps along a constant gradient travel K step sizes."""
+    where = everywhere()
+    slope = torch.ones_like(where.values)
+    delta = pgd(lambda d: (d * slope).flatten(1).sum(1), EmbeddingBall(None, 0.2), where, steps=steps).delta
+    torch.testing.assert_close(norm(delta), torch.full((3, 1, 1), 0.2 * steps))
+
+
+def test_pgd_finds_the_farthest_point_of_the_ball() -> None:
+    where = everywhere()
+    target = torch.randn_like(where.values)
+    delta = pgd(Quadratic(target), EmbeddingBall(0.5, 0.2), where, steps=5).delta
+    np.testing.assert_allclose(delta, -0.5 * equations.direction(target.numpy(), "l2", "sequence"), atol=1e-5)
+    corner = pgd(Quadratic(target), EmbeddingBall(0.5, 0.2, "linf"), where, steps=5).delta
+    torch.testing.assert_close(corner, -0.5 * target.sign())
+
+
+@pytest.mark.parametrize("step_size", [0.02, 1.0, 30.0])
+def test_the_loss_never_falls_below_the_clean_one(model: TextModel, batch: Any, step_size: float) -> None:
+    """Also where a step is far too long: the worst of all iterates is kept, row by row, and the start is one."""
+    where, loss = perturbable(model, batch), per_row(model, batch)
+    before = loss(torch.zeros_like(where.values))
+    delta = pgd(loss, EmbeddingBall(30.0, step_size), where, steps=3).delta
+    assert (loss(delta) >= before - 1e-5).all()
+
+
+def test_each_row_keeps_its_own_worst_iterate() -> None:
+    """The loss of row i is highest after i + 1 steps of .1 along the slope."""
+    where = everywhere()
+    best = torch.tensor([0.1, 0.2, 0.3])
+
+    def loss(delta: Tensor) -> Tensor:
+        distance = delta.sum((1, 2)) / 20**0.5
+        return distance * 1e-3 - (distance.detach() - best).abs()
+
+    delta = pgd(loss, EmbeddingBall(None, 0.1), where, steps=3).delta
+    torch.testing.assert_close(norm(delta).flatten(), best)
+
+
+def test_a_scalar_loss_keeps_the_worst_batch(model: TextModel, batch: Any) -> None:
+    where, loss = perturbable(model, batch), mean(model, batch)
+    delta = pgd(loss, EmbeddingBall(0.5, 0.3), where, steps=3).delta
+    assert delta.shape == where.values.shape
+    assert loss(delta) > loss(torch.zeros_like(delta))
+
+
+def test_more_restarts_never_lower_the_worst_loss(model: TextModel, batch: Any) -> None:
+    where, loss = perturbable(model, batch), per_row(model, batch)
+    ball, last = EmbeddingBall(3.0, 1.0), None
+    for restarts in (1, 2, 4):
+        torch.manual_seed(7)
+        worst = loss(pgd(loss, ball, where, steps=2, restarts=restarts).delta).detach()
+        if last is not None:
+            assert (worst >= last - 1e-5).all()
+        last = worst
+
+
+def test_the_first_restart_starts_at_zero_and_the_others_do_not() -> None:
+    where = everywhere()
+    loss = Quadratic(torch.randn_like(where.values))
+    pgd(loss, EmbeddingBall(0.4, 0.1), where, steps=1, restarts=3)
+    assert [bool((loss.asked[i] == 0).all()) for i in (0, 2, 4)] == [True, False, False]
+    loss = Quadratic(torch.randn_like(where.values))
+    pgd(loss, EmbeddingBall(0.4, 0.1), where, steps=1, random_start=True)
+    assert not (loss.asked[0] == 0).all()
+
+
+def test_more_steps_find_a_loss_as_high(model: TextModel, batch: Any) -> None:
+    where, loss = perturbable(model, batch), per_row(model, batch)
+    one, many = (loss(pgd(loss, EmbeddingBall(1.0, 0.4), where, steps=k).delta) for k in (1, 6))
+    assert (many >= one - 1e-5).all()
+
+
+def test_a_loss_that_overflows_is_kept_as_a_success() -> None:
+    where = everywhere()
+
+    def loss(delta: Tensor) -> Tensor:
+        blown = torch.where(norm(delta.detach()).flatten() > 0.15, float("inf"), 0.0)
+        return delta.sum((1, 2)) + blown
+
+    delta = pgd(loss, EmbeddingBall(0.3, 0.1), where, steps=3).delta
+    assert (norm(delta) > 0.15).all()
+
+
+@pytest.mark.parametrize(("steps", "restarts"), [(0, 1), (1, 0), (-1, 1)])
+def test_counts_below_one_are_refused(steps: int, restarts: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        pgd(lambda d: d.sum((1, 2)), EmbeddingBall(0.3, 0.1), everywhere(), steps=steps, restarts=restarts)
+
+
+# dead gradients
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["l2", "linf"])
+@pytest.mark.parametrize("scope", ["sequence", "token"])
+def test_a_dead_gradient_gives_exactly_zero_and_is_counted(factor: float, kind: Any, scope: Any) -> None:
+    """T17: row 1's gradient is zero or not finite; the others are untouched."""
+    where = everywhere()
+
+    def loss(delta: Tensor) -> Tensor:
+        return (delta * torch.tensor([1.0, factor, -2.0]).reshape(3, 1, 1)).sum()
+
+    ball = EmbeddingBall(0.3, 0.3, kind, scope)
+    attack = one_step(loss, ball, where)
+    assert (attack.delta[1] == 0).all()
+    assert (attack.delta[[0, 2]] != 0).all()
+    assert int(attack.dead) == 1
+
+
+@pytest.mark.parametrize("factor", [0.0, float("nan")])
+def test_pgd_with_a_dead_gradient_stays_at_zero_and_counts_each_step(factor: float) -> None:
+    where = everywhere()
+    attack = pgd(lambda d: (d * factor).sum((1, 2)), EmbeddingBall(0.3, 0.1), where, steps=3)
+    assert (attack.delta == 0).all()
+    assert int(attack.dead) == 9
+
+
+@pytest.mark.parametrize(("real", "padding", "dead"), [(0.0, 1.0, 1), (1.0, float("nan"), 0), (1.0, 0.0, 0)])
+def test_gradients_on_padding_count_neither_as_alive_nor_as_dead(real: float, padding: float, dead: int) -> None:
+    where = Inputs(torch.zeros(1, 2, 3), torch.tensor([[True, False]]).unsqueeze(-1))
+    slope = torch.tensor([[real, padding]]).unsqueeze(-1)
+    attack = one_step(lambda d: (d * slope).sum(), EmbeddingBall(0.3, 0.3), where)
+    assert attack.delta[0, 0].norm().item() == pytest.approx(0.3 if real else 0.0)
+    assert int(attack.dead) == dead
+    many = pgd(lambda d: (d * slope).nan_to_num().sum((1, 2)), EmbeddingBall(0.3, 0.3), where, steps=2)
+    assert int(many.dead) == 2 * dead
+
+
+# what an attack leaves behind
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_attack_leaves_no_trace_on_the_model(
+    tiny_model: Callable[..., TextModel], batch: Any, training: bool
+) -> None:
+    """T9: parameter gradients, modes, requires_grad, buffers and weights are as they were."""
+    model = tiny_model()
+    model.train(training)
+    frozen = model.encoder.get_input_embeddings().weight.requires_grad_(False)
+    grads = {}
+    for name, p in model.named_parameters():
+        p.grad = torch.randn_like(p) if p is not frozen else None
+        grads[name] = None if p.grad is None else p.grad.clone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [p.requires_grad for p in model.parameters()]
+    where = perturbable(model, batch)
+    one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where)
+    pgd(per_row(model, batch), EmbeddingBall(0.3, 0.1), where, steps=2, restarts=2)
+    for name, p in model.named_parameters():
+        assert p.grad is None if grads[name] is None else torch.equal(p.grad, grads[name])
+    assert all(module.training is training for module in model.modules())
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.is_grad_enabled()
+
+
+def test_a_frozen_model_can_be_attacked(model: TextModel, batch: Any) -> None:
+    where = perturbable(model, batch)
+    free = one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where).delta
+    model.requires_grad_(False)
+    assert torch.equal(one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where).delta, free)
+
+
+def test_attacks_without_randomness_leave_the_generators_alone(model: TextModel, batch: Any) -> None:
+    state = torch.get_rng_state()
+    where = perturbable(model, batch)
+    one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where)
+    pgd(per_row(model, batch), EmbeddingBall(0.3, 0.1), where, steps=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bfloat16_autocast_keeps_the_direction(model: TextModel, batch: Any) -> None:
+    """T17."""
+    where, ball = perturbable(model, batch), EmbeddingBall(0.3, 0.3)
+    exact = one_step(mean(model, batch), ball, where).delta
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = one_step(mean(model, batch), ball, where).delta
+    assert (F.cosine_similarity(exact.flatten(1), rough.flatten(1).float()) > 0.99).all()
+
+
+def test_the_table_of_attacks_names_itself() -> None:
+    assert set(ATTACKS) == {"fgm", "fgsm", "pgd"}
+    assert all(info.name == name and info.summary and info.source for name, info in ATTACKS.items())

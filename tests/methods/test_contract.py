@@ -1,0 +1,383 @@
+"""What holds for every method of the table; a new one is covered by standing in it."""
+
+import ast
+import inspect
+import math
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference.driving import CASES, Watched, flat, gradients, losses_of, make
+from torch import nn
+
+from contraverse.methods import METHODS
+from contraverse.models import TextModel
+from contraverse.types import Batch, Method
+
+Make = Callable[..., TextModel]
+each = pytest.mark.parametrize("case", list(CASES))
+every = pytest.mark.parametrize("name", list(METHODS))
+
+
+@pytest.fixture
+def model_for(tiny_model: Make) -> Callable[..., TextModel]:
+    def build(method: Method, dropout: float = 0.0, **settings: Any) -> TextModel:
+        return tiny_model(dropout=dropout, heads=method.heads, **settings).train()
+
+    return build
+
+
+def needed(method: Method, full: Batch) -> dict[str, Any]:
+    """Only what the method says that it needs."""
+    extra = {"labels": ("labels",), "sentences": (), "pairs": ("positive", "negative")}[method.needs]
+    return {name: full[name] for name in ("input_ids", "attention_mask", *extra)}
+
+
+# the table
+
+
+@every
+def test_a_method_describes_itself(name: str) -> None:
+    cls = METHODS[name]
+    assert cls.name == name
+    assert cls.needs in ("labels", "sentences", "pairs")
+    assert re.fullmatch(r"\d+(\.\d+)?F", cls().cost)
+    assert cls().passes >= 1
+    for text in (cls.summary, cls.paper, cls.equation, inspect.getdoc(cls)):
+        assert text
+        assert text.strip()
+    doc = inspect.getdoc(cls) or ""
+    assert "Batch:" in doc
+    assert f"{cls().cost}" in doc
+
+
+@every
+def test_every_setting_is_named_only_and_documented(name: str) -> None:
+    doc = inspect.getdoc(METHODS[name]) or ""
+    for parameter in list(inspect.signature(METHODS[name].__init__).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # nn.Module's own, of a method without settings
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert re.search(rf"^\s+{parameter.name}: ", doc, re.MULTILINE), parameter.name
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("at", {"epsilon": 0}), ("at", {"epsilon": -0.1}), ("at", {"epsilon": "big"}), ("at", {"attack": "pgd2"}),
+        ("at", {"scope": "word"}), ("scal", {"alpha": -1}), ("scal", {"temperature": 0}), ("scal", {"contrast": "no"}),
+        ("scal", {"epsilon": float("nan")}), ("scal", {"epsilon": float("inf")}), ("scal", {"alpha": float("inf")}),
+        ("cl", {"temperature": -1}), ("cl", {"alpha": float("nan")}), ("simcse", {"temperature": 0}),
+        ("simcse", {"temperature": float("nan")}), ("simcse-sup", {"temperature": 0}), ("uscal", {"epsilon": 0}),
+        ("uscal", {"alpha": -0.5}), ("uscal", {"attack": "fgmm"}),
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        METHODS[name](**wrong)
+
+
+@every
+def test_unknown_settings_are_refused(name: str) -> None:
+    with pytest.raises((ValueError, TypeError), match="epsilonn"):
+        METHODS[name](epsilonn=0.3)
+
+
+# the five rules
+
+
+class _Yields(ast.NodeVisitor):
+    """Lines of the yields that stand inside a ``with``."""
+
+    def __init__(self) -> None:
+        self.inside, self.found, self.total = 0, [], 0
+
+    def _with(self, node: Any) -> None:
+        self.inside += 1
+        self.generic_visit(node)
+        self.inside -= 1
+
+    visit_With = visit_AsyncWith = _with
+
+    def _yield(self, node: Any) -> None:
+        self.total += 1
+        if self.inside:
+            self.found.append(node.lineno)
+        self.generic_visit(node)
+
+    visit_Yield = visit_YieldFrom = _yield
+
+
+@every
+def test_no_yield_stands_inside_a_with(name: str) -> None:
+    """A ``no_grad`` or autocast would leak into the driver."""
+    visitor = _Yields()
+    visitor.visit(ast.parse(textwrap.dedent(inspect.getsource(METHODS[name]))))
+    assert visitor.total >= 1
+    assert visitor.found == []
+
+
+def test_the_search_for_yields_finds_one() -> None:
+    visitor = _Yields()
+    visitor.visit(ast.parse("def f():\n  with a:\n    if b:\n      yield 1\n  yield 2"))
+    assert (visitor.found, visitor.total) == ([4], 2)
+
+
+@each
+def test_it_yields_as_often_as_it_says(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    assert len(losses_of(method, model_for(method), full_batch)) == method.passes
+
+
+@each
+@pytest.mark.parametrize("scale", [1024.0, 2.0**-10])
+def test_a_loss_scale_changes_neither_the_attack_nor_the_direction(
+    case: str, model_for: Any, full_batch: Any, scale: float
+) -> None:
+    """Mixed precision multiplies the loss; what a perturbation climbs must not notice."""
+    method = make(case)
+    runs = []
+    for factor in (1.0, scale):
+        model = Watched(model_for(method))
+        grads = gradients(method, model, full_batch, factor)
+        runs.append(([c.delta for c in model.watch.calls], flat(grads) / factor))
+    for one, other in zip(runs[0][0], runs[1][0], strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(runs[1][1], runs[0][1], rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_only_the_driver_back_propagates(case: str, model_for: Any, full_batch: Any) -> None:
+    """T9: before the first backward no parameter has a gradient, and there is no step, zeroing or clipping."""
+    method = make(case)
+    model = model_for(method)
+    marks = {}
+    for name, p in model.named_parameters():
+        p.grad = torch.full_like(p, 0.5)
+        marks[name] = p.detach().clone()
+    losses = method.losses(model, full_batch)
+    next(losses)
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        assert (p.grad == 0.5).all()
+        assert torch.equal(p, marks[name])
+
+
+# what it leaves behind
+
+
+@each
+@pytest.mark.parametrize("training", [True, False])
+def test_modes_flags_and_weights_are_as_they_were(
+    case: str, model_for: Any, full_batch: Any, training: bool
+) -> None:
+    method = make(case)
+    model = model_for(method, dropout=0.1).train(training)
+    model.encoder.base_model.embeddings.position_embeddings.weight.requires_grad_(False)
+    model.encoder.base_model.encoder.layer[0].eval()  # a part that is frozen stays so
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    losses_of(method, model, full_batch)
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
+
+
+@each
+def test_the_batch_is_not_changed(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    copies = {k: v.clone() for k, v in full_batch.items() if isinstance(v, torch.Tensor)}
+    losses_of(method, model_for(method), full_batch)
+    assert all(torch.equal(full_batch[k], v) for k, v in copies.items())
+    assert set(full_batch) == {*copies, "positive", "negative"}
+
+
+@each
+def test_without_dropout_nothing_is_drawn_at_random(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    model = model_for(method)
+    state = torch.get_rng_state()
+    losses_of(method, model, full_batch)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@each
+def test_a_seed_gives_the_same_gradients_to_the_bit(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    model = model_for(method, dropout=0.1)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        runs.append(flat(gradients(method, model, full_batch)))
+    assert torch.equal(*runs)
+
+
+@each
+def test_it_holds_settings_and_buffers_and_never_the_model(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    model = model_for(method)
+    state = set(method.state_dict())
+    losses_of(method, model, full_batch)
+    mine = {id(module) for module in model.modules()} | {id(p) for p in model.parameters()}
+    assert not list(method.parameters())
+    held = [*method.modules(), *vars(method).values()]
+    for value in held:
+        assert id(value) not in mine
+        assert not isinstance(value, nn.Module) or value is method or not isinstance(value, TextModel)
+    assert set(method.state_dict()) == state
+
+
+@each
+def test_a_wrapped_model_will_do(case: str, model_for: Any, full_batch: Any) -> None:
+    """DDP and FSDP have a forward and nothing else of the model's."""
+    method = make(case)
+    model = model_for(method)
+    plain = gradients(method, model, full_batch)
+    wrapped = gradients(method, Watched(model), full_batch)
+    assert torch.equal(flat(plain), flat(wrapped))
+
+
+# losses
+
+
+@each
+def test_totals_are_finite_scalars_and_parts_are_detached(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    model = model_for(method, dropout=0.1)
+    for loss in method.losses(model, full_batch):
+        assert loss.total.shape == ()
+        assert loss.total.dtype == torch.float32
+        assert loss.total.isfinite()
+        assert loss.total.requires_grad
+        assert loss.parts
+        for name, part in loss.parts.items():
+            assert not part.requires_grad, name
+            assert part.shape == (), name
+            assert math.isfinite(float(part)), name
+        loss.total.backward()
+
+
+@each
+def test_every_parameter_that_it_uses_gets_a_finite_gradient(case: str, model_for: Any, full_batch: Any) -> None:
+    method = make(case)
+    model = model_for(method, dropout=0.1)
+    grads = gradients(method, model, needed(method, full_batch))
+    assert all(g.isfinite().all() for g in grads.values())
+    without = {name for name, _ in model.named_parameters()} - set(grads)
+    allowed = () if method.needs == "labels" else ("encoder.classifier", "encoder.bert.pooler")
+    assert all(name.startswith(allowed) for name in without), without
+    alive = [name for name, g in grads.items() if g.norm() > 0]
+    assert "encoder.bert.embeddings.word_embeddings.weight" in alive
+    assert all(f"heads.{head}.dense.weight" in alive for head in method.heads) or case == "scal-alpha-0"
+
+
+@each
+@pytest.mark.parametrize("architecture", ["roberta", "albert", "distilbert", "deberta-v2", "modernbert"])
+def test_any_architecture_can_be_trained(
+    case: str, tiny_model: Make, full_batch: Any, architecture: str
+) -> None:
+    method = make(case)
+    model = tiny_model(architecture, heads=method.heads).train()
+    grads = gradients(method, model, full_batch)
+    assert all(g.isfinite().all() for g in grads.values())
+    assert grads[next(n for n in grads if "embed" in n)].norm() > 0
+
+
+@each
+def test_one_row_will_do(case: str, model_for: Any, full_batch: Any) -> None:
+    """The last batch of an epoch may hold one row; contrast alone then has nothing to learn from, and says 0."""
+    method = make(case)
+    one = {k: v[:1] if isinstance(v, torch.Tensor) else {n: t[:1] for n, t in v.items()} for k, v in full_batch.items()}
+    model = model_for(method)
+    grads = gradients(method, model, one)
+    assert all(g.isfinite().all() for g in grads.values())
+
+
+@each
+def test_more_padding_changes_nothing(case: str, model_for: Any, full_batch: Any) -> None:
+    """T3."""
+    method = make(case)
+    model = model_for(method)
+
+    def padded(batch: Any) -> Any:
+        if not isinstance(batch, dict):
+            return batch
+        wide = {k: F.pad(batch[k], (0, 3)) for k in ("input_ids", "attention_mask")}
+        return {**{k: padded(v) for k, v in batch.items()}, **wide}
+
+    short, long = (flat(gradients(method, model, b)) for b in (full_batch, padded(full_batch)))
+    torch.testing.assert_close(long, short, rtol=1e-3, atol=1e-4 * short.abs().max().item())
+
+
+@each
+def test_rows_may_be_permuted(case: str, model_for: Any, full_batch: Any) -> None:
+    """T7, T8."""
+    method = make(case)
+    model = model_for(method)
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = {
+        k: v[order] if isinstance(v, torch.Tensor) else {n: t[order] for n, t in v.items()} for k, v in full_batch.items()
+    }
+    first, second = (flat(gradients(method, model, b)) for b in (full_batch, shuffled))
+    torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+
+
+@each
+def test_bfloat16_autocast_keeps_the_gradient(case: str, model_for: Any, full_batch: Any) -> None:
+    """T17: also the casts that autocast keeps from a pass without gradients would show here."""
+    method = make(case)
+    model = model_for(method, initializer_range=0.1)
+    exact = gradients(method, model, full_batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = gradients(method, model, full_batch)
+    assert rough.keys() == exact.keys()
+    assert F.cosine_similarity(flat(exact), flat(rough), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("case", ["at", "scal", "uscal"])
+def test_a_model_without_gradient_is_not_poisoned(case: str, model_for: Any, full_batch: Any) -> None:
+    """T17: a zero gradient at the embeddings gives delta = 0, is counted, and leaves the weights finite."""
+    method = make(case)
+    model = model_for(method)
+    for block in model.encoder.base_model.encoder.layer:  # the classifier and the head still see a constant
+        block.output.LayerNorm.weight.data.zero_()
+    watched = Watched(model)
+    losses = losses_of(method, watched, full_batch)
+    assert (watched.watch.passes()[-1].delta == 0).all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert int(losses[0].parts["dead"]) == 4
+
+
+@pytest.mark.parametrize("case", ["at", "scal", "uscal"])
+def test_what_is_not_finite_is_counted_and_not_added(case: str, model_for: Any, full_batch: Any) -> None:
+    """T17: NaN in the gradient at one row's embeddings."""
+    method = make(case)
+    model = model_for(method)
+
+    class Poisoned(Watched):
+        def forward(self, batch: Any, **arguments: Any) -> Any:
+            delta = arguments.get("delta")
+            if delta is not None and delta.requires_grad:
+                arguments["delta"] = delta * 1.0
+                bad = torch.zeros_like(delta)
+                bad[1, 0, 0] = float("nan")
+                arguments["delta"].register_hook(lambda grad: grad + bad)
+            return super().forward(batch, **arguments)
+
+    watched = Poisoned(model)
+    loss = next(method.losses(watched, full_batch))
+    delta = watched.watch.passes()[-1].delta
+    assert delta is not None
+    assert (delta[1] == 0).all()
+    assert (delta[[0, 2, 3]].flatten(1).norm(dim=1) > 0).all()
+    assert int(loss.parts["dead"]) == 1

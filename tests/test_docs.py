@@ -1,0 +1,133 @@
+"""The documentation keeps its word: links lead somewhere, code runs, commands and settings exist."""
+
+import ast
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from contraverse.cli import app
+from contraverse.methods import METHODS
+from contraverse.recipes import RECIPES, configure, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+each_method = pytest.mark.parametrize("name", METHODS)
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
+    """Fenced blocks of one language: the line above the fence, and the code."""
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(rf"^(.*)\n```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        yield found[1].splitlines()[-1] if found[1] else "", found[2]
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets on GitHub."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def shown(path: str, until: str | None) -> str:
+    """An example as a page shows it: without its docstring, and up to the end of one class where that is named."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    body = ast.parse(text).body
+    end = next(node.end_lineno for node in body if getattr(node, "name", None) == until) if until else None
+    return "\n".join(text.splitlines()[body[1].lineno - 1 : end]) + "\n"
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        assert goal.exists(), f"{target} does not exist"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", goal.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in map(slug, headings), f"{target}: no such heading"
+
+
+@each_page
+def test_code_is_that_of_the_examples_or_at_least_python(page: Path) -> None:
+    for above, code in blocks(page, "python"):
+        named = re.fullmatch(r"<!-- (examples/\w+\.py)(?:: (\w+))? -->", above)
+        if named:
+            assert code == shown(named[1], named[2])
+        else:
+            compile(code, str(page), "exec")
+
+
+def test_the_readme_shows_an_example() -> None:
+    assert [above for above, _ in blocks(ROOT / "README.md", "python")] == ["<!-- examples/own_dataset.py -->"]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    for _, code in blocks(page, "bash"):
+        for line in code.splitlines():
+            words = shlex.split(line, comments=True)
+            for i, word in enumerate(words):
+                if word.endswith("contraverse") and (i == 0 or words[i - 1] == "-m"):
+                    yield words[i + 1 :]
+
+
+def settings(words: list[str]) -> list[str]:
+    """What is given to ``--set``, which takes one or more ``key=value``."""
+    return [word for i, word in enumerate(words) if "=" in word and "--set" in words[:i] and word[0] != "-"]
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    known = get_command(app).commands
+    for name, *words in commands(page):
+        assert name in known, f"contraverse {name}"
+        options = {option for parameter in known[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, f"contraverse {name} {words}"
+
+
+@each_page
+def test_settings_exist(page: Path) -> None:
+    for name, *words in commands(page):
+        if name == "train" and words[0] in RECIPES:
+            configure(words[0], values=parse(settings(words)))
+
+
+def test_some_page_holds_commands_with_settings() -> None:
+    assert any(settings(words) for page in PAGES for words in commands(page))
+
+
+@each_method
+def test_a_method_has_a_page_and_a_row_in_the_readme(name: str) -> None:
+    method = METHODS[name]
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    assert f"(`{name}`)" in page.splitlines()[0]
+    assert f"`{method.__name__}`" in page
+    assert re.search(rf"## Cost\n\n{method.cost}\b", page)
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{name}`](docs/methods/{name}.md) |"))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[3:5] == [method.needs, method.cost]
+
+
+@each_method
+def test_a_methods_page_gives_each_setting_and_its_default(name: str) -> None:
+    page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", page, flags=re.MULTILINE))
+    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
+    assert documented == {p.name: str(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def test_every_page_of_a_method_is_of_one_that_exists() -> None:
+    assert {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
+
+
+def test_the_readmes_tree_names_every_part() -> None:
+    parts = {path.stem for path in (ROOT / "src" / "contraverse").iterdir() if path.is_dir() and path.stem[0] != "_"}
+    tree = README[README.index("src/contraverse/\n") :]
+    assert parts <= set(re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE))
