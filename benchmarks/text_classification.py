@@ -77,7 +77,13 @@ def parts(task: str, folder: Path) -> tuple[TextData, TextData, TextData]:
 
 
 def trial(
-    task: str, method: str, settings: dict[str, Any], rate: float, seed: int, rows: tuple[TextData, TextData], bf16: bool
+    task: str,
+    method: str,
+    settings: dict[str, Any],
+    rate: float,
+    seed: int,
+    rows: tuple[TextData, TextData],
+    bf16: bool,
 ) -> dict[str, Any]:
     """Train once and measure: ``rows`` are those to train on and those to measure on."""
     train, measured = rows
@@ -179,7 +185,12 @@ def main() -> None:
             rows = (train, test if key["stage"] == "test" else validation)
             named = {k: key[k] for k in ("task", "method", "settings", "rate", "seed")}
             metrics = trial(**named, rows=rows, bf16=not arguments.fp32)
-            row = key | {"metrics": metrics, "threads": torch.get_num_threads(), "bf16": not arguments.fp32, "commit": commit}
+            row = key | {
+                "metrics": metrics,
+                "threads": torch.get_num_threads(),
+                "bf16": not arguments.fp32,
+                "commit": commit,
+            }
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -5,12 +5,13 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from contraverse.cli import app
+from contraverse.cli.app import app
 from contraverse.methods import METHODS
 from contraverse.recipes import RECIPES, configure, parse
 
@@ -74,13 +75,13 @@ def commands(page: Path) -> Iterator[list[str]]:
         for line in code.splitlines():
             words = shlex.split(line, comments=True)
             for i, word in enumerate(words):
-                if word.endswith("contraverse") and (i == 0 or words[i - 1] == "-m"):
+                if word.endswith("contraverse"):
                     yield words[i + 1 :]
 
 
 def settings(words: list[str]) -> list[str]:
-    """What is given to ``--set``, which takes one or more ``key=value``."""
-    return [word for i, word in enumerate(words) if "=" in word and "--set" in words[:i] and word[0] != "-"]
+    """What is given to ``--set``."""
+    return [value for option, value in pairwise(words) if option == "--set"]
 
 
 @each_page
@@ -96,7 +97,7 @@ def test_commands_exist(page: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     for name, *words in commands(page):
         if name == "train" and words[0] in RECIPES:
-            configure(words[0], values=parse(settings(words)))
+            configure(words[0], settings=parse(settings(words)))
 
 
 def test_some_page_holds_commands_with_settings() -> None:

@@ -128,13 +128,13 @@ def survives(model: TextModel, data: EncodedText, row: int, epsilons: Sequence[f
 def test_an_encoder_equals_plain_pgd(tiny_model: MakeModel, labelled: MakeData) -> None:
     model = tiny_model()
     data = mostly_right(model, labelled(25))
-    epsilons, steps = [0.2, 0.8], 3
+    epsilons, steps = [0.2, 0.4], 3
     report = robust_accuracy(model, data, epsilons, steps=steps, batch_size=8)
     encoded = EncodedText(data, model.tokenizer, model.max_length)
     for i, epsilon in enumerate(epsilons):
         expected = [survives(model, encoded, row, epsilons[: i + 1], steps) for row in range(25)]
         assert report.at[epsilon].correct.tolist() == expected
-    assert 0 < report.at[0.8].accuracy < report.at[0.2].accuracy < report.clean_accuracy
+    assert 0 < report.at[0.4].accuracy < report.at[0.2].accuracy < report.clean_accuracy
 
 
 def test_any_wrong_iterate_counts_and_the_last_one_too(bag: Callable[[int], BagOfWords], labelled: MakeData) -> None:

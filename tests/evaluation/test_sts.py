@@ -80,6 +80,7 @@ def test_identical_sentences_tie() -> None:
 def test_the_average_is_of_rounded_figures() -> None:
     report = StsReport({"sts12": StsScores(10.004, 0, 0), "sts13": StsScores(20.004, 0, 0)})
     assert report.average == 15.0
+    assert report.metrics == {"sts12": 10.004, "sts13": 20.004, "average": 15.0}
     assert report.to_dict()["sets"]["sts12"] == {"all": 10.004, "mean": 0, "wmean": 0}
 
 

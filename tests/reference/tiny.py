@@ -103,3 +103,10 @@ def with_pairs(batch: dict[str, Any], seed: int = 100) -> dict[str, Any]:
 def take(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
     """Some rows of a batch, nested batches included, with the padding as it was."""
     return {name: take(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Sentences of 2 to 12 words of the vocabulary, no two alike in length beside each other."""
+    random = torch.Generator().manual_seed(seed)
+    lengths = [2 + i * 7 % 11 for i in range(count)]
+    return [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=random).tolist()) for n in lengths]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from contraverse.cli.console import counting, doing, figures, result, say
-from contraverse.cli.files import Loaded, check_target, load_model, write_whole
+from contraverse.cli.files import Loaded, check_target, load_model, tell, write_whole
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig
 
 if TYPE_CHECKING:
-    from contraverse.data import Splits, Task, TextData
+    from contraverse.data import Task, TextData
 
 Split = Literal["train", "validation", "test"]
 
@@ -138,10 +138,7 @@ def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "Text
     if task.kind == "classification" and labels != [f"LABEL_{i}" for i in range(len(labels))]:
         # The model's classes are what its logits mean, whatever a file makes of them.
         task = replace(task, labels=tuple(labels))
-    source: Any = data.source
-    if source is not None and Path(source).is_file():
-        source = {split: source}
-    splits: Splits = load_splits(task, source, **data.model_dump(exclude={"source"}))
-    for note in splits.notes:
-        say(note)
+    file = Path(data.source) if data.source is not None and Path(data.source).is_file() else None
+    splits = load_splits(task, {split: file} if file else data.source, **data.model_dump(exclude={"source"}))
+    tell(splits, file)
     return splits.need(split)

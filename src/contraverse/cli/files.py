@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.recipes import RunConfig, load
 
 if TYPE_CHECKING:
-    from contraverse.data import TextData
+    from contraverse.data import Splits, TextData
     from contraverse.models import TextModel
 
 
@@ -71,9 +71,15 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
             file = Path(folder) / "stdin.txt"
             file.write_bytes(sys.stdin.buffer.read())
         splits = load_splits(task, {"test": file}, text=columns)
-    for note in splits.notes:
-        say(note)
+        tell(splits, file)
     return splits.need("test")
+
+
+def tell(splits: "Splits", file: Path | None = None) -> None:
+    """The notes on how rows were read; of one ``file`` alone, not those on the splits that it does not have."""
+    for note in splits.notes:
+        if file is None or note.startswith(str(file)):
+            say(note)
 
 
 def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:

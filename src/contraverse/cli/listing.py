@@ -21,7 +21,7 @@ def list_(
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, no_wrap=column != "summary")
+        table.add_column(column, no_wrap=column not in ("summary", "paper", "equation"))
     for row in rows:
         table.add_row(*map(str, row.values()))
     result.print(table, soft_wrap=False)

@@ -55,8 +55,8 @@ def train(
     }
     settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
     with doing("Loading PyTorch…"):
-        quiet()
         chosen = configure(recipe, file=config, settings=settings)
+        quiet()
     output = output or Path("runs") / f"{chosen.recipe}-{chosen.task}"
     if dry_run:
         print_text(chosen.to_yaml())
@@ -100,11 +100,10 @@ def _plan(config: RunConfig, output: Path) -> None:
     from contraverse.data import get_task, load_splits
 
     task, data = get_task(config.task), config.data
-    if data.source is None:
-        place = "/".join(filter(None, task.hub)) if task.hub else "nowhere: give --data"
-        say(f"data        {task.name} from the Hub ({place}), which a dry run does not read")
+    if data.source is None and task.hub:
+        say(f"data        {'/'.join(filter(None, task.hub))} on the Hub, which a dry run does not read")
     else:
-        with doing(f"Reading {data.source}"):
+        with doing("Reading data…"):
             splits = load_splits(task, **data.model_dump())
         for name in ("train", "validation", "test"):
             rows: TextData | None = getattr(splits, name)

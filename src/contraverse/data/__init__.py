@@ -1,10 +1,10 @@
 """Data: the registry of tasks, where rows come from, and how they become batches."""
 
-from .batching import Collator, LengthGroupedSampler
-from .bundled import quickstart_data
-from .dataset import EncodedText, Row, Splits, TextData
-from .sources import load_splits
-from .tasks import TASKS, Task, get_task
+from contraverse.data.batching import Collator, LengthGroupedSampler
+from contraverse.data.bundled import quickstart_data
+from contraverse.data.dataset import EncodedText, Row, Splits, TextData
+from contraverse.data.sources import load_splits
+from contraverse.data.tasks import TASKS, Task, get_task
 
 __all__ = [
     "TASKS",

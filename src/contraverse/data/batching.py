@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..errors import UserError
+from contraverse.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from .dataset import Splits, TextData
-from .tasks import get_task
+from contraverse.data.dataset import Splits, TextData
+from contraverse.data.tasks import get_task
+from contraverse.errors import UserError
 
 _CLASSES = ("negative", "positive")
 _AIRLINES = re.compile(r"@(united|usairways|americanair|southwestair|jetblue|virginamerica)\b", re.IGNORECASE)

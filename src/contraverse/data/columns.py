@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UserError
-from .nearest import nearest
-from .tables import Table
-from .tasks import Task
+from contraverse.data.nearest import nearest
+from contraverse.data.tables import Table
+from contraverse.data.tasks import Task
+from contraverse.errors import UserError
 
 _TEXT_NAMES: dict[int, tuple[tuple[str, ...], ...]] = {
     1: (("text",), ("sentence",), ("content",), ("review",), ("comment",), ("tweet",), ("document",)),

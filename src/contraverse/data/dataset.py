@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..errors import UserError
-from .tasks import Task
+from contraverse.data.tasks import Task
+from contraverse.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,8 +4,8 @@ import csv
 import io
 from pathlib import Path
 
-from ..errors import UserError
-from .tables import Fault, Table, check_names
+from contraverse.data.tables import Fault, Table, check_names
+from contraverse.errors import UserError
 
 
 def read_delimited(text: str, path: Path, delimiter: str | None = None, headerless: tuple[str, ...] = ()) -> Table:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UserError
-from .formats import EXTENSIONS, extension, is_compressed
+from contraverse.data.formats import EXTENSIONS, extension, is_compressed
+from contraverse.errors import UserError
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .delimited import read_delimited
-from .nearest import nearest
-from .tables import Fault, Table, Unit, check_names
+from contraverse.data.delimited import read_delimited
+from contraverse.data.nearest import nearest
+from contraverse.data.tables import Fault, Table, Unit, check_names
+from contraverse.errors import UserError
 
 EXTENSIONS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 """The kinds of file that can be read; where a folder has one split in two of them, the first of these is taken."""
@@ -30,6 +30,7 @@ def extension(path: Path) -> str:
 
 
 def is_compressed(path: Path) -> bool:
+    """True where the file's name ends as those that are unpacked first."""
     return path.suffix.lower() in _UNPACK
 
 

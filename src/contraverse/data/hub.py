@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..errors import UserError
-from .folder import SplitName, match_names
-from .tables import Table
-from .tasks import Task
+from contraverse.data.folder import SplitName, match_names
+from contraverse.data.tables import Table
+from contraverse.data.tasks import Task
+from contraverse.errors import UserError
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _PATIENCE = 10.0
@@ -72,7 +72,7 @@ def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:
 
 def _table(split: Any, where: str) -> Table:
     def column(name: str) -> Sequence[Any]:
-        return split[name][:]  # type: ignore[no-any-return]
+        return split[name][:]
 
     classes = {name: feature.names for name, feature in split.features.items() if hasattr(feature, "names")}
     return Table(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
-from .columns import Columns
-from .dataset import TextData
-from .tables import Fault, Table
-from .tasks import Task
+from contraverse.data.columns import Columns
+from contraverse.data.dataset import TextData
+from contraverse.data.tables import Fault, Table
+from contraverse.data.tasks import Task
+from contraverse.errors import UserError
 
 NOT_UTF8 = "is not valid UTF-8"
+_INTEGER = re.compile(r"[+-]?\d+")
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
 _MOST_CLASSES = 1000
 _SHOWN = 10
@@ -133,20 +134,23 @@ def infer_classes(rows: Rows) -> tuple[str, ...]:
             where=rows.source,
             hint="Name the column of the classes with --label.",
         )
-    numeric = all(re.fullmatch(r"[+-]?\d+", name) for name in found)
+    numeric = all(map(_INTEGER.fullmatch, found))
     return tuple(sorted(found, key=int) if numeric else sorted(found))
 
 
 def to_data(rows: Rows, task: Task, names: tuple[str, ...] | None) -> TextData:
     """The rows with their labels as ids of ``names``; a row whose label is none of them becomes a fault.
 
-    A task's own classes match regardless of case, and by id; classes that were inferred match as they are.
+    A task's own classes match regardless of case, and by id unless numbers are their names; classes that were
+    inferred match as they are.
     """
     if rows.labels is None or names is None:
         return TextData(rows.texts, rows.labels, None, task.columns, rows.source)
     ids = {name: i for i, name in enumerate(names)}
     if task.labels:
-        ids |= {name.casefold(): i for i, name in enumerate(names)} | {str(i): i for i in range(len(names))}
+        ids = {name.casefold(): i for i, name in enumerate(names)} | ids
+        if not any(map(_INTEGER.fullmatch, names)):
+            ids |= {str(i): i for i in range(len(names))}
     texts, labels = [], []
     for text, label, (table, number) in zip(rows.texts, rows.labels, rows.places, strict=True):
         known = ids.get(label, ids.get(label.casefold()) if task.labels else None)

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..errors import UserError
-from .columns import Columns, find_columns
-from .dataset import Splits, TextData
-from .folder import SPLITS, SplitName, find_files
-from .formats import EXTENSIONS, extension, read_table
-from .hub import is_hub_id, load_hub
-from .rows import NOT_UTF8, Rows, infer_classes, read_rows, to_data
-from .tables import Fault, Table
-from .tasks import Task, get_task
+from contraverse.data.columns import Columns, find_columns
+from contraverse.data.dataset import Splits, TextData
+from contraverse.data.folder import SPLITS, SplitName, find_files
+from contraverse.data.formats import EXTENSIONS, extension, read_table
+from contraverse.data.hub import is_hub_id, load_hub
+from contraverse.data.rows import NOT_UTF8, Rows, infer_classes, read_rows, to_data
+from contraverse.data.tables import Fault, Table
+from contraverse.data.tasks import Task, get_task
+from contraverse.errors import UserError
 
 _SHOWN = 5
 
@@ -63,8 +63,8 @@ def load_splits(
         raise _bad_rows(faults, sum(len(table.rows) + len(table.faults) for table in _all(tables)))
     notes += _notes_on_rows(tables, faults)
     for split in tables:
-        if split in data and not len(data[split]):
-            raise UserError(f"no usable row is left of the {split} split", where=data[split].source)
+        if split not in rows or (split in data and not len(data[split])):
+            raise UserError("no usable row is left", where=tables[split][0].where)
     if not data:
         raise UserError("there are no labelled rows", where=rows["test"].source)
     splits = Splits(data.get("train"), data.get("validation"), data.get("test"), task, len(faults), notes)
@@ -118,18 +118,18 @@ def _columns(
     found: dict[SplitName, list[tuple[Table, Columns]]] = {}
     first: Columns | None = None
     for split, part in tables.items():
-        found[split] = []
+        if not any(table.rows or table.faults for table in part):
+            raise UserError("has no rows", where=part[0].where, hint="Expected at least one row of data.")
         for table in part:
-            if not table.rows and not table.faults:
-                raise UserError("has no rows", where=table.where, hint="Expected at least one row of data.")
             if not table.rows:
                 continue
-            columns = first and _same_columns(table, first, label_needed=split != "test")
+            label_needed = split != "test" or first is None
+            columns = first and _same_columns(table, first, label_needed=label_needed)
             if columns is None:
-                given = label if split != "test" or label in table.names else None
-                columns, note = find_columns(table, task, text, given, label_needed=split != "test")
+                given = label if label_needed or label in table.names else None
+                columns, note = find_columns(table, task, text, given, label_needed=label_needed)
                 notes += [note] if note else []
-            found[split].append((table, columns))
+            found.setdefault(split, []).append((table, columns))
             first = first or columns
     return found
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..errors import UserError
+from contraverse.errors import UserError
 
 Unit = Literal["line", "row"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import UserError
-from .nearest import nearest
+from contraverse.data.nearest import nearest
+from contraverse.errors import UserError
 
 Kind = Literal["classification", "similarity", "sentences", "triplets"]
 

@@ -66,6 +66,11 @@ class StsReport:
         """Mean over the sets of ``all``, each rounded to two decimals first, as SimCSE's script prints it."""
         return float(np.mean([round(scores.all, 2) for scores in self.sets.values()]))
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``all`` of each set under its name, and ``average``."""
+        return {name: scores.all for name, scores in self.sets.items()} | {"average": self.average}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"average": self.average, "sets": {name: asdict(scores) for name, scores in self.sets.items()}}

@@ -57,9 +57,7 @@ def dead(grad: Tensor) -> Tensor:
     return ((rows == 0).all(1) | ~rows.isfinite().all(1)).sum()
 
 
-def project(
-    delta: Tensor, epsilon: float | Tensor | None, kind: Norm = "l2", scope: Scope = "sequence"
-) -> Tensor:
+def project(delta: Tensor, epsilon: float | Tensor | None, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
     """The nearest perturbation of norm at most ``epsilon`` (>= 0; a tensor broadcasts; None is no limit)."""
     if epsilon is None:
         return delta

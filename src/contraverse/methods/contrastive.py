@@ -39,7 +39,7 @@ class Contrastive(Method):
         self.alpha, self.temperature = alpha, temperature
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        views = [model(batch, want=("logits", "z")) for _ in range(2)]
-        ce = sum(supervised_loss(view.logits, batch["labels"]) for view in views) / 2
-        contrast = info_nce(views[0].z, views[1].z, self.temperature)
+        first, second = (model(batch, want=("logits", "z")) for _ in range(2))
+        ce = (supervised_loss(first.logits, batch["labels"]) + supervised_loss(second.logits, batch["labels"])) / 2
+        contrast = info_nce(first.z, second.z, self.temperature)
         yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})

@@ -7,7 +7,9 @@ from pydantic import Field
 from contraverse.attacks import EmbeddingBall
 from contraverse.functional import Scope
 
-Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the word embeddings")]
+Epsilon = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the word embeddings")
+]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the contrastive loss")]
 OneStep = Literal["fgm", "fgsm"]

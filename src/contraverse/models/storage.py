@@ -54,12 +54,13 @@ def _add_sentence_transformer(model: "TextModel", folder: Path) -> None:
         Pooling(model.width, pooling_mode=model.pooling),
     ]
     if model.embedding == "z":
-        dense = model.heads["z"].dense
+        dense, activation = model.heads["z"].children()
+        assert isinstance(dense, nn.Linear)
         modules.append(
             Dense(
                 dense.in_features,
                 dense.out_features,
-                activation_function=model.heads["z"].activation,
+                activation_function=activation,
                 init_weight=dense.weight.detach().cpu(),
                 init_bias=dense.bias.detach().cpu(),
             )

@@ -107,9 +107,7 @@ class TextModel(Model):
             _keep_layers(encoder, keep_layers)
         if reinit_layers:
             _reinit_layers(encoder, reinit_layers)
-        return cls(
-            encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length
-        )
+        return cls(encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length)
 
     @property
     def device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """The first run: cross-entropy and SCAL on real text, attacked and compared, in a few minutes on a laptop."""
 
 import csv
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,13 @@ def quickstart(output: str | Path = "runs/quickstart", *, say: Say = lambda line
         say(f"[{method}]")
         config = configure(method, task="text", source=str(source), settings=SETTINGS)
         runs[method] = run(config, output / method, say=say)
-    return QuickstartResult(runs, write_comparison(output / "report.html", [result.folder for result in runs.values()]))
+    report = write_comparison(
+        output / "report.html",
+        [result.folder for result in runs.values()],
+        title="Cross-entropy and SCAL on tweets",
+        command=f"contraverse quickstart --output {shlex.quote(str(output))}",
+    )
+    return QuickstartResult(runs, report)
 
 
 def _write_rows(splits: Splits, folder: Path) -> Path:

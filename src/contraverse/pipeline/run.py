@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from contraverse.data import Splits, Task, TextData, get_task, load_splits
+from contraverse.data import Splits, Task, get_task, load_splits
 from contraverse.errors import UserError
-from contraverse.evaluation import StsbDev, TaskEvaluator, evaluate_sts, robust_accuracy
+from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
+from contraverse.pipeline.measure import measure_sts, measure_task
 from contraverse.pipeline.report import write_reports
 from contraverse.recipes import RunConfig
 from contraverse.reporting import environment
@@ -93,19 +94,20 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
     del trainer
     saved = TextModel.load(output / "model")
     say("Measuring it")
-    evaluation = _measure(config, task, splits, saved)
-    evaluation |= {"training": training, "rows": _sizes(splits), "skipped_rows": splits.skipped}
-    evaluation["notes"] = splits.notes
+    evaluation = {
+        **_measure(config, task, splits, saved),
+        "labels": saved.labels,
+        "columns": len(splits.need("train").columns),
+        "training": training,
+        "rows": _sizes(splits),
+        "skipped_rows": splits.skipped,
+        "notes": splits.notes,
+    }
     _write_json(output / "evaluation.json", evaluation)
     paths = write_reports(output, config, evaluation, task)
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return RunResult(output, evaluation["split"], evaluation["metrics"], paths, splits.notes)
-
-
-def command(config: RunConfig, output: Path) -> str:
-    """The command that does a run in ``output`` again, elsewhere."""
-    return shlex.join(["contraverse", "train", "--config", str(output / "config.yaml"), "--output", f"{output}-again"])
 
 
 def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
@@ -140,10 +142,11 @@ def _load(config: RunConfig, task: Task, method: Method) -> Splits:
         train_rows=data.train_rows,
         on_bad_row=data.on_bad_row,
     )
-    if method.needs == "labels" and splits.train.labels is None:
+    train = splits.need("train")
+    if method.needs == "labels" and train.labels is None:
         hint = "name the column with --label, or train without labels: simcse, uscal"
         raise UserError(f"{config.recipe} needs labels, and the training rows have none", hint=hint)
-    if method.needs == "pairs" and splits.train.width < 2:
+    if method.needs == "pairs" and len(train.columns) < 2:
         hint = "give a file with a column of anchors and one of positives, as the task nli"
         raise UserError(f"{config.recipe} needs pairs of sentences", hint=hint)
     return splits
@@ -152,14 +155,18 @@ def _load(config: RunConfig, task: Task, method: Method) -> Splits:
 def _labels(splits: Splits, method: Method) -> list[str] | None:
     if method.needs != "labels":
         return None
-    names = splits.train.label_names
+    names = splits.need("train").label_names
     return list(names) if names else ["score"]
 
 
-def _evaluator(config: RunConfig, task: Task, splits: Splits, method: Method) -> Callable[[Any], dict[str, float]] | None:
-    if method.needs == "labels":
-        return TaskEvaluator(splits.validation, task.metrics, config.evaluation.batch_size) if splits.validation else None
-    return StsbDev(config.evaluation.sts) if config.evaluation.sts else None
+def _evaluator(
+    config: RunConfig, task: Task, splits: Splits, method: Method
+) -> Callable[[Any], dict[str, float]] | None:
+    if method.needs != "labels":
+        return StsbDev(config.evaluation.sts) if config.evaluation.sts else None
+    if splits.validation is None:
+        return None
+    return TaskEvaluator(splits.validation, task.metrics, config.evaluation.batch_size)
 
 
 def _train(
@@ -172,7 +179,7 @@ def _train(
     method: Method,
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
-    arguments = dict(config.train.arguments)
+    train, arguments = splits.need("train"), dict(config.train.arguments)
     evaluator = _evaluator(config, task, splits, method)
     patience = config.train.early_stopping_patience
     if evaluator is None:
@@ -187,15 +194,16 @@ def _train(
     trainer = Trainer(
         model,
         method,
-        splits.train,
+        train,
         evaluators={"validation": evaluator} if evaluator else {},
         output_dir=output / "checkpoints",
         early_stopping_patience=patience,
         log_file=output / "metrics.jsonl",
         **arguments,
     )
-    checkpoint = get_last_checkpoint(str(output / "checkpoints")) if resume and (output / "checkpoints").is_dir() else None
-    say(f"Training with {config.method.name} on {len(splits.train)} rows")
+    checkpoints = output / "checkpoints"
+    checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    say(f"Training with {config.method.name} on {len(train):,} rows")
     started = time.perf_counter()
     with StopOnInterrupt() as stop:
         trainer.add_callback(stop)
@@ -215,37 +223,14 @@ def _train(
 
 
 def _measure(config: RunConfig, task: Task, splits: Splits, model: TextModel) -> dict[str, Any]:
-    settings = config.evaluation
     if model.labels is None:
-        if settings.sts is None:
-            return {"split": "none", "metrics": {}}
-        report = evaluate_sts(model.encode, settings.sts)
-        return {"split": "test", "metrics": report.metrics, "sts": report.to_dict()}
-    split, rows = _measured_rows(splits)
-    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size)(model)
-    evaluation: dict[str, Any] = {"split": split, "metrics": metrics}
-    if settings.epsilons and len(model.labels) > 1:
-        attacked = rows.sample(settings.rows, config.data.seed) if settings.rows else rows
-        robust = robust_accuracy(
-            model,
-            attacked,
-            settings.epsilons,
-            norm=settings.norm,
-            steps=settings.steps,
-            restarts=settings.restarts,
-            batch_size=settings.batch_size,
-        )
-        evaluation["robustness"] = robust.to_dict()
-        metrics |= {name: value for name, value in robust.metrics.items() if name not in metrics}
-    return evaluation
-
-
-def _measured_rows(splits: Splits) -> tuple[str, TextData]:
-    if splits.test is not None:
-        return "test", splits.test
-    if splits.validation is not None:
-        return "validation", splits.validation
-    return "train", splits.train
+        folder = config.evaluation.sts
+        return {"split": "test", **measure_sts(model, folder)} if folder else {"split": "none", "metrics": {}}
+    split: Literal["test", "validation", "train"] = (
+        "test" if splits.test is not None else "validation" if splits.validation is not None else "train"
+    )
+    found = measure_task(model, splits.need(split), task, config.evaluation, seed=config.data.seed)
+    return {"split": split, **found}
 
 
 def _sizes(splits: Splits) -> dict[str, int]:

@@ -24,7 +24,7 @@ class ModelCard:
     ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``. ``method`` with its
     ``summary``, ``paper`` and ``settings``: as in `contraverse.methods`. ``base_model``: the start of training, a
     Hub name or a folder; only a Hub name goes into the metadata. ``dataset``: its name for a reader;
-    ``dataset_id``: on the Hub, None for local files. ``metrics``: as `contraverse.evaluation.evaluate` returns
+    ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as `contraverse.evaluation.evaluate` returns
     them, over ``test_rows`` rows of ``split`` of ``dataset``, or of ``measured_on`` where that is another (STS);
     None and NaN are left out. ``columns``: texts a row has.
     ``attack``: settings of the attack. ``license``: left out of the metadata unless known.
@@ -40,6 +40,7 @@ class ModelCard:
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
     dataset_id: str | None = None
+    dataset_config: str | None = None
     measured_on: str | None = None
     split: str = "test"
     test_rows: int | None = None
@@ -84,6 +85,7 @@ def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
             task_type=task,
             dataset_type=hub_id or re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-") or "local",
             dataset_name=dataset,
+            dataset_config=card.dataset_config if hub_id else None,
             dataset_split=card.split,
             metric_type="spearman" if key in STS else _metric(key),
             metric_name=_figure(key),

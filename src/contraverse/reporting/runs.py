@@ -45,14 +45,13 @@ def read_run(folder: str | Path) -> Run:
         inner = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
         hint = f"it holds runs: {', '.join(inner)}" if inner else hint
         raise UserError("not a run folder", where=str(folder), hint=hint)
-    evaluation = folder / "evaluation.json"
-    environment = folder / "environment.json"
+    made_with, measured = folder / "environment.json", folder / "evaluation.json"
     return Run(
         folder,
         config=_mapping(folder / "config.yaml"),
-        environment=_mapping(environment) if environment.is_file() else {},
+        environment=_mapping(made_with) if made_with.is_file() else {},
         log=_log(folder / "metrics.jsonl"),
-        evaluation=_mapping(evaluation) if evaluation.is_file() else None,
+        evaluation=_mapping(measured) if measured.is_file() else None,
     )
 
 

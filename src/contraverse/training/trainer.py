@@ -92,7 +92,7 @@ class Trainer(transformers.Trainer):
             train = EncodedText(train, model.tokenizer, model.max_length)
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
-        self.rows = MetricsLog(log_file or Path(args.output_dir) / "metrics.jsonl")
+        self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
         self._parts: dict[str, list[float]] = {}  # name -> [sum, count] since the last log
         self._resumed: dict[str, Any] = {}
         self._sampler: LengthGroupedSampler | None = None
@@ -154,7 +154,7 @@ class Trainer(transformers.Trainer):
             self.rows.add(self.state.global_step, self.state.epoch, logs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
-        data = train_dataset if train_dataset is not None else self.train_dataset
+        data: Any = train_dataset if train_dataset is not None else self.train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(data)
             return sampler
@@ -166,7 +166,7 @@ class Trainer(transformers.Trainer):
         super()._save_checkpoint(model, trial)
         if not self.args.should_save:
             return
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.method.state_dict():
             save_file({k: v.contiguous() for k, v in self.method.state_dict().items()}, folder / METHOD_STATE)
         running = {

@@ -1,0 +1,111 @@
+"""From what a run measured to its page and its model's card."""
+
+from pathlib import Path
+from typing import Any
+
+from contraverse.data import Task
+from contraverse.methods import METHODS
+from contraverse.recipes import RunConfig
+from contraverse.reporting import (
+    Measured,
+    ModelCard,
+    ReportData,
+    Run,
+    environment,
+    read_run,
+    write_model_card,
+    write_report,
+)
+
+
+def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task) -> dict[str, Path]:
+    """Write ``report.html`` and the model card from figures that were measured; says what lies where."""
+    method = METHODS[config.method.name]
+    command = f"contraverse train --config {folder}/config.yaml --output {folder}-again"
+    attack = evaluation.get("robustness", {}).get("attack", {})
+    supervised = method.needs == "labels"
+    write_model_card(
+        folder / "model",
+        ModelCard(
+            name=folder.name,
+            kind="classifier" if supervised else "encoder",
+            method=config.method.name,
+            summary=method.summary,
+            paper=method.paper,
+            dataset=task.name,
+            metrics=evaluation["metrics"],
+            settings=config.method.settings,
+            base_model=config.model.name,
+            dataset_id="/".join(filter(None, task.hub)) if task.hub and config.data.source is None else None,
+            measured_on=None if supervised else "STS",
+            split=evaluation["split"],
+            test_rows=evaluation["rows"].get(evaluation["split"]) if supervised else None,
+            train_rows=evaluation["rows"]["train"],
+            labels=evaluation.get("labels", ()),
+            columns=evaluation["columns"],
+            attack=_shown(attack),
+            command=command,
+            environment=environment(),
+        ),
+    )
+    report = write_report(
+        folder / "report.html",
+        ReportData(
+            title=f"{config.method.name} on {task.name}",
+            runs=[_measured(config.method.name, evaluation)],
+            metric=_deciding(evaluation, task),
+            greater_is_better=task.greater_is_better,
+            attack=_shown(attack),
+            test_rows=evaluation["rows"].get(evaluation["split"]),
+            facts=_facts(evaluation, config.model.name),
+            settings=config.model_dump(mode="json"),
+            environment=environment(),
+            command=command,
+            notes=evaluation["notes"],
+        ),
+    )
+    names = ("config.yaml", "environment.json", "metrics.jsonl", "evaluation.json")
+    return {"model": folder / "model", "report": report} | {name: folder / name for name in names}
+
+
+def write_comparison(path: Path, folders: list[Path], *, title: str, command: str) -> Path:
+    """One page over several finished runs of one task; the first is what the others are compared with."""
+    runs = [read_run(folder) for folder in folders]
+    first = _evaluation(runs[0])
+    return write_report(
+        path,
+        ReportData(
+            title=title,
+            runs=[_measured(run.config["method"]["name"], _evaluation(run)) for run in runs],
+            attack=_shown(first["robustness"]["attack"]),
+            test_rows=first["robustness"]["n"],
+            facts=_facts(first, runs[0].config["model"]["name"]),
+            settings={run.config["method"]["name"]: run.config for run in runs},
+            environment=runs[0].environment,
+            command=command,
+        ),
+    )
+
+
+def _evaluation(run: Run) -> dict[str, Any]:
+    assert run.evaluation is not None
+    return run.evaluation
+
+
+def _measured(name: str, evaluation: dict[str, Any]) -> Measured:
+    training = evaluation["training"]
+    return Measured(name, evaluation["metrics"], seconds=training["seconds"], cost=training["forward_units"])
+
+
+def _deciding(evaluation: dict[str, Any], task: Task) -> str:
+    return "average" if "average" in evaluation["metrics"] else task.metric
+
+
+def _facts(evaluation: dict[str, Any], model: str) -> list[str]:
+    rows = evaluation["rows"]
+    return [model, f"{rows['train']:,} training rows", f"{rows.get('test', 0):,} test rows"]
+
+
+def _shown(attack: dict[str, Any]) -> dict[str, Any]:
+    """The attack's settings without its name, which stands before them."""
+    return {key: value for key, value in attack.items() if key not in ("name", "seed", "relative")}

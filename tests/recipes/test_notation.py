@@ -1,0 +1,72 @@
+"""YAML as people write it, and back again exactly."""
+
+import math
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contraverse.errors import UserError
+from contraverse.recipes import notation
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("3e-5", 3e-5),
+        (".3", 0.3),
+        ("-1", -1),
+        ("1.", 1.0),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("no", "no"),
+        ("off", "off"),
+        ("none", "none"),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("007", "007"),
+        ("1_000", "1_000"),
+        ("[.1, 3e-1]", [0.1, 0.3]),
+        ("{a: {b: 1}}", {"a": {"b": 1}}),
+    ],
+)
+def test_scalars_are_what_they_look_like(written: str, value: Any) -> None:
+    read = notation.read(written, "here")
+    assert read == value
+    assert type(read) is type(value)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+trees = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@given(st.dictionaries(st.text(), trees))
+def test_what_is_written_reads_back_exactly(values: dict[str, Any]) -> None:
+    assert notation.read(notation.write(values), "here") == values
+
+
+@pytest.mark.parametrize("text", ["no", "yes", "3e-5", "1:30", "null", "007", "2024-01-01", "~"])
+def test_text_that_looks_like_something_else_is_quoted_for_readers_of_yaml_1_1_too(text: str) -> None:
+    assert yaml.safe_load(notation.write({"a": text})) == {"a": text}
+
+
+def test_a_float_reads_back_in_yaml_1_1_too() -> None:
+    assert math.isclose(yaml.safe_load(notation.write({"a": 3e-5}))["a"], 3e-5)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 'file, line 3: not readable as YAML: "a" is given twice'),
+        ("[1,", "file: not readable as YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a\0b", "not readable as YAML"),
+    ],
+)
+def test_what_cannot_be_read_says_where(written: str, says: str) -> None:
+    with pytest.raises(UserError, match="file") as caught:
+        notation.read(written, "file")
+    assert says in str(caught.value)
