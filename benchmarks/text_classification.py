@@ -55,7 +55,7 @@ class Setting(NamedTuple):
 
 TASKS = {
     "trec": Setting(1000, 4, 300),
-    "cola": Setting(1000, 4, 300),
+    "cola": Setting(1000, 4, 200),
     "sst2": Setting(1000, 4, 200),
     "mrpc": Setting(1000, 4, 200),
 }

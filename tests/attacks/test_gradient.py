@@ -1,5 +1,6 @@
 """FGM, FGSM and PGD against the equations, on a toy loss and on a tiny encoder."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import equations
-from reference.tiny import random_batch, take
+from reference.tiny import take
 from torch import Tensor, nn
 
 from contraverse.attacks import ATTACKS, EmbeddingBall, climb, one_step, perturbable, pgd
@@ -36,9 +37,7 @@ def mean(model: nn.Module, batch: Any) -> LossOf:
 def gradient(model: TextModel, batch: Any) -> np.ndarray:
     """The gradient of the mean cross-entropy at the word embeddings, by Hugging Face's own forward."""
     embeddings = model.encoder.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
-    out = model.encoder(
-        inputs_embeds=embeddings, attention_mask=batch["attention_mask"], labels=batch["labels"]
-    )
+    out = model.encoder(inputs_embeds=embeddings, attention_mask=batch["attention_mask"], labels=batch["labels"])
     (grad,) = torch.autograd.grad(out.loss, embeddings)
     return grad.double().numpy() * batch["attention_mask"].unsqueeze(-1).numpy()
 
@@ -111,7 +110,11 @@ def test_fgsm_is_equation_2(model: TextModel, batch: Any) -> None:
 def test_fgm_has_norm_epsilon_and_leaves_padding(model: TextModel, batch: Any) -> None:
     """T2, T3."""
     real = batch["attention_mask"].bool()
-    for scope, expected in (("sequence", torch.ones(4, 1, 1)), ("token", real.unsqueeze(-1)), ("batch", torch.ones(1, 1, 1))):
+    for scope, expected in (
+        ("sequence", torch.ones(4, 1, 1)),
+        ("token", real.unsqueeze(-1)),
+        ("batch", torch.ones(1, 1, 1)),
+    ):
         delta = one_step(mean(model, batch), EmbeddingBall(0.3, 0.3, "l2", scope), perturbable(model, batch)).delta
         torch.testing.assert_close(norm(delta, "l2", scope), 0.3 * expected.float(), rtol=1e-5, atol=0)
         assert (delta[~real] == 0).all()
@@ -387,6 +390,35 @@ def test_gradients_on_padding_count_neither_as_alive_nor_as_dead(real: float, pa
     assert int(attack.dead) == dead
     many = pgd(lambda d: (d * slope).nan_to_num().sum((1, 2)), EmbeddingBall(0.3, 0.3), where, steps=2)
     assert int(many.dead) == 2 * dead
+
+
+# what is logged
+
+
+def test_the_relative_size_counts_real_tokens_alone(model: TextModel, batch: Any) -> None:
+    """T20: ||delta|| / ||E|| of each row, mean over rows."""
+    where = perturbable(model, batch)
+    attack = one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where)
+    real = (where.values * where.mask).numpy()
+    expected = [a / b for a, b in zip(equations.norms(attack.delta.numpy(), "l2", "sequence"),
+                                      equations.norms(real, "l2", "sequence"), strict=True)]  # fmt: skip
+    log = attack.log(where)
+    assert float(log["relative"]) == pytest.approx(sum(expected) / 4, rel=1e-5)
+    assert float(log["dead"]) == 0
+    padded = longer(batch)
+    again = one_step(mean(model, padded), EmbeddingBall(0.3, 0.3), perturbable(model, padded))
+    assert float(again.log(perturbable(model, padded))["relative"]) == pytest.approx(sum(expected) / 4, rel=1e-4)
+
+
+def test_one_epsilon_is_another_relative_size_in_albert(tiny_model: Callable[..., TextModel], batch: Any) -> None:
+    """T20: of embeddings drawn alike, 128 dimensions are shorter than 768 by sqrt(6)."""
+    sizes = []
+    for architecture, settings in (("albert", {"embedding_size": 128}), ("bert", {"hidden_size": 768})):
+        model = tiny_model(architecture, dropout=0.0, num_hidden_layers=1, **settings)
+        where = perturbable(model, batch)
+        attack = one_step(mean(model, batch), EmbeddingBall(0.3, 0.3), where)
+        sizes.append(attack.log(where)["relative"].log().item())
+    assert sizes[0] - sizes[1] == pytest.approx(math.log(6) / 2, abs=0.1)
 
 
 # what an attack leaves behind

@@ -71,7 +71,7 @@ def test_canonical_names_leave_no_note_and_others_do() -> None:
 
 def test_columns_are_told_by_content() -> None:
     data = table(id=[str(i) for i in range(8)], short=["ab"] * 8, body_of_mail=TEXTS, verdict=LABELS)
-    with pytest.raises(UserError, match="it may be 'verdict'|which column is the label"):
+    with pytest.raises(UserError, match="it may be 'verdict', 'other'"):
         find_columns(table(body_of_mail=TEXTS, verdict=LABELS, other=LABELS), get_task("text"))
     found, note = find_columns(table(id=data.column("id"), body_of_mail=TEXTS, verdict=LABELS), get_task("text"))
     assert found == Columns(("body_of_mail",), "verdict")

@@ -63,7 +63,17 @@ def test_tsv_of_glue_is_not_quoted(tmp_path: Path) -> None:
 
 
 def test_tsv_that_is_quoted(tmp_path: Path) -> None:
-    assert read(tmp_path / "a.tsv", 'text\tlabel\n"a ""b""\tc\nd"\t1\n') == {"text": ['a "b"\tc\nd'], "label": ["1"]}
+    found = read(tmp_path / "a.tsv", 'text\tlabel\n"a ""b""\nd"\t1\n"a\ttab"\t0\n')
+    assert found == {"text": ['a "b"\nd', "a\ttab"], "label": ["1", "0"]}
+
+
+def test_quotes_of_glue_that_happen_to_pair_up(tmp_path: Path) -> None:
+    data = 'sentence\tlabel\n"never again\t0\nhe said"\t1\n'
+    assert read(tmp_path / "train.tsv", data) == {"sentence": ['"never again', 'he said"'], "label": ["0", "1"]}
+
+
+def test_a_long_document_is_one_field(tmp_path: Path) -> None:
+    assert len(read(tmp_path / "a.csv", f"text,label\n{'word ' * 50_000},1\n")["text"][0]) == 250_000
 
 
 def test_a_headerless_table_is_known_by_its_number(tmp_path: Path) -> None:
@@ -111,9 +121,9 @@ def test_parquet_strings_of_every_type(tmp_path: Path, column: pa.Array) -> None
 
 
 def test_parquet_keeps_bytes_that_are_not_utf8_for_the_row_to_report(tmp_path: Path) -> None:
-    broken = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
+    broken = pa.array([b"fine", b"\xe9t\xe9"], pa.binary()).view(pa.string())
     parquet.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
-    assert read_table(tmp_path / "a.parquet").column("text") == ["fine", "caf\udce9"]
+    assert read_table(tmp_path / "a.parquet").column("text") == ["fine", "\udce9t\udce9"]
 
 
 def test_parquet_knows_the_class_names_that_datasets_wrote(tmp_path: Path) -> None:
@@ -177,6 +187,7 @@ def test_malformed_json_lines_are_faults(tmp_path: Path) -> None:
         ("a.csv", b"text,label,text\na,1,b\n", "the header names 'text' more than once"),
         ("a.tsv", b"text\t text\na\tb\n", "the header names 'text' more than once"),
         ("a.csv", b'"text,label\na,1\n', "the header has a double quote"),
+        ("a.csv", b"text,sujet d'\xe9t\xe9\na,1\n", "the header is not valid UTF-8"),
         ("a.csv", "text,label\na,1\n".encode("utf-16"), "is UTF-16, not UTF-8"),
         ("a.parquet", b"", "cannot be read as Parquet"),
         ("a.parquet", b"PAR1 nothing of the kind PAR1", "cannot be read as Parquet"),
@@ -197,7 +208,9 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str
 
 
 def test_a_parquet_file_that_names_a_column_twice(tmp_path: Path) -> None:
-    parquet.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet")
+    parquet.write_table(
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"]), tmp_path / "a.parquet"
+    )
     with pytest.raises(UserError, match="names 'text' more than once"):
         read_table(tmp_path / "a.parquet")
 
@@ -206,7 +219,7 @@ def test_a_file_that_is_not_there_lists_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("text\n")
     (tmp_path / "train.csv").write_text("text\n")
     with pytest.raises(UserError, match="no such file") as error:
-        read_table(tmp_path / "trian.csv")
+        read_table(tmp_path / "trainn.csv")
     assert "In that folder: train.csv, other.csv" in str(error.value)
     with pytest.raises(UserError, match="is not there either"):
         read_table(tmp_path / "no" / "train.csv")

@@ -30,10 +30,11 @@ def test_evaluate_adds_robust_accuracy_at_each_epsilon(
     tiny_model: Callable[..., TextModel], labelled: Callable[..., TextData]
 ) -> None:
     model, data = tiny_model(), labelled(20)
-    found = evaluate(model, data, metrics=["macro_f1"], epsilons=[0.3, 1], steps=2, norm="linf")
-    report = robust_accuracy(model, data, [0.3, 1], steps=2, norm="linf")
-    assert list(found) == ["macro_f1", "accuracy", "accuracy@pgd-0.3", "accuracy@pgd-1"]
-    assert found["accuracy@pgd-1"] == report.at[1].accuracy
+    found = evaluate(model, data, metrics=["macro_f1"], epsilons=[0.02, 1], steps=2, norm="linf")
+    report = robust_accuracy(model, data, [0.02], steps=2, norm="linf")
+    assert list(found) == ["macro_f1", "accuracy", "accuracy@pgd-0.02", "accuracy@pgd-1"]
+    assert found["accuracy@pgd-0.02"] == report.at[0.02].accuracy
+    assert found["accuracy@pgd-0.02"] < robust_accuracy(model, data, [0.02]).at[0.02].accuracy  # in L2
 
 
 def test_without_epsilons_there_is_no_attack(

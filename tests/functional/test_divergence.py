@@ -20,7 +20,8 @@ def test_the_first_argument_is_the_weight() -> None:
 
 def test_symmetric_kl_is_the_sum_of_both() -> None:
     p, q = torch.randn(6, 4), torch.randn(6, 4)
-    expected = [a + b for a, b in zip(equations.kl(p.numpy(), q.numpy()), equations.kl(q.numpy(), p.numpy()))]
+    one, other = equations.kl(p.numpy(), q.numpy()), equations.kl(q.numpy(), p.numpy())
+    expected = [a + b for a, b in zip(one, other, strict=True)]
     assert symmetric_kl(p, q).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert torch.equal(symmetric_kl(p, q), symmetric_kl(q, p))
 

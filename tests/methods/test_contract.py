@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference.driving import CASES, Watched, flat, gradients, losses_of, make
+from reference.tiny import take
 from torch import nn
 
 from contraverse.methods import METHODS
@@ -134,14 +135,11 @@ def test_it_yields_as_often_as_it_says(case: str, model_for: Any, full_batch: An
 
 
 @each
-@pytest.mark.parametrize("scale", [1024.0, 2.0**-10])
-def test_a_loss_scale_changes_neither_the_attack_nor_the_direction(
-    case: str, model_for: Any, full_batch: Any, scale: float
-) -> None:
+def test_a_loss_scale_changes_neither_the_attack_nor_the_direction(case: str, model_for: Any, full_batch: Any) -> None:
     """Mixed precision multiplies the loss; what a perturbation climbs must not notice."""
     method = make(case)
     runs = []
-    for factor in (1.0, scale):
+    for factor in (1.0, 1024.0):
         model = Watched(model_for(method))
         grads = gradients(method, model, full_batch, factor)
         runs.append(([c.delta for c in model.watch.calls], flat(grads) / factor))
@@ -174,9 +172,7 @@ def test_only_the_driver_back_propagates(case: str, model_for: Any, full_batch: 
 
 @each
 @pytest.mark.parametrize("training", [True, False])
-def test_modes_flags_and_weights_are_as_they_were(
-    case: str, model_for: Any, full_batch: Any, training: bool
-) -> None:
+def test_modes_flags_and_weights_are_as_they_were(case: str, model_for: Any, full_batch: Any, training: bool) -> None:
     method = make(case)
     model = model_for(method, dropout=0.1).train(training)
     model.encoder.base_model.embeddings.position_embeddings.weight.requires_grad_(False)
@@ -267,6 +263,21 @@ def test_totals_are_finite_scalars_and_parts_are_detached(case: str, model_for: 
         loss.total.backward()
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if hasattr(make(case), "ball")])
+def test_an_attack_is_logged(case: str, model_for: Any, full_batch: Any) -> None:
+    """T20: how large the perturbation is beside what it is added to, and how many rows had none."""
+    method = make(case)
+    watched = Watched(model_for(method))
+    (loss,) = losses_of(method, watched, full_batch)
+    delta = watched.watch.passes()[-1].delta
+    assert delta is not None
+    real = watched.module.encoder.get_input_embeddings()(full_batch["input_ids"])
+    real = real * full_batch["attention_mask"].unsqueeze(-1)
+    expected = (delta.flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)).mean()
+    assert float(loss.parts["relative"]) == pytest.approx(expected.item(), rel=1e-4)
+    assert float(loss.parts["dead"]) == 0
+
+
 @each
 def test_every_parameter_that_it_uses_gets_a_finite_gradient(case: str, model_for: Any, full_batch: Any) -> None:
     method = make(case)
@@ -281,12 +292,10 @@ def test_every_parameter_that_it_uses_gets_a_finite_gradient(case: str, model_fo
     assert all(f"heads.{head}.dense.weight" in alive for head in method.heads) or case == "scal-alpha-0"
 
 
-@each
-@pytest.mark.parametrize("architecture", ["roberta", "albert", "distilbert", "deberta-v2", "modernbert"])
-def test_any_architecture_can_be_trained(
-    case: str, tiny_model: Make, full_batch: Any, architecture: str
-) -> None:
-    method = make(case)
+@every
+@pytest.mark.parametrize("architecture", ["albert", "deberta-v2", "modernbert"])
+def test_any_architecture_can_be_trained(name: str, tiny_model: Make, full_batch: Any, architecture: str) -> None:
+    method = make(name)
     model = tiny_model(architecture, heads=method.heads).train()
     grads = gradients(method, model, full_batch)
     assert all(g.isfinite().all() for g in grads.values())
@@ -297,9 +306,7 @@ def test_any_architecture_can_be_trained(
 def test_one_row_will_do(case: str, model_for: Any, full_batch: Any) -> None:
     """The last batch of an epoch may hold one row; contrast alone then has nothing to learn from, and says 0."""
     method = make(case)
-    one = {k: v[:1] if isinstance(v, torch.Tensor) else {n: t[:1] for n, t in v.items()} for k, v in full_batch.items()}
-    model = model_for(method)
-    grads = gradients(method, model, one)
+    grads = gradients(method, model_for(method), take(full_batch, slice(1)))
     assert all(g.isfinite().all() for g in grads.values())
 
 
@@ -325,10 +332,7 @@ def test_rows_may_be_permuted(case: str, model_for: Any, full_batch: Any) -> Non
     method = make(case)
     model = model_for(method)
     order = torch.tensor([2, 0, 3, 1])
-    shuffled = {
-        k: v[order] if isinstance(v, torch.Tensor) else {n: t[order] for n, t in v.items()} for k, v in full_batch.items()
-    }
-    first, second = (flat(gradients(method, model, b)) for b in (full_batch, shuffled))
+    first, second = (flat(gradients(method, model, b)) for b in (full_batch, take(full_batch, order)))
     torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-4 * first.abs().max().item())
 
 

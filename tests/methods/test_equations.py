@@ -33,7 +33,9 @@ def run(model: TextModel, batch: Any, delta: Tensor | None = None) -> tuple[Tens
     return given, logits, head(model, states[:, 0])
 
 
-def attack(model: TextModel, batch: Any, loss_of: Any, epsilon: float, kind: str = "fgm", scope: str = "sequence") -> Tensor:
+def attack(
+    model: TextModel, batch: Any, loss_of: Any, epsilon: float, kind: str = "fgm", scope: str = "sequence"
+) -> Tensor:
     """Eqs. (2), (3), (6) and (9) from the gradient of ``loss_of(logits, z)`` at the embeddings."""
     given, logits, z = run(model, batch)
     (grad,) = torch.autograd.grad(loss_of(logits, z), given)
@@ -242,7 +244,9 @@ def test_the_third_view_of_uscal_is_perturbed_and_has_a_mask_of_its_own(tiny_mod
         assert ((z[a] - z[b]).abs().amax(1) > 1e-3).all()
 
 
-@pytest.mark.parametrize(("name", "passes"), [("ce", 1), ("at", 2), ("cl", 2), ("scal", 2), ("simcse", 2), ("uscal", 3)])
+@pytest.mark.parametrize(
+    ("name", "passes"), [("ce", 1), ("at", 2), ("cl", 2), ("scal", 2), ("simcse", 2), ("uscal", 3)]
+)
 def test_the_attack_uses_the_pass_that_is_trained_on(tiny_model: Make, batch: Any, name: str, passes: int) -> None:
     """No forward is spent on the attack alone."""
     method = METHODS[name]()

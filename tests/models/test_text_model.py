@@ -142,7 +142,17 @@ def test_more_padding_changes_nothing(tiny_model: Make, batch: Any, architecture
 
 @pytest.mark.parametrize(
     "want",
-    [("inputs",), ("tokens",), ("h",), ("z",), ("logits",), ("logits", "z"), ("inputs", "h"), ("tokens", "logits"), FIELDS],
+    [
+        ("inputs",),
+        ("tokens",),
+        ("h",),
+        ("z",),
+        ("logits",),
+        ("logits", "z"),
+        ("inputs", "h"),
+        ("tokens", "logits"),
+        FIELDS,
+    ],
 )
 @pytest.mark.parametrize("perturbed", [False, True])
 @every
@@ -312,7 +322,9 @@ def test_the_bundled_encoder_needs_no_network(monkeypatch: pytest.MonkeyPatch) -
 
 def stack(model: TextModel) -> Any:
     base = model.encoder.base_model
-    return base.layers if hasattr(base, "layers") else getattr(base, "encoder", getattr(base, "transformer", None)).layer
+    return (
+        base.layers if hasattr(base, "layers") else getattr(base, "encoder", getattr(base, "transformer", None)).layer
+    )
 
 
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "albert"])

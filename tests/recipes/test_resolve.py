@@ -103,7 +103,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
     ("assignment", "says"),
     [
         ("dta.source=x", ["dta: no such setting", '"data"']),
-        ("data.sorce=x", ["data.sorce: no such setting", '"source"']),
+        ("data.soorce=x", ["data.soorce: no such setting", '"source"']),
         ("method.epsilom=.3", ["method.epsilom: no such setting", '"epsilon"', "alpha"]),
         ("train.lerning_rate=1", ["train.lerning_rate", '"learning_rate"']),
         ("train.early_stoping_patience=1", ['"early_stopping_patience"']),
@@ -120,7 +120,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("evaluation.rows=1.5", ["valid integer"]),
         ("train.learning_rate=-1", ["train.learning_rate: -1", "greater than 0"]),
         ("train.learning_rate=fast", ["'fast'", "valid number"]),
-        ("train.lr_scheduler_type=linaer", ["'linear', 'cosine'"]),
+        ("train.lr_scheduler_type=linearr", ["'linear', 'cosine'"]),
         ("train.per_device_train_batch_size=0", ["greater than or equal to 1"]),
         ("train.early_stopping_patience=0", ["greater than or equal to 1"]),
         ("train.save_strategy=steps", ["train: ", "save and eval strategy to match"]),

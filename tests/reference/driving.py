@@ -61,7 +61,9 @@ class Watched(nn.Module):
         out: Outputs = self.module(batch, **arguments)
         delta = arguments.get("delta")
         want = tuple(arguments.get("want", ("logits",)))
-        self.watch.calls.append(Call(None if delta is None else delta.detach().clone(), want, out, torch.is_grad_enabled()))
+        self.watch.calls.append(
+            Call(None if delta is None else delta.detach().clone(), want, out, torch.is_grad_enabled())
+        )
         return out
 
 

@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerFast
 
+from contraverse.data import TextData
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = """the a of to and in is was for on that with as it by at from his her they be this an are which not have or had
 but one who were all their there been has would more if no out so what up said its about than into them can only other
@@ -100,7 +102,7 @@ def with_pairs(batch: dict[str, Any], seed: int = 100) -> dict[str, Any]:
     return {**batch, **{name: {k: b[k] for k in ("input_ids", "attention_mask")} for name, b in pair.items()}}
 
 
-def take(batch: dict[str, Any], rows: slice) -> dict[str, Any]:
+def take(batch: dict[str, Any], rows: Any) -> dict[str, Any]:
     """Some rows of a batch, nested batches included, with the padding as it was."""
     return {name: take(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
 
@@ -110,3 +112,12 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     random = torch.Generator().manual_seed(seed)
     lengths = [2 + i * 7 % 11 for i in range(count)]
     return [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=random).tolist()) for n in lengths]
+
+
+def rows(count: int = 12, *, texts: int = 1) -> TextData:
+    """Labelled sentences, whose first word tells the class; with three texts a row, unlabelled triplets."""
+    columns = [sentences(count, seed) for seed in range(texts)]
+    if texts == 3:
+        return TextData.from_rows(list(zip(*columns, strict=True)))
+    labels = [sum(row[0] > letter for letter in "jt") for row in columns[0]]
+    return TextData.from_rows(columns[0], labels, LABELS)

@@ -37,16 +37,19 @@ def test_a_line_a_method_at_the_measured_points() -> None:
     svg = accuracy_curve([CE, SCAL])
     found = lines(svg)
     assert list(found) == ["--series-1", "--series-2"]
-    (x, top), (right, bottom) = found["--series-1"][0], found["--series-1"][-1]
-    unit = (bottom - top) / (96.4 - 0.6)
-    scal = found["--series-2"]
-    np.testing.assert_allclose((scal[:, 0] - x) / (right - x), [0, 0.1, 0.3, 1], atol=1e-6)
-    np.testing.assert_allclose(96.4 - (scal[:, 1] - top) / unit, [96.4, 92.4, 76.0, 3.6], atol=1e-4)
+    np.testing.assert_array_equal(found["--series-1"][:, 0], found["--series-2"][:, 0])
+    assert (found["--series-1"][1:, 1] > found["--series-2"][1:, 1]).all(), "lower in the picture is lower in accuracy"
 
 
 def test_the_axis_runs_from_0_to_100_percent_and_ticks_stand_where_it_was_measured() -> None:
     svg = accuracy_curve([SCAL])
     assert texts(svg) == ["0", "0.1", "0.3", "1", "PGD ε", "0", "25", "50", "75", "100 %", "SCAL"]
+    rules = [float(y) for y in re.findall(r'd="M \S+ (\S+) \nL [^"]*"[^>]*--rule', svg)]
+    x, y, width, height = map(float, re.findall(r'<rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)"', svg)[0])
+    np.testing.assert_allclose(rules, np.linspace(y + height, y, 5))
+    points = lines(svg)["--series-1"]
+    np.testing.assert_allclose((y + height - points[:, 1]) / height, [0.964, 0.924, 0.76, 0.036], atol=1e-6)
+    np.testing.assert_allclose((points[:, 0] - x) / width, [0, 0.1, 0.3, 1], atol=1e-6)
 
 
 def test_ticks_that_would_run_into_each_other_are_thinned() -> None:

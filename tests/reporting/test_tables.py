@@ -75,8 +75,8 @@ def test_a_row_without_a_group_is_a_group_of_its_own() -> None:
 
 
 def test_an_unknown_column_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"'metod'[\s\S]*method, seed, accuracy"):
-        summarise(ROWS, ["metod"], ["accuracy"])
+    with pytest.raises(UserError, match=r"'recipe'[\s\S]*method, seed, accuracy"):
+        summarise(ROWS, ["recipe"], ["accuracy"])
 
 
 def test_no_runs_no_rows() -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from reference.driving import CASES, flat, gradients, make
+from reference.driving import flat, gradients, make
 from reference.tiny import random_batch, with_pairs
 from torch import Tensor, nn
 
 from contraverse.attacks import EmbeddingBall, perturbable
+from contraverse.methods import METHODS
 from contraverse.models import TextModel
 from contraverse.training import step
 from contraverse.types import Batch, Loss, Method
@@ -173,10 +174,12 @@ def accelerate_loop(method: Method, model: TextModel) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("case", [*CASES, "passes"])
+@pytest.mark.parametrize("case", [*METHODS, "passes"])
 def test_accelerate_and_a_plain_loop_agree(case: str, tiny_model: Make) -> None:
     method = Passes(3) if case == "passes" else make(case)
-    weights = [loop(method, tiny_model(dropout=0.0, heads=method.heads).train()) for loop in (plain_loop, accelerate_loop)]
+    weights = [
+        loop(method, tiny_model(dropout=0.0, heads=method.heads).train()) for loop in (plain_loop, accelerate_loop)
+    ]
     assert torch.equal(*weights)
     start = torch.cat([p.flatten() for p in tiny_model(dropout=0.0, heads=method.heads).parameters()])
     assert not torch.allclose(weights[0], start, atol=1e-4)

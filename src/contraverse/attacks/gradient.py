@@ -101,9 +101,9 @@ def pgd(
     """Projected gradient ascent: ``steps`` gradients, ``steps`` projected steps, then one forward to score the end.
 
     Where ``loss_of`` gives one loss per row, the perturbation kept for each row is the worst one seen, over
-    all iterates and restarts; where it gives a scalar, or the rows share one ball, the worst for the batch. The first restart begins at
-    zero unless ``random_start``; later ones always begin at random. Costs ``restarts * (2 * steps + 1)``
-    forward-units.
+    all iterates and restarts; where it gives a scalar, or the rows share one ball, the worst for the batch.
+    The first restart begins at zero unless ``random_start``; later ones always begin at random. Costs
+    ``restarts * (2 * steps + 1)`` forward-units.
 
     Raises:
         ValueError: ``steps`` or ``restarts`` below 1.

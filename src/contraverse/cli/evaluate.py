@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -20,18 +20,19 @@ Split = Literal["train", "validation", "test"]
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run's folder, a model's folder, any transformers folder, or minilm.")],
-    task: Annotated[str | None, typer.Option(help="contraverse list tasks.  [default: the run's]")] = None,
-    data: Annotated[str | None, typer.Option(help="A file or folder.  [default: the run's]")] = None,
+    task: Annotated[str | None, typer.Option(help="contraverse list tasks. (default: the run's)")] = None,
+    data: Annotated[str | None, typer.Option(help="A file or folder. (default: the run's)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     split: Annotated[Split, typer.Option(help="Rows to measure on.")] = "test",
     eps: Annotated[
-        str | None, typer.Option(help="Radii of the attack, as .1,.3,1; none for no attack.  [default: the run's]")
+        str | None, typer.Option(help="Radii of the attack, as .1,.3,1; none for no attack. (default: the run's)")
     ] = None,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="Norm of the attack, over a sequence.")] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence, or linf.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of PGD.")] = None,
     restarts: Annotated[int | None, typer.Option(min=1, help="Restarts of PGD.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows.")] = None,
+    on_bad_row: Annotated[Literal["error", "skip"] | None, typer.Option(help="What an unusable row does.")] = None,
     sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
@@ -39,18 +40,24 @@ def evaluate(
     """Measure a classifier clean and under PGD on its word embeddings, or a sentence encoder on the STS sets."""
     if output is not None:
         check_target(output, (".json",), force)
-    flags = {"epsilons": _radii(eps), "norm": norm, "steps": steps, "restarts": restarts, "rows": rows, "sts": sts}
-    given = {name: value for name, value in flags.items() if value is not None}
+    attack = {
+        "epsilons": _radii(eps),
+        "norm": norm,
+        "steps": steps,
+        "restarts": restarts,
+        "rows": rows,
+        "sts": sts,
+    }
+    given = {name: value for name, value in attack.items() if value is not None}
     loaded = load_model(model)
     settings = (loaded.run.evaluation if loaded.run else EvaluationConfig()).model_copy(update=given)
-    found: dict[str, Any] = {"model": model}
     if loaded.model.labels is None or sts is not None:
-        found |= _measure_sts(loaded, settings)
-    if loaded.model.labels is not None and (sts is None or task is not None or data is not None):
-        source = _source(loaded, task, data, text, label)
-        found |= _measure_task(loaded, settings, *source, split)
+        found = _measure_sts(loaded, settings)
+    else:
+        flags = {"source": data, "text": text, "label": label, "on_bad_row": on_bad_row}
+        found = _measure_task(loaded, settings, *_source(loaded, task, flags), split)
     if output is not None:
-        write_whole(output, lambda file: json.dump(found, file, indent=2))
+        write_whole(output, lambda file: json.dump({"model": model, **found}, file, indent=2))
         say(f"written to {output}")
 
 
@@ -72,63 +79,45 @@ def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
             "a sentence encoder is measured on the STS sets, and there is no folder of them",
             hint="give it with --sts; each set is a file <set>/test.parquet",
         )
-    from contraverse.evaluation import evaluate_sts, whole_sentences
+    from contraverse.pipeline import measure_sts
 
     with doing("Measuring on the STS sets…"):
-        report = evaluate_sts(whole_sentences(loaded.model), settings.sts)
-    scores = {name: vars(score) for name, score in report.sets.items()}
-    columns = {how: {name: score[how] for name, score in scores.items()} for how in ("all", "mean", "wmean")}
-    columns["all"]["average"] = report.average
+        found = measure_sts(loaded.model, settings.sts)
+    sets = found["sts"]["sets"]
+    columns = {how: {name: scores[how] for name, scores in sets.items()} for how in ("all", "mean", "wmean")}
+    columns["all"]["average"] = found["sts"]["average"]
     result.print(figures("Spearman x 100", columns))
-    return {"sts": report.to_dict()}
+    return found
 
 
-def _source(
-    loaded: Loaded, task: str | None, data: str | None, text: list[str] | None, label: str | None
-) -> tuple["Task", DataConfig]:
+def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["Task", DataConfig]:
     """The task, and where its rows are: the run's, where the flags name no other."""
     from contraverse.data import get_task
 
     run = loaded.run
     if task is None and run is None:
         raise UserError("which task is it?", hint="name it with --task; contraverse list tasks shows them")
-    same = run is not None and task in (None, run.task)
-    base = run.data if run is not None and same and data in (None, run.data.source) else DataConfig()
-    flags = {"source": data, "text": text, "label": label}
     chosen = get_task(task or (run.task if run else ""))
+    same = run is not None and run.task == chosen.name and flags["source"] in (None, run.data.source)
+    base = run.data if run is not None and same else DataConfig()
     return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
 
 
 def _measure_task(
     loaded: Loaded, settings: EvaluationConfig, task: "Task", data: DataConfig, split: Split
 ) -> dict[str, Any]:
-    from contraverse.evaluation import TaskEvaluator, robust_accuracy
+    from contraverse.pipeline import measure_task
 
     with doing("Reading data…"):
-        measured = _rows(loaded, task, data, split)
-    model, labels = loaded.model, loaded.model.labels or []
-    with doing(f"Measuring {len(measured)} rows…"):
-        metrics = TaskEvaluator(measured, task.metrics, settings.batch_size)(model)
-    found: dict[str, Any] = {"task": task.name, "source": measured.source, "split": split, "rows": len(measured)}
-    if settings.epsilons and len(labels) > 1:
-        attacked = measured.sample(settings.rows, data.seed) if settings.rows else measured
-        total = len(attacked) * (1 + settings.restarts * len(set(settings.epsilons)))
-        with counting("Attacking", total) as advance:
-            robust = robust_accuracy(
-                model,
-                attacked,
-                settings.epsilons,
-                norm=settings.norm,
-                steps=settings.steps,
-                restarts=settings.restarts,
-                batch_size=settings.batch_size,
-                progress=advance,
-            )
-        found["robustness"] = robust.to_dict()
-        metrics |= {name: value for name, value in robust.metrics.items() if name not in metrics}
-        say(f"attack: PGD, {settings.norm}, {settings.steps} steps, {settings.restarts} restarts, {len(attacked)} rows")
-    result.print(figures(f"{task.name}: {len(measured)} rows", {split: metrics}))
-    return {**found, "metrics": metrics}
+        rows = _rows(loaded, task, data, split)
+    attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
+    what = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
+    say(f"Measuring {what}")
+    passes = 1 + settings.restarts * len(set(settings.epsilons))
+    with counting("Measuring", attacked * passes) as progress:
+        found = measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
+    result.print(figures(what, {split: found["metrics"]}))
+    return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
 
 def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "TextData":
@@ -141,4 +130,7 @@ def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "Text
     file = Path(data.source) if data.source is not None and Path(data.source).is_file() else None
     splits = load_splits(task, {split: file} if file else data.source, **data.model_dump(exclude={"source"}))
     tell(splits, file)
+    there = [name for name in get_args(Split) if getattr(splits, name) is not None]
+    if split not in there and there:
+        raise UserError(f"there are no {split} rows with labels", hint=f"take --split {' or '.join(there)}")
     return splits.need(split)

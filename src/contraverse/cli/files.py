@@ -70,7 +70,12 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
         if source == "-":
             file = Path(folder) / "stdin.txt"
             file.write_bytes(sys.stdin.buffer.read())
-        splits = load_splits(task, {"test": file}, text=columns)
+        try:
+            splits = load_splits(task, {"test": file}, text=columns)
+        except UserError as error:
+            # Whoever asks for one result a row is not helped by leaving rows out.
+            hint = "mend the rows first" if "--on-bad-row" in str(error) else error.hint
+            raise UserError(error.what, where=error.where, hint=hint) from error
         tell(splits, file)
     return splits.need("test")
 

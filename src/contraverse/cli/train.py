@@ -23,7 +23,7 @@ def train(
     model: Annotated[str | None, typer.Option(help='"minilm" (bundled), a folder, or a name on the Hub.')] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/RECIPE-TASK]")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/RECIPE-TASK)")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example method.epsilon=.5; may be repeated."),
@@ -123,5 +123,6 @@ def _describe(rows: "TextData") -> str:
 def _show(done: "RunResult") -> None:
     if done.metrics:
         result.print(figures(str(done.folder), {done.split: done.metrics}))
+    width = max(map(len, done.paths), default=0)
     for name, path in done.paths.items():
-        result.print(f"{name:<12}{path}", markup=False)
+        result.print(f"{name:<{width}}  {path}", markup=False)

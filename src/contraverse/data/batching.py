@@ -61,7 +61,7 @@ class Collator:
 class LengthGroupedSampler(Sampler[int]):
     """Row numbers in an order whose consecutive chunks of ``batch_size`` hold rows of like length.
 
-    Every epoch the rows are shuffled, cut into groups of about 50 batches, sorted within each group, and the batches
+    Every epoch the rows are shuffled, cut into groups of 50 batches or more, sorted within each group, and the batches
     of all groups are shuffled; only the last batch may be partial. The batch with the longest row comes first, so
     that memory runs out at the start or not at all. The order is a function of ``seed`` and the epoch alone.
 
@@ -87,7 +87,7 @@ class LengthGroupedSampler(Sampler[int]):
         random = np.random.default_rng((self.seed, self.epoch))
         rows = random.permutation(len(self))
         batches = -(-len(rows) // self.batch_size)
-        groups = np.array_split(np.arange(batches), max(1, -(-batches // _GROUP)))
+        groups = np.array_split(np.arange(batches), max(1, batches // _GROUP))
         bounds = np.cumsum([len(group) * self.batch_size for group in groups])[:-1]
         # Longest first, so that what is left for the one partial batch are short rows.
         ordered = [group[np.argsort(-self.lengths[group], kind="stable")] for group in np.split(rows, bounds)]

@@ -134,12 +134,10 @@ def _class_ids(
         ids = {name: i for i, name in enumerate(known)}
         values = [ids.get(value, value) for value in values]
     elif kinds <= {int, float} and float in kinds and not names:
-        values = [float(value) for value in values]
-        if not all(map(math.isfinite, values)):
-            raise UserError(
-                "a score is not a finite number", where=f"row {list(map(math.isfinite, values)).index(False)}"
-            )
-        return values, None
+        for i, value in enumerate(values):
+            if not math.isfinite(value):
+                raise UserError("a score is not a finite number", where=f"row {i}")
+        return [float(value) for value in values], None
     else:
         whole = [value for value in values if isinstance(value, int)]
         known = tuple(names) if names else tuple(str(i) for i in range(max(whole, default=-1) + 1))

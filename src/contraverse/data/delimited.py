@@ -22,11 +22,10 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None, headerle
         first = lines[0] if lines else ""
         delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     records = _quoted(lines, delimiter)
-    if records.faults and delimiter == "\t":
-        # GLUE's tables are not quoted: a quotation mark there is a letter like any other.
-        plain = _unquoted(lines, delimiter)
-        if len(plain.faults) < len(records.faults):
-            records = plain
+    if delimiter == "\t" and '"' in text:
+        # GLUE's tables are not quoted: a quotation mark there is a letter like any other. Read as quoted, such a table
+        # loses rows; a table that is quoted has, read as plain, ragged rows wherever it makes a difference.
+        records = min(records, _unquoted(lines, delimiter), key=lambda one: (len(one.faults), -len(one.fields)))
     if not records.fields:
         raise UserError("is empty", where=str(path), hint="Expected a header line and at least one row.")
     if records.faults and records.faults[0][0] < records.lines[0]:
@@ -48,6 +47,10 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None, headerle
         faults=[Fault(str(path), "line", line, problem) for line, problem in records.faults],
         blank=records.blank,
     )
+
+
+_LONGEST = 2**31 - 1
+"""Characters of a field: the csv module's own limit, 131,072, is below a long document."""
 
 
 class _Records:
@@ -73,17 +76,21 @@ class _Records:
 def _quoted(lines: list[str], delimiter: str) -> _Records:
     """Parse with double quotes (RFC 4180). A quote gone wrong costs its own line only: reading resumes after it."""
     records, start = _Records(), 0
-    while start < len(lines):
-        rest = map(lines.__getitem__, range(start, len(lines)))
-        reader, line = csv.reader(rest, delimiter=delimiter, strict=True), start + 1
-        try:
-            for fields in reader:
-                records.add(fields, line)
-                line = start + reader.line_num + 1
-            break
-        except csv.Error as error:
-            records.faults.append((line, f"has a double quote that is not closed or not doubled ({error})"))
-            start = line
+    limit = csv.field_size_limit(_LONGEST)
+    try:
+        while start < len(lines):
+            rest = map(lines.__getitem__, range(start, len(lines)))
+            reader, line = csv.reader(rest, delimiter=delimiter, strict=True), start + 1
+            try:
+                for fields in reader:
+                    records.add(fields, line)
+                    line = start + reader.line_num + 1
+                break
+            except csv.Error as error:
+                records.faults.append((line, f"has a double quote that is not closed or not doubled ({error})"))
+                start = line
+    finally:
+        csv.field_size_limit(limit)
     return records
 
 

@@ -23,14 +23,14 @@ def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | 
     """How well ``name`` names the split: smaller is better, None is not at all.
 
     First ``preferred`` (the task's name for the split: "validation_matched") and its spellings ("dev_matched"), then
-    the usual names, then names that begin with a usual one, the shortest first.
+    the usual names, then names that begin with a usual one as a word ("train_part", "testset"), the shortest first.
     """
     folded = name.casefold()
     usual = _USUAL[split]
     wanted = [preferred, *(preferred.replace(split, other) for other in usual), *usual]
     if folded in wanted:
         return wanted.index(folded), 0, folded
-    if folded.startswith(usual):
+    if re.match(f"({'|'.join(usual)})(set|data)?(?![a-z])", folded):
         return len(wanted), len(folded), folded
     return None
 
@@ -51,18 +51,18 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
 
     By file name without its endings, as in `rank`: ``train`` wins over ``train_sentences``; shards
     (``train-00000-of-00002``) belong together; of one name in two formats the first of `EXTENSIONS` is taken,
-    uncompressed before compressed. A folder of one file is a training set whatever the file is called.
+    uncompressed before compressed. Where no name says anything, a folder of one file is a training set.
 
     Raises:
         UserError: the folder holds no file that can be read, or several of which none names a split.
     """
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".") and extension(path) in EXTENSIONS
-    )
+    try:
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
+    files = [path for path in inside if path.is_file() and extension(path) in EXTENSIONS]
     if not files:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        found = ", ".join(path.name for path in inside[:10]) or "nothing"
         raise UserError(
             "the folder holds no file that can be read",
             where=str(folder),

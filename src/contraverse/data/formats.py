@@ -119,12 +119,12 @@ def _read_text(text: str, path: Path) -> Table:
 
 
 def _read_json(text: str, path: Path) -> Table:
-    """One object a line; or, where the text begins with a bracket, one list of objects."""
+    """One object a line; or, in a .json file that begins with a bracket, one list of objects."""
     values: list[tuple[int, Any]] = []
     faults: list[Fault] = []
     blank = 0
     unit: Unit = "line"
-    if text.lstrip().startswith("["):
+    if extension(path) == ".json" and text.lstrip().startswith("["):
         unit = "row"
         try:
             values = list(enumerate(json.loads(text), start=1))
@@ -153,7 +153,7 @@ def _read_json(text: str, path: Path) -> Table:
         column=lambda name: [value.get(name) for _, value in objects],
         rows=[number for number, _ in objects],
         unit=unit,
-        faults=faults,
+        faults=sorted(faults),
         blank=blank,
     )
 

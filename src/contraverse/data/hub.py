@@ -27,7 +27,7 @@ def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
     With ``HF_HUB_OFFLINE=1`` in the environment the local cache is used and no connection is tried.
 
     Raises:
-        UserError: the task has no data set of its own; or the data set does not exist, is closed, cannot be reached
+        UserError: the task has no data set of its own; or the data set does not exist, cannot be reached
             within seconds, cannot be read, or has no split that is called train or like it.
     """
     if source is None and task.hub is None:
@@ -48,18 +48,12 @@ def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
 def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
     try:
         with suppress(OfflineModeIsEnabled):
             HfApi().dataset_info(name, timeout=_PATIENCE)
         return dict(datasets.load_dataset(name, configuration))
-    except GatedRepoError as error:
-        what, hint = (
-            "is closed: its owner must let you in",
-            f"Ask at https://huggingface.co/datasets/{name}, then log in.",
-        )
-        raise UserError(f"this data set of the Hub {what}", where=where, hint=hint) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             "there is no such data set on the Hub, nor such a local file or folder", where=where, hint=_WAY_OUT

@@ -187,7 +187,6 @@ def _complete(splits: Splits, seed: int, validation_fraction: float, train_rows:
     if train is None:
         notes.append("there is no training split")
     else:
-        _check_classes(train, notes)
         if splits.validation is None and splits.task.labelled and validation_fraction:
             train, splits.validation = train.split(validation_fraction, seed)
             notes.append(
@@ -196,6 +195,7 @@ def _complete(splits: Splits, seed: int, validation_fraction: float, train_rows:
         if train_rows is not None and train_rows < len(train):
             notes.append(f"{train_rows} of {len(train)} training rows are used (seed {seed})")
             train = train.sample(train_rows, seed)
+        _check_classes(train, notes)
         splits.train = train
         notes += _repeats(train, splits.validation, splits.test)
     if splits.task.labelled and splits.test is None:

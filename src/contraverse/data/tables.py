@@ -40,11 +40,15 @@ class Table:
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Raise a `UserError` where two columns have one name: which of them is meant cannot be known."""
+    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8."""
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         raise UserError(
             f"the header names {', '.join(map(repr, twice))} more than once",
             where=where,
             hint="Rename one of these columns.",
+        )
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+        raise UserError(
+            "the header is not valid UTF-8", where=where, hint="Convert the file: iconv -f latin1 -t utf-8 OLD > NEW"
         )

@@ -54,7 +54,7 @@ class Attacked:
         accuracy: percent of all N rows that no perturbation tried inside this radius, or a smaller one, broke.
         correct: (N,) bool, the same for each row.
         relative_size: mean of ||delta|| / ||E|| over the rows attacked at this radius, both in the attack's norm
-            and over a whole sequence, E the word embeddings of its real tokens. The same epsilon is another
+            and over a whole sequence: delta of largest loss in the row's last restart, E its real tokens' embeddings. The same epsilon is another
             relative size in a model whose embeddings are shorter (ALBERT's have 128 dimensions). None where
             no row was left to attack.
         attacked: how many rows were attacked at this radius: right clean, and not broken at a smaller one.

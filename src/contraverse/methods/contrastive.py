@@ -6,8 +6,8 @@ from pydantic import validate_call
 from torch import nn
 
 from contraverse.functional import info_nce, supervised_loss
-from contraverse.methods.settings import Alpha, Temperature
-from contraverse.types import Batch, HeadSpec, Loss, Method
+from contraverse.methods.settings import PROJECTION, Alpha, Temperature
+from contraverse.types import Batch, Loss, Method
 
 
 class Contrastive(Method):
@@ -31,7 +31,7 @@ class Contrastive(Method):
     equation = "(4), (8) on dropout views"
     needs = "labels"
     cost = "6F"
-    heads = {"z": HeadSpec()}
+    heads = PROJECTION
 
     @validate_call
     def __init__(self, *, alpha: Alpha = 0.1, temperature: Temperature = 0.05) -> None:

@@ -8,8 +8,8 @@ from torch import nn
 
 from contraverse.attacks import climb, perturbable
 from contraverse.functional import Scope, info_nce, scal_literal, supervised_loss
-from contraverse.methods.settings import Alpha, Epsilon, OneStep, Temperature, one_step_ball
-from contraverse.types import Batch, HeadSpec, Loss, Method
+from contraverse.methods.settings import PROJECTION, Alpha, Epsilon, OneStep, Temperature, one_step_ball
+from contraverse.types import Batch, Loss, Method
 
 
 class SCAL(Method):
@@ -40,7 +40,7 @@ class SCAL(Method):
     equation = "(5)-(8)"
     needs = "labels"
     cost = "7F"
-    heads = {"z": HeadSpec()}
+    heads = PROJECTION
 
     @validate_call
     def __init__(

@@ -6,12 +6,16 @@ from pydantic import Field
 
 from contraverse.attacks import EmbeddingBall
 from contraverse.functional import Scope
+from contraverse.types import HeadSpec
 
 Epsilon = Annotated[
     float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the word embeddings")
 ]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the contrastive loss")]
+PROJECTION = {"z": HeadSpec()}
+"""The head of the contrastive losses: one linear layer as wide as the encoder, and tanh (SCAL's "pooler layer")."""
+
 OneStep = Literal["fgm", "fgsm"]
 
 

@@ -6,8 +6,8 @@ from pydantic import validate_call
 from torch import nn
 
 from contraverse.functional import info_nce
-from contraverse.methods.settings import Temperature
-from contraverse.types import Batch, HeadSpec, Loss, Method
+from contraverse.methods.settings import PROJECTION, Temperature
+from contraverse.types import Batch, Loss, Method
 
 
 class SimCSE(Method):
@@ -27,7 +27,7 @@ class SimCSE(Method):
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
     needs = "sentences"
     cost = "6F"
-    heads = {"z": HeadSpec()}
+    heads = PROJECTION
 
     @validate_call
     def __init__(self, *, temperature: Temperature = 0.05) -> None:
@@ -58,7 +58,7 @@ class SupervisedSimCSE(Method):
     equation = "(5) of SimCSE"
     needs = "pairs"
     cost = "9F"
-    heads = {"z": HeadSpec()}
+    heads = PROJECTION
 
     @validate_call
     def __init__(self, *, temperature: Temperature = 0.05) -> None:

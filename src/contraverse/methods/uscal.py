@@ -7,8 +7,8 @@ from torch import nn
 
 from contraverse.attacks import climb, perturbable
 from contraverse.functional import Scope, info_nce
-from contraverse.methods.settings import Alpha, Epsilon, OneStep, Temperature, one_step_ball
-from contraverse.types import Batch, HeadSpec, Loss, Method
+from contraverse.methods.settings import PROJECTION, Alpha, Epsilon, OneStep, Temperature, one_step_ball
+from contraverse.types import Batch, Loss, Method
 
 
 class USCAL(Method):
@@ -35,7 +35,7 @@ class USCAL(Method):
     equation = "(9), (10)"
     needs = "sentences"
     cost = "10F"
-    heads = {"z": HeadSpec()}
+    heads = PROJECTION
 
     @validate_call
     def __init__(

@@ -21,7 +21,8 @@ def measure_task(
     """The task's metrics on all ``rows`` and, for a classifier, accuracy under PGD on ``settings.rows`` of them.
 
     Returns:
-        ``metrics``: flat, name -> value; where PGD was run also ``robustness``, in full.
+        ``metrics``: flat, name -> value; where PGD was run also ``robustness``, in full, and ``notes`` where it
+        attacked only some rows.
     """
     metrics = TaskEvaluator(rows, task.metrics, settings.batch_size)(model)
     found: dict[str, Any] = {"metrics": metrics}
@@ -39,6 +40,11 @@ def measure_task(
         )
         found["robustness"] = report.to_dict()
         metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
+        if len(attacked) < len(rows):
+            found["notes"] = [
+                f"PGD attacked {len(attacked)} of {len(rows)} rows (seed {seed}), whose clean accuracy is "
+                f"{report.clean_accuracy:.1f}; the other figures are over all rows"
+            ]
     return found
 
 

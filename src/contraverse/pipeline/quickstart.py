@@ -14,7 +14,6 @@ METHODS = ("ce", "scal")
 SETTINGS = {
     "data.train_rows": 800,
     "evaluation.epsilons": [0.1, 0.3, 1.0],
-    "evaluation.rows": 200,
     "train.num_train_epochs": 3,
     "train.learning_rate": 1e-4,
 }

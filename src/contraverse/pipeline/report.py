@@ -1,5 +1,6 @@
 """From what a run measured to its page and its model's card."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from contraverse.reporting import (
 def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task) -> dict[str, Path]:
     """Write ``report.html`` and the model card from figures that were measured; says what lies where."""
     method = METHODS[config.method.name]
-    command = f"contraverse train --config {folder}/config.yaml --output {folder}-again"
+    command = shlex.join(["contraverse", "train", "--config", f"{folder}/config.yaml", "--output", f"{folder}-again"])
     attack = evaluation.get("robustness", {}).get("attack", {})
     supervised = method.needs == "labels"
     write_model_card(
@@ -36,7 +37,8 @@ def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], t
             metrics=evaluation["metrics"],
             settings=config.method.settings,
             base_model=config.model.name,
-            dataset_id="/".join(filter(None, task.hub)) if task.hub and config.data.source is None else None,
+            dataset_id=task.hub[0] if task.hub and config.data.source is None else None,
+            dataset_config=task.hub[1] if task.hub and config.data.source is None else None,
             measured_on=None if supervised else "STS",
             split=evaluation["split"],
             test_rows=evaluation["rows"].get(evaluation["split"]) if supervised else None,

@@ -94,20 +94,21 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
     del trainer
     saved = TextModel.load(output / "model")
     say("Measuring it")
+    measured = _measure(config, task, splits, saved)
     evaluation = {
-        **_measure(config, task, splits, saved),
+        **measured,
         "labels": saved.labels,
         "columns": len(splits.need("train").columns),
         "training": training,
         "rows": _sizes(splits),
         "skipped_rows": splits.skipped,
-        "notes": splits.notes,
+        "notes": [*splits.notes, *measured.get("notes", [])],
     }
     _write_json(output / "evaluation.json", evaluation)
     paths = write_reports(output, config, evaluation, task)
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, splits.notes)
+    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, evaluation["notes"])
 
 
 def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
@@ -124,7 +125,7 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
     if resume and not started:
         raise UserError("nothing to resume here", where=where, hint="leave --resume out to start a run")
     if resume and (output / "config.yaml").read_text(encoding="utf-8") != config.to_yaml():
-        hint = f"resume with the run's own: contraverse train --config {where}/config.yaml --output {where} --resume"
+        hint = f"resume with the run's own: contraverse train --output {shlex.quote(where)} --resume"
         raise UserError("the settings are not those that this run was started with", where=where, hint=hint)
     if output.is_dir() and not started and any(output.iterdir()):
         raise UserError("the folder is not empty, and no run", where=where, hint="choose another --output")

@@ -24,9 +24,9 @@ class ModelCard:
     ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``. ``method`` with its
     ``summary``, ``paper`` and ``settings``: as in `contraverse.methods`. ``base_model``: the start of training, a
     Hub name or a folder; only a Hub name goes into the metadata. ``dataset``: its name for a reader;
-    ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as `contraverse.evaluation.evaluate` returns
-    them, over ``test_rows`` rows of ``split`` of ``dataset``, or of ``measured_on`` where that is another (STS);
-    None and NaN are left out. ``columns``: texts a row has.
+    ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as
+    `contraverse.evaluation.evaluate` returns them, over ``test_rows`` rows of ``split`` of ``dataset``, or of
+    ``measured_on`` where that is another (STS); None and NaN are left out. ``columns``: texts a row has.
     ``attack``: settings of the attack. ``license``: left out of the metadata unless known.
     """
 

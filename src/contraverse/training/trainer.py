@@ -1,5 +1,6 @@
 """The engine: Hugging Face's `Trainer`, whose training step drives a method."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,7 +35,6 @@ DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "save_strategy": "epoch",
     "logging_steps": 10,
-    "remove_unused_columns": False,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
 """SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
@@ -81,6 +81,8 @@ class Trainer(transformers.Trainer):
             args = TrainingArguments(
                 output_dir=str(output_dir), **{**DEFAULTS, "report_to": report, **training_arguments}
             )
+        if args.remove_unused_columns:  # transformers would remove all of them: it knows no batch of ours
+            args = dataclasses.replace(args, remove_unused_columns=False)
         if args.n_gpu > 1:
             raise UserError(
                 f"{args.n_gpu} GPUs in one process",

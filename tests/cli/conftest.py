@@ -1,0 +1,48 @@
+"""The command line in this process, and a tiny trained-looking classifier and encoder on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from contraverse.cli.app import app
+
+
+class Invoke(Protocol):
+    def __call__(self, *args: object, stdin: str | bytes | None = None, code: int = 0) -> Result: ...
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """``invoke("train", "ce", code=2)``: runs a command, checks its exit code, gives what it printed."""
+    monkeypatch.setenv("CONTRAVERSE_DEBUG", "")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object, stdin: str | bytes | None = None, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def classifier(tiny_model: Callable[..., Any], tmp_path: Path) -> Path:
+    return tiny_model(labels=("no", "yes"), max_length=16).save(tmp_path / "classifier")
+
+
+@pytest.fixture
+def encoder(tiny_model: Callable[..., Any], tmp_path: Path) -> Path:
+    return tiny_model(labels=None, pooling="mean").save(tmp_path / "encoder")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Twenty labelled rows of words that the tiny tokenizer knows."""
+    words = ["good work", "no good", "the way back", "very long years", "my own house"]
+    lines = [f"{words[i % 5]} {'is not the same' * (i % 3)} {i},{'yes' if i % 2 else 'no'}" for i in range(20)]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    return file

@@ -1,0 +1,149 @@
+"""What a saved model is worth, by the same figures as the Python functions give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contraverse.data import TextData, load_splits
+from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts, whole_sentences
+from contraverse.models import TextModel
+from contraverse.recipes import configure
+
+
+def test_a_classifier_is_measured_clean_and_under_attack(
+    invoke: Any, classifier: Path, rows: Path, tmp_path: Path
+) -> None:
+    attack = ("--eps", ".5,20", "--steps", 2, "--norm", "l2")
+    result = invoke("evaluate", classifier, "--task", "text", "--data", rows, *attack, "--output", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    data = load_splits("text", {"test": rows}).need("test")
+    expected = evaluate(
+        TextModel.load(classifier), data, metrics=("accuracy", "macro_f1"), epsilons=[0.5, 20.0], steps=2
+    )
+    assert found["metrics"] == pytest.approx(expected)
+    assert found["rows"] == 20
+    assert [at["epsilon"] for at in found["robustness"]["at"]] == [0.5, 20.0]
+    assert f"{expected['accuracy']:.2f}" in result.stdout
+    assert f"{expected['accuracy@pgd-0.5']:.2f}" in result.stdout
+    assert expected["accuracy@pgd-20"] < expected["accuracy"]
+
+
+def test_no_attack_on_request(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
+    invoke("evaluate", classifier, "--task", "text", "--data", rows, "--eps", "none", "--output", tmp_path / "e.json")
+    assert "robustness" not in json.loads((tmp_path / "e.json").read_text())
+
+
+def test_only_so_many_rows_are_attacked(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
+    attack = ("--eps", ".5", "--rows", 5, "--steps", 1)
+    invoke("evaluate", classifier, "--task", "text", "--data", rows, *attack, "--output", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["rows"], found["robustness"]["n"]) == (20, 5)
+
+
+def test_labels_are_told_by_name_whatever_their_order_in_the_file(
+    invoke: Any, tiny_model: Any, rows: Path, tmp_path: Path
+) -> None:
+    """A file's own classes are sorted: no, yes. The model's are not."""
+    folder = tiny_model(labels=("yes", "no"), max_length=16).save(tmp_path / "reversed")
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:8]))  # of seven rows, no half is right
+    args = ("--task", "text", "--data", rows, "--eps", "none", "--output", tmp_path / "e.json")
+    invoke("evaluate", folder, *args)
+    accuracy = json.loads((tmp_path / "e.json").read_text())["metrics"]["accuracy"]
+    own = load_splits("text", {"test": rows}).need("test")
+    assert own.labels is not None
+    swapped = TextData.from_rows(own.texts, [1 - int(label) for label in own.labels], ("yes", "no"))
+    assert accuracy == pytest.approx(evaluate(TextModel.load(folder), swapped)["accuracy"])
+
+
+def test_a_label_that_the_model_does_not_know_is_refused(
+    invoke: Any, classifier: Path, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.csv").write_text(rows.read_text() + "good work,maybe\n")
+    args = ("evaluate", classifier, "--task", "text", "--data", tmp_path / "other.csv", "--eps", "none")
+    assert "maybe" in invoke(*args, code=2).stderr
+    invoke(*args, "--on-bad-row", "skip")
+
+
+def test_a_split_that_is_not_there_names_those_that_are(
+    invoke: Any, classifier: Path, rows: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    rows.rename(tmp_path / "data" / "train.csv")
+    args = ("evaluate", classifier, "--task", "text", "--data", tmp_path / "data", "--eps", "none")
+    assert "--split train or validation" in invoke(*args, code=2).stderr
+    assert "text, 2 rows" in invoke(*args, "--split", "validation").stdout
+
+
+@pytest.fixture
+def run_folder(classifier: Path, rows: Path, tmp_path: Path) -> Path:
+    """What a finished run leaves that evaluate needs: model/ and config.yaml."""
+    run = tmp_path / "run"
+    run.mkdir()
+    classifier.rename(run / "model")
+    settings = {"evaluation.epsilons": [0.5], "evaluation.steps": 1, "data.validation_fraction": 0.3}
+    config = configure("ce", task="text", source=str(rows), settings=settings)
+    (run / "config.yaml").write_text(config.to_yaml())
+    return run
+
+
+@pytest.mark.parametrize("part", ["", "model"])
+def test_a_run_knows_its_task_data_and_attack(invoke: Any, run_folder: Path, tmp_path: Path, part: str) -> None:
+    invoke("evaluate", run_folder / part, "--split", "validation", "--output", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["task"], found["rows"]) == ("text", 20)  # one file is what --split says
+    assert list(found["metrics"]) == ["accuracy", "macro_f1", "accuracy@pgd-0.5"]
+
+
+def test_flags_win_over_the_run(invoke: Any, run_folder: Path, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("".join(rows.read_text().splitlines(keepends=True)[:6]))
+    args = ("--data", tmp_path / "few.csv", "--eps", "none", "--output", tmp_path / "e.json")
+    invoke("evaluate", run_folder, *args)
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["rows"] == 5
+    assert "robustness" not in found
+
+
+def test_a_task_is_needed_where_no_run_tells_it(invoke: Any, classifier: Path) -> None:
+    assert "--task" in invoke("evaluate", classifier, code=2).stderr
+
+
+@pytest.mark.parametrize("eps", ["-1", "a", ".1,,3", "0", "inf", "nan", ""])
+def test_impossible_radii_are_refused_before_anything_is_loaded(invoke: Any, eps: str) -> None:
+    result = invoke("evaluate", "nowhere", f"--eps={eps}", code=2)
+    assert "--eps" in result.stderr
+    assert "Loading" not in result.stderr
+
+
+@pytest.fixture
+def sts(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    words = np.array("good work long years house way back very own state".split())
+    for name in STS_SETS:
+        (tmp_path / "sts" / name).mkdir(parents=True)
+        frame = pd.DataFrame(
+            {
+                "sentence1": [" ".join(random.choice(words, 3)) for _ in range(12)],
+                "sentence2": [" ".join(random.choice(words, 3)) for _ in range(12)],
+                "score": random.uniform(0, 5, 12),
+                "subset": ["a", "b"] * 6,
+            }
+        )
+        frame.to_parquet(tmp_path / "sts" / name / "test.parquet")
+    return tmp_path / "sts"
+
+
+def test_a_sentence_encoder_is_measured_on_the_sts_sets(invoke: Any, encoder: Path, sts: Path, tmp_path: Path) -> None:
+    result = invoke("evaluate", encoder, "--sts", sts, "--output", tmp_path / "e.json")
+    report = evaluate_sts(whole_sentences(TextModel.load(encoder)), sts)
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["sts"]["average"] == pytest.approx(report.average, abs=0.01)
+    assert all(word in result.stdout for word in ("STS12", "SICK-R", "wmean", f"{found['sts']['average']:.2f}"))
+
+
+def test_a_sentence_encoder_needs_a_folder_of_sts_sets(invoke: Any, encoder: Path, tmp_path: Path) -> None:
+    assert "--sts" in invoke("evaluate", encoder, code=2).stderr
+    assert "sts12" in invoke("evaluate", encoder, "--sts", tmp_path / "none", code=2).stderr

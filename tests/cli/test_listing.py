@@ -1,0 +1,47 @@
+"""What there is to choose from, for people and for programs."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from contraverse.attacks import ATTACKS
+from contraverse.data import TASKS
+from contraverse.methods import METHODS
+from contraverse.recipes import RECIPES
+
+KNOWN = {"methods": METHODS, "recipes": RECIPES, "tasks": TASKS, "attacks": ATTACKS}
+
+
+@pytest.mark.parametrize("what", KNOWN)
+def test_json_is_a_list_of_objects_with_name_and_summary(invoke: Any, what: str) -> None:
+    listed = json.loads(invoke("list", what, "--json").stdout)
+    assert [row["name"] for row in listed] == list(KNOWN[what])
+    assert all(row["summary"] for row in listed)
+
+
+def test_methods_have_their_paper_equation_and_cost(invoke: Any) -> None:
+    listed = {row["name"]: row for row in json.loads(invoke("list", "methods", "--json").stdout)}
+    assert all(row["paper"] and row["equation"] for row in listed.values())
+    assert {name: listed[name]["cost"] for name in ("ce", "simcse", "scal", "uscal")} == {
+        "ce": "3F",
+        "simcse": "6F",
+        "scal": "7F",
+        "uscal": "10F",
+    }
+
+
+@pytest.mark.parametrize("what", KNOWN)
+def test_the_table_names_all_of_them(invoke: Any, what: str) -> None:
+    table = invoke("list", what).stdout
+    assert all(name in table for name in KNOWN[what])
+
+
+def test_recipes_are_listed_without_torch() -> None:
+    code = (
+        "import sys; from contraverse.cli.app import app; app(['list', 'recipes'], standalone_mode=False);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
