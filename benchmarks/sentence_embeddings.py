@@ -24,7 +24,7 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from contraverse import METHODS, TextData, TextModel, Trainer, evaluate_sts, load_splits
-from contraverse.evaluation import STS_SETS, StsbDev, whole_sentences
+from contraverse.evaluation import STS_SETS, StsbDev
 
 RESULTS = Path("docs/results/sentence_embeddings.jsonl")
 SENTENCES, BATCH, EVERY = 6400, 64, 25
@@ -88,7 +88,7 @@ def trial(
 
 def measure(model: TextModel, sts: Path) -> dict[str, float]:
     """Spearman on the seven sets, "all", and their average."""
-    report = evaluate_sts(whole_sentences(model), sts)
+    report = evaluate_sts(model.encode, sts)
     return {name: round(scores.all, 2) for name, scores in report.sets.items()} | {"average": round(report.average, 2)}
 
 

@@ -1,6 +1,6 @@
 """The shape of SCAL's Tables 4 and 5 at a small scale: CE, +CL, +AT and SCAL on TREC, CoLA, MRPC and SST-2.
 
-    python benchmarks/text_classification.py --data ../shared/data/text            # everything, goes on where it stopped
+    python benchmarks/text_classification.py --data ../shared/data/text  # everything, goes on where it stopped
     python benchmarks/text_classification.py --data ../shared/data/text --tasks trec
     python benchmarks/text_classification.py --table                               # print the tables from what is there
 

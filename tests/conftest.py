@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from reference.tiny import LABELS, random_batch, tiny_config, tiny_tokenizer, with_pairs
@@ -16,6 +17,9 @@ from contraverse.models import TextModel
 torch.set_num_threads(1)
 logging.disable_progress_bar()
 logging.set_verbosity_error()
+# How long an example takes says how busy the machine is; derandomised, a failure is the same on every machine.
+hypothesis.settings.register_profile("contraverse", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("contraverse")
 
 
 @pytest.fixture(autouse=True)

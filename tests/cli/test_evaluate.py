@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from contraverse.data import TextData, load_splits
-from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts, whole_sentences
+from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts
 from contraverse.models import TextModel
 from contraverse.recipes import configure
 
@@ -138,7 +138,7 @@ def sts(tmp_path: Path) -> Path:
 
 def test_a_sentence_encoder_is_measured_on_the_sts_sets(invoke: Any, encoder: Path, sts: Path, tmp_path: Path) -> None:
     result = invoke("evaluate", encoder, "--sts", sts, "--output", tmp_path / "e.json")
-    report = evaluate_sts(whole_sentences(TextModel.load(encoder)), sts)
+    report = evaluate_sts(TextModel.load(encoder).encode, sts)
     found = json.loads((tmp_path / "e.json").read_text())
     assert found["sts"]["average"] == pytest.approx(report.average, abs=0.01)
     assert all(word in result.stdout for word in ("STS12", "SICK-R", "wmean", f"{found['sts']['average']:.2f}"))

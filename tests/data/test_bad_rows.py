@@ -193,7 +193,7 @@ def test_duplicate_headers_are_an_error_whatever_is_done_with_bad_rows(tmp_path:
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(max_size=2), max_size=2)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.fixed_dictionaries({"text": VALUES, "label": VALUES}), max_size=12))
 def test_any_values_are_kept_or_counted(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = write(tmp_path / "any.jsonl", [*GOOD[:2], *map(json.dumps, rows)])
@@ -206,7 +206,7 @@ def test_any_values_are_kept_or_counted(tmp_path: Path, rows: list[dict[str, Any
     assert set(train.labels) == set(range(len(train.label_names)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.lists(st.binary(max_size=30), max_size=6), kind=st.sampled_from(["csv", "tsv", "jsonl", "txt"]))
 def test_noise_in_a_file_is_a_user_error_or_counted(tmp_path: Path, noise: list[bytes], kind: str) -> None:
     mark = b"\t" if kind == "tsv" else b","

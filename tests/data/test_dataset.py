@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_used(arguments: Any, says: str) -> None:
         TextData.from_rows(*arguments)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     labels=st.lists(st.integers(0, 4), min_size=2, max_size=200),
     fraction=st.floats(0.01, 0.99),
@@ -86,7 +86,7 @@ def test_another_seed_gives_another_split() -> None:
     assert data.split(0.2, 0)[1].texts != data.split(0.2, 1)[1].texts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=200), n=st.integers(1, 220), seed=st.integers(0, 9))
 def test_a_sample_is_stratified_and_holds_every_class(labels: list[int], n: int, seed: int) -> None:
     data = numbered(labels)

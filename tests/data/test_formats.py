@@ -225,7 +225,7 @@ def test_a_file_that_is_not_there_lists_the_nearest(tmp_path: Path) -> None:
         read_table(tmp_path / "no" / "train.csv")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), kind=st.sampled_from([*EXTENSIONS, ".csv.gz", ".csv.bz2"]))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes, kind: str) -> None:
     path = tmp_path / f"any{kind}"
@@ -239,7 +239,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, data: bytes, kind: str) -
     assert len({*table.rows, *(fault.row for fault in table.faults)}) == len(table.rows) + len(table.faults)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1)),

@@ -54,7 +54,7 @@ def test_gradients_agree_with_differences_of_the_loop(t: float) -> None:
 
 
 @given(st.integers(1, 6), st.integers(2, 8), st.floats(0.01, 5), st.integers(0, 1000), st.floats(0, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_info_nce_is_never_negative(rows: int, width: int, t: float, seed: int, distance: float) -> None:
     """T14, for the proper InfoNCE: the positive stands in the denominator."""
     p, noise = features(rows, width, seed=seed)
@@ -62,7 +62,7 @@ def test_info_nce_is_never_negative(rows: int, width: int, t: float, seed: int, 
 
 
 @given(st.integers(1, 6), st.integers(2, 8), st.floats(0.01, 5), st.integers(0, 1000), st.floats(0, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_equation_7_as_printed_is_never_negative_either(
     rows: int, width: int, t: float, seed: int, distance: float
 ) -> None:

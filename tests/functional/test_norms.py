@@ -52,7 +52,7 @@ def test_project_equals_the_loop(kind: Any, scope: Any, epsilon: float | None) -
 
 
 @given(perturbations(), st.just(0.0) | st.floats(1e-6, 100), kinds, scopes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_project_is_inside_and_idempotent(x: Tensor, epsilon: float, kind: Any, scope: Any) -> None:
     once = project(x, epsilon, kind, scope)
     assert (norm(once, kind, scope) <= epsilon * (1 + 1e-6) + 1e-30).all()
@@ -60,20 +60,20 @@ def test_project_is_inside_and_idempotent(x: Tensor, epsilon: float, kind: Any, 
 
 
 @given(perturbations(), kinds, scopes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_limit_and_a_wide_one_change_nothing(x: Tensor, kind: Any, scope: Any) -> None:
     assert torch.equal(project(x, None, kind, scope), x)
     assert torch.equal(project(x, 1e9, kind, scope), x)
 
 
 @given(perturbations(), kinds, scopes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_epsilon_zero_allows_nothing(x: Tensor, kind: Any, scope: Any) -> None:
     assert torch.equal(project(x, 0.0, kind, scope), torch.zeros_like(x))
 
 
 @given(perturbations(largest=1e30), kinds, scopes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_direction_has_unit_size_or_none(grad: Tensor, kind: Any, scope: Any) -> None:
     size = norm(direction(grad, kind, scope), kind, scope)
     alive = norm(grad, kind, scope) > 0
@@ -81,7 +81,7 @@ def test_direction_has_unit_size_or_none(grad: Tensor, kind: Any, scope: Any) ->
 
 
 @given(perturbations(), kinds, scopes, st.sampled_from([2.0**-20, 2.0**-3, 1024.0, 65536.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_direction_ignores_a_positive_factor(grad: Tensor, kind: Any, scope: Any, factor: float) -> None:
     torch.testing.assert_close(
         direction(grad * factor, kind, scope), direction(grad, kind, scope), rtol=1e-6, atol=1e-7

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from reference import equations
 from reference.driving import Watched, flat, gradients, losses_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
@@ -49,7 +49,7 @@ def ready(tiny_model: Make, name: str, **settings: Any) -> tuple[Method, TextMod
     return method, tiny_model(dropout=0.0, heads=method.heads).train()
 
 
-def total(method: Method, model: TextModel, batch: Any) -> tuple[float, dict[str, float]]:
+def total(method: Method, model: nn.Module, batch: Any) -> tuple[float, dict[str, float]]:
     (loss,) = losses_of(method, model, batch)
     return loss.total.item(), {name: float(part) for name, part in loss.parts.items()}
 
@@ -230,6 +230,24 @@ def test_dropout_makes_the_views(tiny_model: Make, batch: Any, name: str) -> Non
     for settings in ((0.0, True), (0.1, False)):
         first, second = views(tiny_model, name, batch, *settings)[:2]
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cl", "scal", "simcse", "uscal"])
+def test_with_dropout_the_equation_holds_for_the_views_drawn(tiny_model: Make, batch: Any, name: str) -> None:
+    """Which view is whose anchor shows only where they differ: in eqs. (7) and (10), the first is always the anchor."""
+    method = METHODS[name]()
+    model = Watched(tiny_model(dropout=0.1, heads=method.heads).train())
+    value, _ = total(method, model, batch)
+    calls = model.watch.passes()
+    z = numbers(*(call.out.z for call in calls))
+    if name == "uscal":
+        expected = equations.uscal_total(*z, alpha=0.1, t=0.05)
+    elif name == "simcse":
+        expected = equations.info_nce(*z, 0.05)
+    else:
+        logits = numbers(*(call.out.logits for call in calls))
+        expected = equations.scal_total(*logits, batch["labels"].tolist(), *z, alpha=0.1, t=0.05)
+    assert value == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_third_view_of_uscal_is_perturbed_and_has_a_mask_of_its_own(tiny_model: Make, batch: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from contraverse.attacks import perturbable
 from contraverse.errors import UserError
 from contraverse.models import TextModel
+from contraverse.models.layers import reinit_layers
 from contraverse.types import HeadSpec
 
 Make = Callable[..., TextModel]
@@ -266,10 +267,11 @@ def test_encode_does_not_depend_on_the_batch_size(tiny_model: Make) -> None:
     np.testing.assert_allclose(model.encode(SENTENCES, batch_size=1), model.encode(SENTENCES), atol=1e-5)
 
 
-def test_encode_cuts_at_max_length(tiny_model: Make) -> None:
+def test_encode_cuts_at_what_the_encoder_holds(tiny_model: Make) -> None:
     model = tiny_model(labels=None, max_length=6)
-    long = "the state of the world"
-    np.testing.assert_allclose(model.encode([f"{long} {long}"]), model.encode(["the state of the"]), atol=1e-6)
+    longest = "the " * (model.longest - 2)
+    assert np.abs(model.encode([longest]) - model.encode(["the the the the"])).max() > 1e-4
+    np.testing.assert_allclose(model.encode([longest + "state"]), model.encode([longest]), atol=1e-6)
 
 
 def test_encode_of_nothing_and_of_a_string(tiny_model: Make) -> None:
@@ -356,6 +358,26 @@ def test_the_last_layers_are_drawn_anew(tiny_folder: Callable[..., Path], count:
     assert changed == [i >= 2 - count for i in range(2)]
     if count:
         assert new[1].output.dense.weight.std().item() == pytest.approx(0.2, rel=0.1)
+
+
+def test_none_of_the_layers_drawn_anew_is_none_of_them(tiny_model: Make) -> None:
+    """T19, asked for directly."""
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    reinit_layers(model.encoder, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "albert"])
+@pytest.mark.parametrize("labels", [None, LABELS])
+@torch.no_grad()
+def test_a_model_of_fewer_layers_saves_and_loads(
+    tiny_folder: Callable[..., Path], tmp_path: Path, batch: Any, architecture: str, labels: Any
+) -> None:
+    model = TextModel.from_pretrained(tiny_folder(architecture), labels=labels, keep_layers=1).eval()
+    model.save(tmp_path / "model")
+    loaded = TextModel.load(tmp_path / "model")
+    torch.testing.assert_close(loaded(batch, want=("h",)).h, model(batch, want=("h",)).h, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"keep_layers": 0}, {"keep_layers": 3}, {"reinit_layers": 3}, {"reinit_layers": -1}])

@@ -43,7 +43,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False,
 trees = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(), trees))
 def test_what_is_written_reads_back_exactly(values: dict[str, Any]) -> None:
     assert notation.read(notation.write(values), "here") == values

@@ -122,7 +122,7 @@ def test_valid_whatever_names_hold(name: str, tmp_path: Path) -> None:
     assert len(re.findall(r"^\|", prose, re.MULTILINE)) == 4
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(max_size=200))
 def test_any_text_can_be_a_name(name: str) -> None:
     read = HubCard(render_model_card(replace(CARD, name=name, dataset=name, dataset_id=None)))

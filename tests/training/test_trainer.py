@@ -173,6 +173,21 @@ def test_ones_own_training_arguments_will_do(tiny_model: Make, data: TextData, t
     assert trainer.state.global_step == 2
 
 
+def test_arguments_are_not_dropped_in_silence(tiny_model: Make, data: TextData, tmp_path: Path) -> None:
+    """Beside ``args``, single arguments would have no effect: that is the user's mistake, and is said."""
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises((UserError, TypeError), match="learning_rate"):
+        Trainer(tiny_model(), CrossEntropy(), data, args=args, learning_rate=1.0)
+
+
+def test_ones_own_training_arguments_are_not_changed(tiny_model: Make, data: TextData, tmp_path: Path) -> None:
+    args = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-4, report_to="none", use_cpu=True)
+    before = args.to_dict()
+    trainer = Trainer(tiny_model(), CrossEntropy(), data, args=args)
+    assert args.to_dict() == before
+    assert trainer.args.learning_rate == 1e-4
+
+
 def test_an_output_folder_is_needed(tiny_model: Make, data: TextData) -> None:
     with pytest.raises(UserError, match="output_dir"):
         Trainer(tiny_model(), CrossEntropy(), data)

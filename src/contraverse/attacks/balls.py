@@ -32,7 +32,7 @@ class EmbeddingBall:
         return self.scope != "batch"
 
     def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
-        """A leaf that requires grad: zero, or drawn uniformly from the ball (``epsilon`` must then be a number)."""
+        """A leaf that requires grad: zero, or drawn uniformly from the ball, which must then have a limit."""
         values, mask = inputs
         delta = torch.zeros_like(values)
         if random:

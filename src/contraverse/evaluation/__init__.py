@@ -12,7 +12,6 @@ from contraverse.evaluation.sts import (
     StsSet,
     evaluate_sts,
     load_sts,
-    whole_sentences,
 )
 from contraverse.evaluation.task import TaskEvaluator, evaluate
 
@@ -34,5 +33,4 @@ __all__ = [
     "predict",
     "robust_accuracy",
     "uniformity",
-    "whole_sentences",
 ]

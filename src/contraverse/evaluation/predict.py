@@ -1,15 +1,14 @@
 """Predictions of a model on a whole data set, in its order, and the plumbing that every evaluator shares."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contraverse.data import Collator, EncodedText, TextData
 from contraverse.errors import UserError
-from contraverse.models import TextModel
+from contraverse.models import TextModel, evaluating
 from contraverse.types import Batch
 
 Progress = Callable[[int], None]
@@ -90,15 +89,3 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
     """Positions 0 .. N-1, longest first, cut into batches of ``batch_size``; equal lengths keep their order."""
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every module's own mode again afterwards, a layer frozen in eval mode included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

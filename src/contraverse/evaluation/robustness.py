@@ -15,9 +15,9 @@ from contraverse.attacks import EmbeddingBall, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.metrics import accuracy
-from contraverse.evaluation.predict import Progress, batches, encode_data, evaluating, labels_of, logits_of, predict
+from contraverse.evaluation.predict import Progress, batches, encode_data, labels_of, logits_of, predict
 from contraverse.functional import Norm, norm
-from contraverse.models import TextModel
+from contraverse.models import TextModel, evaluating
 from contraverse.types import Batch
 
 
@@ -54,9 +54,9 @@ class Attacked:
         accuracy: percent of all N rows that no perturbation tried inside this radius, or a smaller one, broke.
         correct: (N,) bool, the same for each row.
         relative_size: mean of ||delta|| / ||E|| over the rows attacked at this radius, both in the attack's norm
-            and over a whole sequence: delta of largest loss in the row's last restart, E its real tokens' embeddings. The same epsilon is another
-            relative size in a model whose embeddings are shorter (ALBERT's have 128 dimensions). None where
-            no row was left to attack.
+            and over a whole sequence: delta of largest loss in the row's last restart, E its real tokens' embeddings.
+            The same epsilon is another relative size in a model whose embeddings are shorter (ALBERT's have 128
+            dimensions). None where no row was left to attack.
         attacked: how many rows were attacked at this radius: right clean, and not broken at a smaller one.
         dead_gradients: how many gradients, over rows, steps and restarts, were zero or not finite. Many of them
             mean that the loss is saturated and the attack blind: the accuracy is then no evidence.

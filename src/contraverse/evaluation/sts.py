@@ -7,8 +7,7 @@ concatenated, one rho: SimCSE, SCAL and USCAL report this), ``mean`` (of the sub
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from contraverse.data import TextData
 from contraverse.data.formats import read_table
 from contraverse.errors import UserError
 from contraverse.evaluation.metrics import spearman
-from contraverse.evaluation.predict import evaluating
 from contraverse.models import TextModel
 
 STS_SETS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sick")
@@ -82,7 +80,7 @@ def evaluate_sts(
     """Score ``encode`` on the STS sets; each distinct sentence is encoded once over all of them.
 
     Args:
-        encode: for a `TextModel`, ``whole_sentences(model)``: the protocol does not cut sentences at test.
+        encode: for a `TextModel`, its ``encode``; the protocol does not cut sentences at test, and that does not.
         source: the sets by name, or a folder for `load_sts`.
         sets: which to score.
 
@@ -116,7 +114,7 @@ class StsbDev:
         self.dev = _scored(source, "stsb")
 
     def __call__(self, model: TextModel) -> dict[str, float]:
-        vectors = _encode_once(whole_sentences(model), self.dev.pairs)
+        vectors = _encode_once(model.encode, self.dev.pairs)
         return {"stsb_spearman": _score(self.dev, vectors).all}
 
 
@@ -133,31 +131,6 @@ def load_sts(folder: str | Path, sets: Sequence[str] = STS_SETS, split: str = "t
     files = {name: file for name in sets if (file := _find(folder / name, split))}
     _refuse_missing([name for name in sets if name not in files], str(folder), split)
     return {name: _read(file, with_subsets=name in WITH_SUBSETS) for name, file in files.items()}
-
-
-def whole_sentences(model: TextModel) -> Encode:
-    """The model's ``encode`` in eval mode, cut at 512 tokens or what the encoder can hold, not at ``max_length``.
-
-    USCAL trains at 32 tokens; the protocol embeds test sentences whole, and none of them has 512.
-    """
-
-    def encode(sentences: list[str]) -> np.ndarray:
-        with evaluating(model), _longest(model):
-            return model.encode(sentences)
-
-    return encode
-
-
-@contextmanager
-def _longest(model: TextModel) -> Iterator[None]:
-    before = model.max_length
-    # RoBERTa counts two positions that no token can take.
-    positions = getattr(model.encoder.config, "max_position_embeddings", 514) - 2
-    model.max_length = min(512, model.tokenizer.model_max_length, positions)
-    try:
-        yield
-    finally:
-        model.max_length = before
 
 
 def _find(folder: Path, split: str) -> Path | None:

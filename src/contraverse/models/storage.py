@@ -50,7 +50,7 @@ def _add_sentence_transformer(model: "TextModel", folder: Path) -> None:
 
     # Adds modules.json, 1_Pooling and, where the head is kept at test, 2_Dense beside the plain encoder.
     modules: list[nn.Module] = [
-        Transformer(str(folder), max_seq_length=model.max_length),
+        Transformer(str(folder), max_seq_length=model.longest),
         Pooling(model.width, pooling_mode=model.pooling),
     ]
     if model.embedding == "z":

@@ -19,6 +19,7 @@ from contraverse.models import storage
 from contraverse.models.heads import build_head
 from contraverse.models.layers import keep_layers as _keep_layers
 from contraverse.models.layers import reinit_layers as _reinit_layers
+from contraverse.models.modes import evaluating
 from contraverse.types import Batch, HeadSpec, Inputs, Model, Outputs, Route, Wanted
 
 Pooling = Literal["cls", "mean"]
@@ -36,7 +37,7 @@ class TextModel(Model):
         labels: class names in the order of the logits; one name is a regression; None is a sentence encoder.
         pooling: what ``h`` is: the first token's last hidden state (``"cls"``) or the mean over real tokens.
         embedding: what `encode` returns: ``"h"``, or ``"z"`` (SimCSE's "keep the pooler at test").
-        max_length: longest input in tokens; longer ones are cut.
+        max_length: where training and prediction cut an input, in tokens; `encode` does not.
     """
 
     def __init__(
@@ -119,6 +120,13 @@ class TextModel(Model):
         """H, the width of a hidden state."""
         return int(self.encoder.config.hidden_size)
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that the encoder can take."""
+        # RoBERTa counts two positions that no token can have.
+        positions = getattr(self.encoder.config, "max_position_embeddings", 514) - 2
+        return int(min(self.tokenizer.model_max_length, positions))
+
     def add_heads(self, heads: Mapping[str, HeadSpec]) -> None:
         for name, spec in heads.items():
             if name not in self.heads:
@@ -193,17 +201,17 @@ class TextModel(Model):
     def encode(self, sentences: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Sentence embeddings, (N, H) float32 in the order given, in eval mode.
 
+        Sentences are taken whole, up to `longest`: ``max_length`` is what training cuts at (USCAL: 32 tokens).
+
         Raises:
             TypeError: ``sentences`` is one string.
         """
         if isinstance(sentences, str):
             raise TypeError("encode takes a list of sentences, not one string")
-        training = self.training
-        self.eval()
-        try:
-            ids = self._tokenize(sentences)
-            order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-            rows = np.empty((len(ids), 0), dtype=np.float32)
+        ids = self._tokenize(sentences)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        rows = np.empty((len(ids), 0), dtype=np.float32)
+        with evaluating(self):
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
                 batch = self.tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
@@ -212,14 +220,12 @@ class TextModel(Model):
                 if rows.shape[1] == 0:
                     rows = np.empty((len(ids), z.shape[1]), dtype=np.float32)
                 rows[chosen] = z
-            return rows
-        finally:
-            self.train(training)
+        return rows
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         if not sentences:  # which the tokenizer refuses
             return []
-        encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.max_length)
+        encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.longest)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

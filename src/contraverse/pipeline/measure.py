@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from contraverse.data import Task, TextData
-from contraverse.evaluation import TaskEvaluator, evaluate_sts, robust_accuracy, whole_sentences
+from contraverse.evaluation import TaskEvaluator, alignment, evaluate_sts, load_sts, robust_accuracy, uniformity
 from contraverse.models import TextModel
 from contraverse.recipes import EvaluationConfig
 
@@ -49,7 +51,19 @@ def measure_task(
 
 
 def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:
-    """Spearman on the seven STS sets: ``metrics`` has each set's "all" and their average; ``sts`` holds the rest."""
-    report = evaluate_sts(whole_sentences(model), folder)
-    metrics = {name: scores.all for name, scores in report.sets.items()} | {"average": report.average}
-    return {"metrics": metrics, "sts": report.to_dict()}
+    """Spearman on the seven STS sets, and alignment and uniformity on STS-B, as SimCSE's section 3 defines them.
+
+    Alignment is over the pairs of STS-B scored above 4, uniformity over all its sentences.
+
+    Returns:
+        ``metrics``: each set's "all", their average, alignment and uniformity; ``sts``: every aggregate.
+    """
+    report = evaluate_sts(model.encode, folder)
+    stsb = load_sts(folder, ["stsb"])["stsb"]
+    left, right = (model.encode([pair[side] for pair in stsb.pairs]) for side in (0, 1))
+    alike = [i for i, score in enumerate(stsb.scores) if score > 4]
+    geometry = {
+        "alignment": alignment(left[alike], right[alike]),
+        "uniformity": uniformity(np.unique(np.concatenate([left, right]), axis=0)),
+    }
+    return {"metrics": report.metrics | geometry, "sts": report.to_dict()}

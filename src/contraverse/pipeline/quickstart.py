@@ -61,7 +61,8 @@ def _write_rows(splits: Splits, folder: Path) -> Path:
 
 
 def _write_csv(path: Path, rows: TextData) -> None:
-    assert rows.labels is not None and rows.label_names is not None
+    assert rows.labels is not None
+    assert rows.label_names is not None
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
