@@ -1,4 +1,4 @@
-"""Running a function on several gloo ranks of this machine."""
+"""Running a function on several gloo ranks, each a process of its own."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ def _start(number: int, work: Callable[..., None], folder: Path, ranks: int, arg
     dist.barrier()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Python's own way out destroys gloo's threads in an order that now and then aborts a process that has done its work.
+    # Python's own way out ends gloo's threads in an order that now and then aborts a process whose work is done.
     os._exit(0)
 
 

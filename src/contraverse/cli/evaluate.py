@@ -127,8 +127,8 @@ def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "Text
     if task.kind == "classification" and labels != [f"LABEL_{i}" for i in range(len(labels))]:
         # The model's classes are what its logits mean, whatever a file makes of them.
         task = replace(task, labels=tuple(labels))
-    file = Path(data.source) if data.source is not None and Path(data.source).is_file() else None
-    splits = load_splits(task, {split: file} if file else data.source, **data.model_dump(exclude={"source"}))
+    file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
+    splits = load_splits(task, {str(split): file} if file else data.source, **data.model_dump(exclude={"source"}))
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:

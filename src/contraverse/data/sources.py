@@ -17,7 +17,7 @@ from contraverse.errors import UserError
 
 _SHOWN = 5
 
-Source = str | Path | Mapping[str, str | Path] | None
+Source = str | Path | Mapping[str, str] | Mapping[str, Path] | None
 
 
 def load_splits(
