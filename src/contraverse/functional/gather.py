@@ -1,5 +1,7 @@
 """Rows of all ranks, with gradients."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,6 +16,21 @@ def rank() -> int:
     return dist.get_rank() if _distributed() else 0
 
 
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every rank's loss depends on these rows: their owner gets the sum.
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 def gather(x: Tensor) -> Tensor:
     """``x`` (B, ...) of every rank, in rank order: (ranks * B, ...). B must be the same on each.
 
@@ -23,6 +40,5 @@ def gather(x: Tensor) -> Tensor:
     """
     if not _distributed():
         return x
-    import torch.distributed.nn.functional as dist_nn  # not present in builds without distributed
-
-    return torch.cat(dist_nn.all_gather(x.contiguous()))
+    gathered: Tensor = _Gather.apply(x)
+    return gathered

@@ -24,6 +24,8 @@ def keep_layers(encoder: PreTrainedModel, count: int) -> None:
         raise UserError(f"keep_layers={count}, but the encoder has {len(stack)} layers", hint=f"use 1 to {len(stack)}")
     del stack[count:]
     encoder.config.num_hidden_layers = count
+    if getattr(encoder.config, "layer_types", None):  # ModernBERT says of each layer what it attends to
+        encoder.config.layer_types = encoder.config.layer_types[:count]
 
 
 def reinit_layers(encoder: PreTrainedModel, count: int) -> None:

@@ -20,6 +20,8 @@ SETTINGS, HEADS = "contraverse.json", "heads.safetensors"
 
 def save(model: "TextModel", folder: Path) -> Path:
     """See `TextModel.save`."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file()):
+        raise UserError("holds something that is no model, which saving would replace", where=str(folder))
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -233,7 +233,10 @@ class TextModel(Model):
         """Write a folder that plain transformers loads (a classifier) or SentenceTransformer does (no labels).
 
         Holds the weights as safetensors, the tokenizer, and ``contraverse.json`` with ``heads.safetensors``
-        for `load`. The folder appears whole or not at all; one that is there is replaced.
+        for `load`. The folder appears whole or not at all; a model that is there is replaced.
+
+        Raises:
+            UserError: ``folder`` holds something else.
         """
         return storage.save(self, Path(folder))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from contraverse.data import Splits, TextData, quickstart_data
 from contraverse.pipeline.report import write_comparison
-from contraverse.pipeline.run import RunResult, Say, run
+from contraverse.pipeline.run import RunResult, Say, run, silent
 from contraverse.recipes import configure
 
-METHODS = ("ce", "scal")
+METHODS = {"ce": "cross-entropy", "scal": "SCAL"}
 SETTINGS = {
     "data.train_rows": 800,
     "evaluation.epsilons": [0.1, 0.3, 1.0],
@@ -27,7 +27,7 @@ class QuickstartResult:
     report: Path
 
 
-def quickstart(output: str | Path = "runs/quickstart", *, say: Say = lambda line: None) -> QuickstartResult:
+def quickstart(output: str | Path = "runs/quickstart", *, say: Say = silent) -> QuickstartResult:
     """Train ``ce`` and ``scal`` from the bundled encoder on bundled tweets, and compare them under attack.
 
     The rows are written to ``output/data`` as CSV, and each method's folder is an ordinary run that its
@@ -45,7 +45,7 @@ def quickstart(output: str | Path = "runs/quickstart", *, say: Say = lambda line
         runs[method] = run(config, output / method, say=say)
     report = write_comparison(
         output / "report.html",
-        [result.folder for result in runs.values()],
+        {METHODS[method]: result.folder for method, result in runs.items()},
         title="Cross-entropy and SCAL on tweets",
         command=f"contraverse quickstart --output {shlex.quote(str(output))}",
     )

@@ -70,20 +70,21 @@ def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], t
     return {"model": folder / "model", "report": report} | {name: folder / name for name in names}
 
 
-def write_comparison(path: Path, folders: list[Path], *, title: str, command: str) -> Path:
-    """One page over several finished runs of one task; the first is what the others are compared with."""
-    runs = [read_run(folder) for folder in folders]
-    first = _evaluation(runs[0])
+def write_comparison(path: Path, folders: dict[str, Path], *, title: str, command: str) -> Path:
+    """One page over several finished runs of one task, by name; the others are compared with the first."""
+    runs = {name: read_run(folder) for name, folder in folders.items()}
+    base = next(iter(runs.values()))
+    first = _evaluation(base)
     return write_report(
         path,
         ReportData(
             title=title,
-            runs=[_measured(run.config["method"]["name"], _evaluation(run)) for run in runs],
+            runs=[_measured(name, _evaluation(run)) for name, run in runs.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
-            facts=_facts(first, runs[0].config["model"]["name"]),
-            settings={run.config["method"]["name"]: run.config for run in runs},
-            environment=runs[0].environment,
+            facts=_facts(first, base.config["model"]["name"]),
+            settings={name: run.config for name, run in runs.items()},
+            environment=base.environment,
             command=command,
         ),
     )

@@ -28,6 +28,10 @@ from contraverse.types import Method
 Say = Callable[[str], None]
 
 
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
 class Interrupted(Exception):
     """Training was stopped on request; ``checkpoint`` is where it goes on."""
 
@@ -50,7 +54,7 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
 
 
-def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say = lambda line: None) -> RunResult:
+def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say = silent) -> RunResult:
     """Train, save, measure and report; everything lies in ``output`` afterwards.
 
     The figures are those of the model read back from ``model/``, not of the one in memory: what is reported is
@@ -67,7 +71,11 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
         Interrupted: Ctrl-C; the checkpoint is written.
     """
     output = Path(output)
-    _check_output(config, output, resume)
+    # Of several processes (torchrun) one looks at the folder and writes to it.
+    first = os.environ.get("RANK", "0") == "0"
+    say = say if first else silent
+    if first:
+        _check_output(config, output, resume)
     task = get_task(config.task)
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
@@ -82,12 +90,13 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
         **config.model.model_dump(exclude={"name"}),
     )
 
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    _write_json(output / "environment.json", environment())
+    if first:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        _write_json(output / "environment.json", environment())
 
     trainer, training = _train(config, output, resume, task, splits, model, method, say)
-    if not trainer.is_world_process_zero():
+    if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
     model.save(output / "model")

@@ -174,6 +174,7 @@ def check_train(train: TrainConfig) -> TrainConfig:
         UserError: no such name in `transformers.TrainingArguments`, a value that it refuses, or one that
             a run decides itself.
     """
+    import torch
     from transformers import TrainingArguments
 
     for name in train.arguments:
@@ -188,7 +189,8 @@ def check_train(train: TrainConfig) -> TrainConfig:
     fields["early_stopping_patience"] = (int | None, None)  # to be suggested like the others
     arguments = _validated("train", fields, train.arguments).model_dump(exclude_unset=True)
     try:
-        TrainingArguments(output_dir="", **arguments)  # writes nothing
+        # Writes nothing. Where there is no accelerator, training says use_cpu, which bf16 asks for.
+        TrainingArguments(output_dir="", **{"use_cpu": not torch.accelerator.is_available(), **arguments})
     except (ValueError, ImportError) as error:
         raise UserError(str(error), where="train") from error
     return TrainConfig(early_stopping_patience=train.early_stopping_patience, **arguments)

@@ -50,9 +50,9 @@ class DataConfig(Section):
     """Where the rows come from.
 
     ``source``: a file or folder, files by split (train, validation, test), None for the task's own set on the Hub.
-    ``text`` and ``label``: columns, None to take the task's or find them. ``seed`` draws the validation rows (``validation_fraction`` of the training rows,
-    where the source has none) and the ``train_rows``: it is not the seed of training, so that runs with different
-    seeds see the same rows.
+    ``text`` and ``label``: columns, None to take the task's or find them. ``seed`` draws the validation rows
+    (``validation_fraction`` of the training rows, where the source has none) and the ``train_rows``: it is not the
+    seed of training, so that runs with different seeds see the same rows.
     """
 
     source: str | dict[str, str] | None = None

@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
     "save_strategy": "epoch",
     "logging_steps": 10,
     "dataloader_pin_memory": torch.cuda.is_available(),
+    # Without it transformers refuses bf16 and trains apart, not together, what torchrun starts.
+    "use_cpu": not torch.accelerator.is_available(),
 }
 """SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
 
@@ -74,6 +76,9 @@ class Trainer(transformers.Trainer):
         log_file: Path | None = None,
         **training_arguments: Any,
     ) -> None:
+        if args is not None and (output_dir is not None or training_arguments):
+            names = ", ".join([*(["output_dir"] if output_dir is not None else []), *training_arguments])
+            raise UserError(f"Trainer got args, and beside it {names}", hint="put all of them into args")
         if args is None:
             if output_dir is None:
                 raise UserError("Trainer needs an output_dir", hint='for example Trainer(..., output_dir="runs/mine")')
