@@ -150,7 +150,7 @@ def table(task: str) -> str:
     rows = [r for r in read() if r["stage"] == "test" and r["task"] == task]
     if not rows:
         return ""
-    names = [get_task(task).metric, *(f"accuracy@pgd-{e:g}" for e in EPSILONS), "seconds"]
+    names = [get_task(task).metric, *(f"accuracy@pgd-{e:g}" for e in EPSILONS)]
     lines = ["| method | settings | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     for method in GRID:
         mine = [r for r in rows if r["method"] == method]
