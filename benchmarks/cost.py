@@ -54,7 +54,9 @@ def main() -> None:
             if turn:  # the first is to warm up
                 times[name].append(time.perf_counter() - began)
     base = statistics.median(times["ce"])
-    print(f"{torch.get_num_threads()} threads, {arguments.tokens} tokens a row, {'bf16' if arguments.bf16 else 'fp32'}\n")
+    print(
+        f"{torch.get_num_threads()} threads, {arguments.tokens} tokens a row, {'bf16' if arguments.bf16 else 'fp32'}\n"
+    )
     print("| method | cost | predicted | measured | milliseconds |\n|---|---|---|---|---|")
     for name, method in methods.items():
         median = statistics.median(times[name])

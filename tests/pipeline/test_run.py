@@ -104,6 +104,16 @@ def test_pairs_and_scores_train_too(configured: Configured, sts: Path, tmp_path:
     assert set(result.metrics) == {"spearman", "pearson"}  # and no attack on a regression
 
 
+def test_tensorboard_keeps_what_was_logged(configured: Configured, rows: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(configured("ce", rows), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    logged = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert [scalar.value for scalar in events.Scalars("train/loss")] == pytest.approx(logged)
+
+
 def test_what_was_attacked_is_said(configured: Configured, rows: Path, tmp_path: Path) -> None:
     result = run(configured("ce", rows, **{"evaluation.rows": 6}), tmp_path / "run")
     assert any("PGD attacked 6 of 18 rows" in note for note in result.notes)

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.integrations import is_tensorboard_available
+from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
 from contraverse.data import Collator, EncodedText, LengthGroupedSampler, TextData
@@ -114,8 +114,17 @@ class Trainer(transformers.Trainer):
         )
         if early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience))
+        if "tensorboard" in (self.args.report_to or ()) and self.is_world_process_zero():
+            self._keep_tensorboard_beside_the_log()
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
+
+    def _keep_tensorboard_beside_the_log(self) -> None:
+        """Not among the checkpoints, which a finished run deletes."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.remove_callback(TensorBoardCallback)
+        self.add_callback(TensorBoardCallback(SummaryWriter(self.rows.path.parent / "tensorboard")))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
