@@ -7,8 +7,8 @@
 Two stages. *select*: per task, cross-entropy tries three learning rates; at the best one each other method tries
 three settings (as many trials for each method), one seed, scored on validation rows alone by the mean of the task's
 metric clean and under PGD at .3: accuracy on TREC and SST-2, MCC on CoLA and F1 on MRPC, where predicting the larger
-class always is robust, often right and worth nothing. *test*: the winners, five seeds, measured on test rows. Each finished
-training is a line of the results file; lines that are there are not done again.
+class always is robust, often right and worth nothing. *test*: the winners, five seeds, measured on test rows. Each
+finished training is a line of the results file; lines that are there are not done again.
 """
 
 import argparse
