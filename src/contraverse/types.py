@@ -123,5 +123,5 @@ class Ball(Protocol):
         ...
 
 
-Evaluator = Callable[[Model, Any], dict[str, float]]
-"""``(model, data) -> {metric: value}``: no trainer, no globals."""
+Evaluator = Callable[[Any], dict[str, float]]
+"""``evaluator(model) -> {metric: value}``: holds its data, knows no trainer and no globals."""

@@ -23,7 +23,7 @@ from contraverse.pipeline.report import write_reports
 from contraverse.recipes import RunConfig
 from contraverse.reporting import environment
 from contraverse.training import StopOnInterrupt, Trainer
-from contraverse.types import Method
+from contraverse.types import Evaluator, Method
 
 Say = Callable[[str], None]
 
@@ -169,9 +169,7 @@ def _labels(splits: Splits, method: Method) -> list[str] | None:
     return list(names) if names else ["score"]
 
 
-def _evaluator(
-    config: RunConfig, task: Task, splits: Splits, method: Method
-) -> Callable[[Any], dict[str, float]] | None:
+def _evaluator(config: RunConfig, task: Task, splits: Splits, method: Method) -> Evaluator | None:
     if method.needs != "labels":
         return StsbDev(config.evaluation.sts) if config.evaluation.sts else None
     if splits.validation is None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from contraverse.models import TextModel
 from contraverse.training.callbacks import Progress
 from contraverse.training.log import MetricsLog
 from contraverse.training.step import step
-from contraverse.types import Method
+from contraverse.types import Evaluator, Method
 
 METHOD_STATE, RUNNING = "method.safetensors", "running.json"
 
@@ -68,7 +68,7 @@ class Trainer(transformers.Trainer):
         method: Method,
         train: TextData | EncodedText,
         *,
-        evaluators: Mapping[str, Callable[[Any], dict[str, float]]] | None = None,
+        evaluators: Mapping[str, Evaluator] | None = None,
         output_dir: str | Path | None = None,
         args: TrainingArguments | None = None,
         early_stopping_patience: int | None = None,
@@ -100,7 +100,8 @@ class Trainer(transformers.Trainer):
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
-        self._parts: dict[str, list[float]] = {}  # name -> [sum, count] since the last log
+        # Sum and count of each part since the last log; tensors, since reading one makes a GPU wait.
+        self._parts: dict[str, tuple[Tensor | float, int]] = {}
         self._resumed: dict[str, Any] = {}
         self._sampler: LengthGroupedSampler | None = None
         super().__init__(
@@ -143,9 +144,8 @@ class Trainer(transformers.Trainer):
         no_sync = partial(self.accelerator.no_sync, model)
         for parts in step(self.method, model, batch, backward=backward, no_sync=no_sync):
             for name, value in parts.items():
-                kept = self._parts.setdefault(name, [0.0, 0])
-                kept[0] += float(value)
-                kept[1] += 1
+                summed, count = self._parts.get(name, (0.0, 0))
+                self._parts[name] = (summed + value.detach(), count + 1)
         return total
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -163,7 +163,7 @@ class Trainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the method's parts to a training row; write every row but the closing summary."""
         if "loss" in logs:
-            logs = {**logs, **{name: total / count for name, (total, count) in self._parts.items()}}
+            logs = {**logs, **{name: float(summed) / count for name, (summed, count) in self._parts.items()}}
             self._parts.clear()
         super().log(logs, start_time)
         if "train_runtime" not in logs and self.is_world_process_zero():
@@ -189,7 +189,7 @@ class Trainer(transformers.Trainer):
             "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
-            "parts": self._parts,
+            "parts": {name: (float(summed), count) for name, (summed, count) in self._parts.items()},
         }
         (folder / RUNNING).write_text(json.dumps(running), encoding="utf-8")
 
