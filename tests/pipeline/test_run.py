@@ -156,17 +156,12 @@ def test_a_finished_run_is_not_overwritten(configured: Configured, rows: Path, t
     assert (tmp_path / "run" / "evaluation.json").read_bytes() == before
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(configured: Configured, rows: Path, tmp_path: Path) -> None:
-    config = configured(
-        "scal",
-        rows,
-        **{
-            "train.eval_strategy": "steps",
-            "train.eval_steps": 4,
-            "train.save_strategy": "steps",
-            "train.save_steps": 4,
-        },
-    )
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    strategy: str, configured: Configured, rows: Path, tmp_path: Path
+) -> None:
+    when = {"train.eval_strategy": strategy, "train.save_strategy": strategy}
+    config = configured("scal", rows, **when, **{"train.eval_steps": 4, "train.save_steps": 4})
     run(config, tmp_path / "whole")
 
     def interrupt(line: str) -> None:
@@ -178,6 +173,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(configured: Configured, row
     with pytest.raises(Interrupted) as stopped:
         run(config, tmp_path / "cut", say=interrupt)
     assert stopped.value.checkpoint.is_dir()
+    stopped_at = int(stopped.value.checkpoint.name.split("-")[1])
+    assert 0 < stopped_at < 12
     run(config, tmp_path / "cut", resume=True)
     whole, cut = evaluation(tmp_path / "whole"), evaluation(tmp_path / "cut")
     assert {**whole, "training": None} == {**cut, "training": None}

@@ -86,3 +86,11 @@ class StopOnInterrupt(TrainerCallback):
             # With a limit of one, transformers ends by deleting every checkpoint but the best: also this one.
             if args.save_total_limit == 1:
                 args.save_total_limit = 2
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # transformers takes the stop for the end of an epoch: it would evaluate here, which may take minutes, and
+        # count as a candidate for the best checkpoint a step that an uninterrupted run never looks at.
+        if self.interrupted:
+            control.should_evaluate = control.should_save = control.should_log = False
