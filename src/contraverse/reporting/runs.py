@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contraverse.errors import UserError
+from contraverse.recipes import notation
 
 PACKAGES = ("contraverse", "transformers", "datasets", "accelerate", "sentence-transformers", "numpy")
 
@@ -95,8 +94,10 @@ def _git(file: Path, *arguments: str) -> str:
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        value = json.loads(text) if path.suffix == ".json" else notation.read(text, str(path))
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(f"cannot be read: {error}", where=str(path)) from error
     if not isinstance(value, dict):
         raise UserError(f"holds {type(value).__name__}, where names and values were expected", where=str(path))
