@@ -133,9 +133,12 @@ def read() -> list[dict[str, Any]]:
 
 
 def score(row: dict[str, Any], task: str) -> float:
-    """What settings are chosen by: the mean of the metric clean and under PGD at .3."""
+    """What settings are chosen by: the mean of the metric clean and under PGD at .3.
+
+    An MCC below zero counts as zero: a model that learned something and is broken is not worse than a constant one.
+    """
     name = under_attack(task)
-    return (row["metrics"][name] + row["metrics"][f"{name}@pgd-0.3"]) / 2
+    return (row["metrics"][name] + max(0.0, row["metrics"][f"{name}@pgd-0.3"])) / 2
 
 
 def plan(task: str) -> Iterator[dict[str, Any]]:
