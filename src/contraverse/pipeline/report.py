@@ -12,14 +12,15 @@ from contraverse.reporting import (
     ModelCard,
     ReportData,
     Run,
-    environment,
     read_run,
     write_model_card,
     write_report,
 )
 
 
-def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task) -> dict[str, Path]:
+def write_reports(
+    folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task, made_with: dict[str, Any]
+) -> dict[str, Path]:
     """Write ``report.html`` and the model card from figures that were measured; says what lies where."""
     method = METHODS[config.method.name]
     command = shlex.join(["contraverse", "train", "--config", f"{folder}/config.yaml", "--output", f"{folder}-again"])
@@ -47,7 +48,7 @@ def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], t
             columns=evaluation["columns"],
             attack=_shown(attack),
             command=command,
-            environment=environment(),
+            environment=made_with,
         ),
     )
     report = write_report(
@@ -61,7 +62,7 @@ def write_reports(folder: Path, config: RunConfig, evaluation: dict[str, Any], t
             test_rows=evaluation["rows"].get(evaluation["split"]),
             facts=_facts(evaluation, config.model.name),
             settings=config.model_dump(mode="json"),
-            environment=environment(),
+            environment=made_with,
             command=command,
             notes=evaluation["notes"],
         ),

@@ -93,7 +93,8 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
     if first:
         output.mkdir(parents=True, exist_ok=True)
         (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        _write_json(output / "environment.json", environment())
+        made_with = environment()
+        _write_json(output / "environment.json", made_with)
 
     trainer, training = _train(config, output, resume, task, splits, model, method, say)
     if not first:
@@ -114,7 +115,7 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
         "notes": [*splits.notes, *measured.get("notes", [])],
     }
     _write_json(output / "evaluation.json", evaluation)
-    paths = write_reports(output, config, evaluation, task)
+    paths = write_reports(output, config, evaluation, task, made_with)
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
     return RunResult(output, evaluation["split"], evaluation["metrics"], paths, evaluation["notes"])
@@ -141,17 +142,7 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
 
 
 def _load(config: RunConfig, task: Task, method: Method) -> Splits:
-    data = config.data
-    splits = load_splits(
-        task,
-        data.source,
-        text=data.text,
-        label=data.label,
-        seed=data.seed,
-        validation_fraction=data.validation_fraction,
-        train_rows=data.train_rows,
-        on_bad_row=data.on_bad_row,
-    )
+    splits = load_splits(task, **config.data.model_dump())
     train = splits.need("train")
     if method.needs == "labels" and train.labels is None:
         hint = "name the column with --label, or train without labels: simcse, uscal"
