@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from contraverse.cli.app import app
 from contraverse.methods import METHODS
+from contraverse.models.storage import POSTPROCESSES
 from contraverse.recipes import RECIPES, configure, parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,10 +111,10 @@ def test_a_method_has_a_page_and_a_row_in_the_readme(name: str) -> None:
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
     assert f"(`{name}`)" in page.splitlines()[0]
     assert f"`{method.__name__}`" in page
-    assert re.search(rf"## Cost\n\n{method.cost}\b", page)
+    assert re.search(rf"## Cost\n\n{method().cost}\b", page)
     (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{name}`](docs/methods/{name}.md) |"))
     cells = [cell.strip() for cell in row.split("|")]
-    assert cells[3:5] == [method.needs, method.cost]
+    assert cells[3:5] == [method.needs, method().cost]
 
 
 @each_method
@@ -125,7 +126,7 @@ def test_a_methods_page_gives_each_setting_and_its_default(name: str) -> None:
 
 
 def test_every_page_of_a_method_is_of_one_that_exists() -> None:
-    assert {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
+    assert {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS) | set(POSTPROCESSES)
 
 
 def test_the_readmes_tree_names_every_part() -> None:

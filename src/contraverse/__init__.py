@@ -1,68 +1,137 @@
-"""contraverse: train text encoders on adversarial views of their inputs, and measure how robust they are."""
+"""contraverse: train encoders on adversarial views of their inputs, and measure how robust they are."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contraverse.attacks import EmbeddingBall, one_step, perturbable, pgd
-    from contraverse.data import EncodedText, Splits, TextData, load_splits
+    from contraverse.attacks import EmbeddingBall, apgd, one_step, perturbable, pgd
+    from contraverse.data import EncodedText, ImageData, Splits, TextData, load_images, load_splits
     from contraverse.errors import UserError
-    from contraverse.evaluation import evaluate, evaluate_sts, robust_accuracy
+    from contraverse.evaluation import evaluate, evaluate_nli, evaluate_sts, representation_shift, robust_accuracy
     from contraverse.methods import (
+        ALUM,
+        CARL,
+        ISBERT,
         METHODS,
+        RAR,
         SCAL,
+        SMART,
         USCAL,
         AdversarialTraining,
+        ConSERT,
         Contrastive,
         CrossEntropy,
+        FreeLB,
+        InfoBERT,
+        MaskedLanguageModelling,
         SimCSE,
         SupervisedSimCSE,
     )
-    from contraverse.models import TextModel
+    from contraverse.models import ImageModel, TextModel, fit_flow, fit_whitening
     from contraverse.pipeline import run
     from contraverse.recipes import RunConfig, configure
     from contraverse.training import Trainer, step
-    from contraverse.types import Batch, HeadSpec, Inputs, Loss, Method, Model, Outputs
+    from contraverse.types import Batch, Facts, HeadSpec, Inputs, Loss, Method, Model, Outputs
 
 __version__ = "0.1.0"
 
 # Loaded on first use: `import contraverse` and the command line's --help must not wait for PyTorch.
 _WHERE = {
-    "attacks": ("EmbeddingBall", "one_step", "perturbable", "pgd"),
-    "data": ("EncodedText", "Splits", "TextData", "load_splits"),
+    "attacks": (
+        "EmbeddingBall",
+        "apgd",
+        "one_step",
+        "perturbable",
+        "pgd",
+    ),
+    "data": (
+        "EncodedText",
+        "ImageData",
+        "Splits",
+        "TextData",
+        "load_images",
+        "load_splits",
+    ),
     "errors": ("UserError",),
-    "evaluation": ("evaluate", "evaluate_sts", "robust_accuracy"),
+    "evaluation": (
+        "evaluate",
+        "evaluate_nli",
+        "evaluate_sts",
+        "representation_shift",
+        "robust_accuracy",
+    ),
     "methods": (
+        "ALUM",
+        "CARL",
+        "ISBERT",
         "METHODS",
+        "RAR",
         "SCAL",
+        "SMART",
         "USCAL",
         "AdversarialTraining",
+        "ConSERT",
         "Contrastive",
         "CrossEntropy",
+        "FreeLB",
+        "InfoBERT",
+        "MaskedLanguageModelling",
         "SimCSE",
         "SupervisedSimCSE",
     ),
-    "models": ("TextModel",),
+    "models": (
+        "ImageModel",
+        "TextModel",
+        "fit_flow",
+        "fit_whitening",
+    ),
     "pipeline": ("run",),
-    "recipes": ("RunConfig", "configure"),
-    "training": ("Trainer", "step"),
-    "types": ("Batch", "HeadSpec", "Inputs", "Loss", "Method", "Model", "Outputs"),
+    "recipes": (
+        "RunConfig",
+        "configure",
+    ),
+    "training": (
+        "Trainer",
+        "step",
+    ),
+    "types": (
+        "Batch",
+        "Facts",
+        "HeadSpec",
+        "Inputs",
+        "Loss",
+        "Method",
+        "Model",
+        "Outputs",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "ALUM",
+    "CARL",
+    "ISBERT",
     "METHODS",
+    "RAR",
     "SCAL",
+    "SMART",
     "USCAL",
     "AdversarialTraining",
     "Batch",
+    "ConSERT",
     "Contrastive",
     "CrossEntropy",
     "EmbeddingBall",
     "EncodedText",
+    "Facts",
+    "FreeLB",
     "HeadSpec",
+    "ImageData",
+    "ImageModel",
+    "InfoBERT",
     "Inputs",
     "Loss",
+    "MaskedLanguageModelling",
     "Method",
     "Model",
     "Outputs",
@@ -74,13 +143,19 @@ __all__ = [
     "TextModel",
     "Trainer",
     "UserError",
+    "apgd",
     "configure",
     "evaluate",
+    "evaluate_nli",
     "evaluate_sts",
+    "fit_flow",
+    "fit_whitening",
+    "load_images",
     "load_splits",
     "one_step",
     "perturbable",
     "pgd",
+    "representation_shift",
     "robust_accuracy",
     "run",
     "step",

@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
-"""What the collator makes: ``input_ids`` (B, T), ``attention_mask`` (B, T), ``labels`` (B,), ``index`` (B,)
-(the row's number in its data set); ``positive`` and ``negative`` hold batches of their own."""
+"""What the collator makes: ``input_ids`` (B, T) and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W) in
+[0, 1]; ``labels`` (B,), ``index`` (B,) (the row's number in its data set); ``positive`` and ``negative`` hold batches
+of their own."""
 
 Route = Literal["clean", "adversarial"]
 """Which set of batch-norm statistics a dual-BN model uses. Models without batch norm ignore it."""
 
-Wanted = Literal["inputs", "tokens", "h", "z", "logits"]
+Wanted = str
+"""``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, or the name of a head."""
 
 
 class Loss(NamedTuple):
@@ -30,37 +32,77 @@ class Loss(NamedTuple):
 class Inputs(NamedTuple):
     """Where a perturbation is added.
 
-    ``values`` (B, T, D): word embeddings before position, type and layer norm. ``mask`` (B, T, 1), bool:
-    True where a perturbation may live (False on padding).
+    ``values``: word embeddings (B, T, D) before position, type and layer norm, or pixels (B, C, H, W) before the
+    normalisation. ``mask``, bool, broadcasts against them: True where a perturbation may live (False on padding).
+    ``low`` and ``high``: bounds of the perturbed values, [0, 1] for pixels, none for embeddings.
     """
 
     values: Tensor
     mask: Tensor
+    low: float | None = None
+    high: float | None = None
 
 
 class Outputs(NamedTuple):
     """What one forward pass gives; a field is None unless it was asked for in ``want``.
 
-    ``inputs``: what is perturbed. ``tokens`` (B, T, H): last hidden states. ``h`` (B, H): pooled features.
-    ``z`` (B, Z): the projection head's output, for contrastive losses. ``logits`` (B, C).
+    ``inputs``: what is perturbed. ``embedded`` (B, T, H): what the first layer reads, after position, type and layer
+    norm. ``tokens`` (B, T, H): last hidden states. ``h`` (B, H): features, pooled over the
+    tokens. ``pooled`` (B, H): what the encoder's own pooler makes of them, which BERT's and ALBERT's classifiers read.
+    ``z`` (B, Z): the projection head's output, for contrastive losses. ``logits`` (B, C). ``heads``: what other heads
+    gave, by name.
     """
 
     logits: Tensor | None = None
     z: Tensor | None = None
     h: Tensor | None = None
+    pooled: Tensor | None = None
     tokens: Tensor | None = None
+    embedded: Tensor | None = None
     inputs: Inputs | None = None
+    heads: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head that a method needs on the model: ``Linear(H, dim)`` then ``activation``.
+    """A head that a method needs on the model; `contraverse.models.heads` says what each ``kind`` reads and gives.
 
-    ``dim`` None means the encoder's own width.
+    ``dim``: width of what it gives, None for the encoder's own. ``activation``: of a projection. ``layers``: of an mlp.
     """
 
     dim: int | None = None
     activation: Literal["tanh", "none"] = "tanh"
+    kind: Literal["projection", "mlp", "mlm", "critic", "ngrams"] = "projection"
+    layers: int = 3
+
+
+class HeadCall(NamedTuple):
+    """Run one head on a pass that was made already, in its graph: ``model(HeadCall("critic", (a, b), out))``.
+
+    The pass comes back with ``heads[head]`` added. It goes through the model's forward, so that a wrapper (DDP)
+    sees which parameters a step uses.
+    """
+
+    head: str
+    given: tuple[Tensor, ...]
+    out: Outputs
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may need to know before training, to give its buffers their shape.
+
+    ``rows``: N, how many training rows there are, numbered by ``batch["index"]``. ``width``: H. ``labels`` (N,): their
+    classes or scores, None without. ``vocabulary``: how many tokens the encoder knows, of which ``mask_id`` stands for
+    a hidden one and ``special_ids`` for no text at all; these are left out by models that read none.
+    """
+
+    rows: int
+    width: int
+    labels: Tensor | None = None
+    vocabulary: int | None = None
+    mask_id: int | None = None
+    special_ids: tuple[int, ...] = ()
 
 
 class Model(nn.Module):
@@ -68,7 +110,7 @@ class Model(nn.Module):
 
     def forward(
         self,
-        batch: Batch,
+        batch: Batch | HeadCall,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
@@ -83,7 +125,7 @@ class Model(nn.Module):
 
 
 class Method(nn.Module):
-    """A training method: settings and buffers only; it is given the model and never holds it.
+    """A training method: settings and buffers only; it is given the model and never holds it, at most a frozen copy.
 
     ``losses`` yields each loss; whoever drives it (`contraverse.training.step`) back-propagates before
     resuming. Rules, each held by a test over every method: no ``yield`` inside a ``with``; exactly
@@ -100,7 +142,23 @@ class Method(nn.Module):
     cost: str
     """Forward-units of one step, for example ``"7F"``."""
     passes: int = 1
+    """How many losses the next step yields; read once a step, so it may be a property of the buffers."""
     heads: Mapping[str, HeadSpec] = {}
+    wants_copy: bool = False
+    """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see `receive`."""
+
+    def prepare(self, facts: Facts) -> None:
+        """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""
+
+    def receive(self, copy: nn.Module) -> None:
+        """Called once before training where `wants_copy` says so, with a copy of the model that is the method's own.
+
+        It is kept as ``frozen``: in eval mode, without gradients, saved with the method's state.
+        """
+        self.frozen = copy.requires_grad_(False).eval()
+
+    def after_step(self, model: nn.Module) -> None:
+        """Called after each step of the optimizer, with the model itself and not what wraps it."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         raise NotImplementedError

@@ -34,7 +34,8 @@ def test_perturbable_is_one_lookup_without_gradient(model: TextModel, batch: Any
     lookups: list[Any] = []
     model.encoder.base_model.encoder.register_forward_hook(lambda *a: layers.append(a))
     model.encoder.get_input_embeddings().register_forward_hook(lambda *a: lookups.append(a))
-    values, mask = perturbable(model, batch)
+    values, mask, low, high = perturbable(model, batch)
+    assert low is high is None
     assert (len(layers), len(lookups)) == (0, 1)
     assert not values.requires_grad
     assert torch.equal(values, model.encoder.get_input_embeddings().weight[batch["input_ids"]])
@@ -280,5 +281,5 @@ def test_bfloat16_autocast_keeps_the_direction(model: TextModel, batch: Any) -> 
 
 
 def test_the_table_of_attacks_names_itself() -> None:
-    assert set(ATTACKS) == {"fgm", "fgsm", "pgd"}
+    assert set(ATTACKS) == {"fgm", "fgsm", "pgd", "apgd"}
     assert all(info.name == name and info.summary and info.source for name, info in ATTACKS.items())

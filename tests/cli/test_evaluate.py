@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from contraverse.data import TextData, load_splits
-from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts
+from contraverse.data import TextData, get_task, load_splits
+from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts, representation_shift
 from contraverse.models import TextModel
-from contraverse.recipes import configure
+from contraverse.pipeline import measure_task, settled_in_all
+from contraverse.recipes import EvaluationConfig, configure
 
 
 def test_a_classifier_is_measured_clean_and_under_attack(
@@ -22,14 +24,14 @@ def test_a_classifier_is_measured_clean_and_under_attack(
     found = json.loads((tmp_path / "e.json").read_text())
     data = load_splits("text", {"test": rows}).need("test")
     expected = evaluate(
-        TextModel.load(classifier), data, metrics=("accuracy", "macro_f1"), epsilons=[0.5, 20.0], steps=2
+        TextModel.load(classifier), data, metrics=("accuracy", "macro_f1"), epsilons=[0.5, 20.0], steps=2, attack="apgd"
     )
     assert found["metrics"] == pytest.approx(expected)
     assert found["rows"] == 20
     assert [at["epsilon"] for at in found["robustness"]["at"]] == [0.5, 20.0]
     assert f"{expected['accuracy']:.2f}" in result.stdout
-    assert f"{expected['accuracy@pgd-0.5']:.2f}" in result.stdout
-    assert expected["accuracy@pgd-20"] < expected["accuracy"]
+    assert f"{expected['accuracy@apgd-0.5']:.2f}" in result.stdout
+    assert expected["accuracy@apgd-20"] < expected["accuracy"]
 
 
 def test_no_attack_on_request(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_a_run_knows_its_task_data_and_attack(invoke: Any, run_folder: Path, tmp
     invoke("evaluate", run_folder / part, "--split", "validation", "--output", tmp_path / "e.json")
     found = json.loads((tmp_path / "e.json").read_text())
     assert (found["task"], found["rows"]) == ("text", 20)  # one file is what --split says
-    assert list(found["metrics"]) == ["accuracy", "macro_f1", "accuracy@pgd-0.5"]
+    assert list(found["metrics"]) == ["accuracy", "macro_f1", "accuracy@apgd-0.5"]
 
 
 def test_flags_win_over_the_run(invoke: Any, run_folder: Path, rows: Path, tmp_path: Path) -> None:
@@ -147,3 +149,63 @@ def test_a_sentence_encoder_is_measured_on_the_sts_sets(invoke: Any, encoder: Pa
 def test_a_sentence_encoder_needs_a_folder_of_sts_sets(invoke: Any, encoder: Path, tmp_path: Path) -> None:
     assert "--sts" in invoke("evaluate", encoder, code=2).stderr
     assert "sts12" in invoke("evaluate", encoder, "--sts", tmp_path / "none", code=2).stderr
+
+
+def test_every_setting_of_the_attack_is_reached(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
+    attack = ("--eps", ".02,.5", "--attack", "pgd", "--norm", "linf", "--steps", 2, "--restarts", 2, "--relative")
+    more = ("--shift", "--no-diagnostics", "--output", tmp_path / "e.json")
+    result = invoke("evaluate", classifier, "--task", "text", "--data", rows, *attack, *more)
+    found = json.loads((tmp_path / "e.json").read_text())
+    used = found["robustness"]["attack"]
+    assert {key: used[key] for key in ("name", "norm", "steps", "restarts", "relative")} == {
+        "name": "pgd",
+        "norm": "linf",
+        "steps": 2,
+        "restarts": 2,
+        "relative": True,
+    }
+    assert found["robustness"]["diagnostics"] is None
+    data = load_splits("text", {"test": rows}).need("test")
+    model, settings = TextModel.load(classifier), {"norm": "linf", "steps": 2, "restarts": 2, "relative": True}
+    report = representation_shift(model, data, [0.02, 0.5], **settings)
+    assert [at["cosine"] for at in found["shift"]["at"]] == pytest.approx(
+        [shift.cosine.mean() for shift in report.at.values()], abs=1e-5
+    )
+    assert "cosine similarity" in result.stdout
+    assert f"{report.at[0.5].euclidean.mean():.3f}" in result.stdout
+
+
+def test_a_blind_attack_is_warned_of(invoke: Any, tiny_model: Any, rows: Path, tmp_path: Path) -> None:
+    model = tiny_model(labels=("no", "yes"), max_length=16)
+    with torch.no_grad():
+        model.encoder.classifier.weight.mul_(1e6)
+    folder = model.save(tmp_path / "saturated")
+    args = ("evaluate", folder, "--task", "text", "--data", rows, "--eps", ".05", "--output", tmp_path / "e.json")
+    assert "gradients were zero or not finite" in invoke(*args, "--attack", "pgd").stderr
+    warnings = json.loads((tmp_path / "e.json").read_text())["robustness"]["warnings"]
+    assert any("times as large as the embeddings" in line for line in warnings)
+    assert "warning" not in invoke(*args, "--attack", "apgd", "--force").stderr
+
+
+def test_the_shift_of_a_sentence_encoder(invoke: Any, encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("good work\nlong years at the house\nback state\n")
+    args = ("evaluate", encoder, "--shift", "--eps", ".1,.5")
+    result = invoke(*args, "--data", tmp_path / "s.txt", "--output", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["rows"], found["shift"]["climbed"]) == (3, "distance")
+    assert found["shift"]["at"][0]["euclidean"] < found["shift"]["at"][1]["euclidean"]
+    assert "on the distance itself" in result.stdout
+    assert "--data" in invoke(*args, code=2).stderr
+
+
+def test_progress_adds_up_to_what_is_announced(tiny_model: Any, rows: Path) -> None:
+    data = load_splits("text", {"test": rows}).need("test")
+    model = tiny_model(labels=("no", "yes"))
+    for settings in (
+        EvaluationConfig(epsilons=[0.1, 1], steps=1, restarts=2, shift=True, rows=9),
+        EvaluationConfig(epsilons=[0.1], attack="pgd", steps=1, diagnostics=5),
+        EvaluationConfig(epsilons=[]),
+    ):
+        seen: list[int] = []
+        measure_task(model, data, get_task("text"), settings, seed=0, progress=seen.append)
+        assert sum(seen) == settled_in_all(model, len(data), settings)

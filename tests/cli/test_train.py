@@ -29,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The calls to `pipeline.run`, which is not run."""
     made: list[dict[str, Any]] = []
 
-    def run(config: Any, output: Path, *, resume: bool = False, say: Any = None) -> RunResult:
+    def run(config: Any, output: Path, *, resume: bool = False, **others: Any) -> RunResult:
         made.append({"config": config, "output": output, "resume": resume})
         return RunResult(output, "test", {"error_rate": 1.8, "accuracy@pgd-0.3": 76.0}, {"model": output / "model"})
 
@@ -132,10 +132,42 @@ def test_dry_run_tells_what_is_wrong_with_the_data(invoke: Any, tmp_path: Path) 
     assert "--data" in invoke("train", "ce", "--dry-run", code=2).stderr
 
 
+def test_dry_run_shows_every_stage(
+    invoke: Any, calls: list[dict[str, Any]], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ("--data", rows, "--set", "stages.itpt.train.num_train_epochs=4", "--seed", 5)
+    result = invoke("train", "itpt", *given, "--dry-run")
+    assert "[1-itpt] from minilm" in result.stderr
+    assert "  num_train_epochs: 4" in result.stderr.replace("    ", "  ")
+    assert "[2-ce] from 1-itpt/model" in result.stderr
+    assert sorted(tmp_path.iterdir()) == [rows]
+    (tmp_path / "c.yaml").write_text(result.stdout)
+    settings = {"stages.itpt.train.num_train_epochs": 4, "train.seed": 5}
+    assert load(tmp_path / "c.yaml") == configure("itpt", source=str(rows), settings=settings)
+
+
+def test_init_takes_a_finished_runs_model(
+    invoke: Any, calls: list[dict[str, Any]], classifier: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "first"
+    run.mkdir()
+    classifier.rename(run / "model")
+    (run / "config.yaml").write_text(configure("ce").to_yaml())
+    args = ("train", "scal", "--data", "d.csv", "--init", run)
+    assert "not finished" in invoke(*args, code=2).stderr
+    (run / "evaluation.json").write_text("{}")
+    invoke(*args)
+    assert [call["config"].model.name for call in calls] == [str(run / "model")]
+    assert "--init and --model" in invoke(*args, "--model", "minilm", code=2).stderr
+    assert "no run and no model" in invoke("train", "ce", "--init", tmp_path / "none", code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
         ([], "no recipe is named"),
+        (["itpt", "--set", "stages.itp.train.seed=1"], 'did you mean "itpt"?'),
         (["scla"], 'did you mean "scal"?'),
         (["scal", "--set", "method.epsilom=1"], 'did you mean "epsilon"?'),
         (["scal", "--set", "method.epsilon=-1"], "greater than 0"),
@@ -174,6 +206,16 @@ def test_a_run_from_start_to_finish(invoke: Any, start: Path, rows: Path, tmp_pa
     assert "a finished run is here" in invoke("train", "--output", output, "--resume", code=2).stderr
     invoke("evaluate", output, "--eps", "none", "--output", tmp_path / "e.json")
     invoke("predict", output, rows, "--output", tmp_path / "p.csv")
+
+
+def test_a_run_from_another_tells_of_its_new_classes(invoke: Any, start: Path, rows: Path, tmp_path: Path) -> None:
+    few = ("--set", "evaluation.epsilons=[]", *SMALL)
+    invoke("train", "ce", "--model", start, "--data", rows, "--output", tmp_path / "first", *few)
+    rows.write_text(rows.read_text().replace(",yes", ",agree"))
+    said = invoke("train", "ce", "--init", tmp_path / "first", "--data", rows, "--output", tmp_path / "next", *few)
+    assert "tells no, yes apart: the classifier is drawn anew" in said.stderr
+    notes = json.loads((tmp_path / "next" / "evaluation.json").read_text())["notes"]
+    assert any("drawn anew" in note for note in notes)
 
 
 @pytest.mark.slow

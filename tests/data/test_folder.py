@@ -75,12 +75,38 @@ def test_a_folder_without_a_readable_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_files_name_no_split(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is called train: a\.csv, b\.csv"):
+    with pytest.raises(UserError, match=r"is called train: a\.csv, b\.csv") as error:
         found(tmp_path, "b.csv a.csv")
+    assert "--set data.source='{train: FILE, test: FILE}'" in str(error.value)
 
 
 def test_split_names_of_the_hub() -> None:
     names = ["train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"]
-    assert match_names(names, get_task("mnli-mm").splits)["validation"] == "validation_mismatched"
-    assert match_names(["train", "dev", "test"], USUAL) == {"train": "train", "validation": "dev", "test": "test"}
+    assert match_names(names, get_task("mnli-mm").splits)["validation"] == ("validation_mismatched",)
+    assert match_names(["train", "dev", "test"], USUAL) == {
+        "train": ("train",),
+        "validation": ("dev",),
+        "test": ("test",),
+    }
     assert match_names(["unsupervised"], USUAL) == {}
+
+
+def test_rounds_of_one_split() -> None:
+    names = [f"{split}_r{i}" for i in (3, 1, 2) for split in ("dev", "train", "test")]
+    pooled = match_names(names, get_task("anli").splits)
+    assert pooled == {
+        "train": ("train_r1", "train_r2", "train_r3"),
+        "validation": ("dev_r1", "dev_r2", "dev_r3"),
+        "test": ("test_r1", "test_r2", "test_r3"),
+    }
+    assert match_names(names, get_task("anli_a2").splits)["validation"] == ("dev_r2",)
+    assert match_names(["train", "dev_r1", "dev_r3"], get_task("anli").splits) == {
+        "train": ("train",),
+        "validation": ("dev_r1",),
+    }
+
+
+def test_files_of_the_rounds_are_joined(tmp_path: Path) -> None:
+    files, notes = found(tmp_path, "train_r2.csv train_r1.csv train_r3.csv dev.csv", get_task("anli").splits)
+    assert files == {"train": ["train_r1.csv", "train_r2.csv", "train_r3.csv"], "validation": ["dev.csv"]}
+    assert notes == []

@@ -274,7 +274,7 @@ def test_impossible_arguments(tmp_path: Path, arguments: dict[str, Any], says: s
     "source", ["no/such/file.csv", "nothing.csv", "./nothing", "no/such/folder/at all", Path("nothing")]
 )
 def test_a_path_that_is_not_there_is_never_sought_on_the_hub(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contraverse.data.sources.load_hub", lambda *_: pytest.fail("asked the Hub"))
+    monkeypatch.setattr("contraverse.data.reading.load_hub", lambda *_: pytest.fail("asked the Hub"))
     with pytest.raises(UserError, match="there is no such file or folder"):
         load_splits("text", source)
 

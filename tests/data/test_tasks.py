@@ -5,7 +5,9 @@ import pytest
 from contraverse.data import TASKS, Task, get_task, load_splits
 from contraverse.errors import UserError
 
-NAMES = """mrpc qqp rte qnli mnli mnli-mm sst2 cola ag_news trec stsb nli sentences text pair""".split()
+INFERENCE = ["mnli", "mnli-mm", "snli", "fever-nli", "anli_a1", "anli_a2", "anli_a3", "anli"]
+NAMES = """mrpc qqp rte qnli sst2 cola ag_news yelp_polarity yahoo_answers trec stsb nli sentences text pair""".split()
+NAMES += INFERENCE
 
 
 def test_every_task_of_the_design_is_there() -> None:
@@ -24,6 +26,10 @@ def test_a_row_is_consistent(name: str) -> None:
     assert (task.label is None) == (task.kind in ("sentences", "triplets"))
     assert task.labels is None or len(set(task.labels)) == len(task.labels) >= 2
     assert (len(task.columns) == 3) == (task.kind == "triplets")
+    assert set(task.aliases.values()) <= set(task.labels or ())
+    assert not {name.casefold() for name in task.left_out} & {name.casefold() for name in task.labels or ()}
+    assert all(len(layout.texts) == len(task.columns) for layout in task.layouts)
+    assert set(task.paper_rows or {}) <= set(task.splits)
 
 
 def test_the_figures_that_the_papers_print() -> None:
@@ -34,6 +40,28 @@ def test_the_figures_that_the_papers_print() -> None:
     assert [name for name in NAMES if not TASKS[name].greater_is_better] == ["trec"]
     assert TASKS["mnli"].splits["validation"] == "validation_matched"
     assert TASKS["mnli-mm"].splits["validation"] == "validation_mismatched"
+
+
+@pytest.mark.parametrize("name", INFERENCE)
+def test_the_order_of_inference_is_that_of_its_papers(name: str) -> None:
+    assert TASKS[name].labels == ("entailment", "neutral", "contradiction")
+
+
+def test_the_draws_of_table_9() -> None:
+    """CARL/RAR, 4.1 and Table 9: rows of each class, and of the whole training split."""
+    whole = {
+        name: (task.paper_rows["train"] * len(task.labels), task.paper_rows["validation"], task.paper_rows["test"])
+        for name, task in TASKS.items()
+        if task.paper_rows and task.labels
+    }
+    assert whole == {
+        "yahoo_answers": (60_000, 400, 400),
+        "yelp_polarity": (60_000, 1_000, 1_000),
+        "ag_news": (60_000, 500, 500),
+    }
+    assert TASKS["sst2"].paper_rows == {}
+    four = ("Society & Culture", "Science & Mathematics", "Health", "Education & Reference")
+    assert TASKS["yahoo_answers"].labels == (*four, "Computers & Internet")
 
 
 def test_an_unknown_task_names_the_nearest() -> None:

@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from reference.bag_of_words import BagOfWords
 from reference.tiny import LABELS, WORDS
 
 from contraverse.data import TextData
@@ -30,3 +32,9 @@ def labelled(sentences: Callable[..., list[str]]) -> Callable[..., TextData]:
         return TextData.from_rows([(text,) for text in sentences(count, seed)], labels=labels, label_names=LABELS)
 
     return make
+
+
+@pytest.fixture
+def bag(tiny_model: Callable[..., Any]) -> Callable[[int], BagOfWords]:
+    """``bag(3)``: a linear classifier of three classes."""
+    return lambda classes: BagOfWords(tiny_model().tokenizer, classes)

@@ -7,65 +7,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import robust_reference
-from torch import Tensor, nn
+from reference.bag_of_words import BagOfWords, mostly_right, relabel
+from torch import Tensor
 
+from contraverse.attacks import perturbable
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
-from contraverse.evaluation import predict, robust_accuracy
+from contraverse.evaluation import AttackSettings, predict, robust_accuracy, settled_rows
+from contraverse.evaluation.attack_loop import ATTACKS, ball_of
 from contraverse.models import TextModel
-from contraverse.types import Batch, Inputs, Outputs, Wanted
+from contraverse.types import Batch, Inputs, Outputs
 
 MakeModel = Callable[..., TextModel]
 MakeData = Callable[..., TextData]
-
-
-class BagOfWords(TextModel):
-    """Logits ``W mean_t(E_t + delta_t) + b`` over real tokens: its robust accuracy is known in closed form."""
-
-    def __init__(self, tokenizer: Any, classes: int, width: int = 6) -> None:
-        encoder: Any = nn.ModuleDict({"embed": nn.Embedding(len(tokenizer), width), "out": nn.Linear(width, classes)})
-        super().__init__(encoder, tokenizer, labels=[str(i) for i in range(classes)])
-        nn.init.normal_(encoder["out"].weight)
-        self.rows_seen = 0
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    def forward(
-        self, batch: Batch, *, delta: Tensor | None = None, want: Sequence[Wanted] = ("logits",), route: Any = "clean"
-    ) -> Outputs:
-        values, mask = self.encoder["embed"](batch["input_ids"]), batch["attention_mask"].bool().unsqueeze(-1)
-        if "logits" not in want:
-            return Outputs(inputs=Inputs(values.detach(), mask))
-        self.rows_seen += len(values)
-        moved = values if delta is None else values + delta
-        return Outputs(logits=self.encoder["out"]((moved * mask).sum(1) / mask.sum(1)))
-
-    def arrays(self, data: TextData) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Word embeddings of each row, weight and bias in float64."""
-        ids = [self.tokenizer(text)["input_ids"] for (text,) in data.texts]
-        table = self.encoder["embed"].weight.detach().double().numpy()
-        out = self.encoder["out"]
-        return [table[row] for row in ids], out.weight.detach().double().numpy(), out.bias.detach().double().numpy()
-
-
-@pytest.fixture
-def bag(tiny_model: MakeModel) -> Callable[[int], BagOfWords]:
-    return lambda classes: BagOfWords(tiny_model().tokenizer, classes)
-
-
-def relabel(data: TextData, labels: Sequence[int], classes: int) -> TextData:
-    names = tuple(str(i) for i in range(classes))
-    return TextData.from_rows(data.texts, labels=[int(label) for label in labels], label_names=names)
-
-
-def mostly_right(model: TextModel, data: TextData) -> TextData:
-    """Labelled as the model predicts, but for every fifth row."""
-    classes = len(model.labels or ())
-    labels = predict(model, data).argmax(1)
-    labels[::5] = (labels[::5] + 1) % classes
-    return relabel(data, labels, classes)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -172,7 +126,7 @@ def test_a_wrong_iterate_counts_though_a_later_one_has_the_larger_loss(
     assert losses[1] > losses[0]
     report = robust_accuracy(model, data, [1.0], steps=3)
     assert not report.at[1.0].correct.any()
-    assert report.at[1.0].dead_gradients == 3
+    assert report.at[1.0].dead_gradients == 1  # of three: the row was broken by the second
 
 
 def test_epsilon_zero_is_the_clean_accuracy_and_costs_nothing(
@@ -210,10 +164,19 @@ def test_restarts_begin_at_random_and_attack_what_is_left(tiny_model: MakeModel,
     assert accuracies[0] > accuracies[1] > accuracies[2]
 
 
-def test_progress_adds_up(tiny_model: MakeModel, labelled: MakeData) -> None:
+@pytest.mark.parametrize("diagnostics", [False, True, 7])
+@pytest.mark.parametrize(("attack", "losses"), [("pgd", 1), ("apgd", 2)])
+def test_progress_adds_up(
+    tiny_model: MakeModel, labelled: MakeData, attack: Any, losses: int, diagnostics: bool | int
+) -> None:
     seen: list[int] = []
-    robust_accuracy(tiny_model(), labelled(20), [0, 0.3, 3], restarts=2, steps=1, batch_size=6, progress=seen.append)
-    assert sum(seen) == 20 * (1 + 2 * 2)
+    model, data = tiny_model(), labelled(20)
+    robust_accuracy(model, data, [0, 0.3, 3], attack=attack, restarts=2, steps=1, batch_size=6,
+                    diagnostics=diagnostics, progress=seen.append)  # fmt: skip
+    tried = {False: 0, True: 20, 7: 7}[diagnostics] * 5
+    assert sum(seen) == 20 * (1 + 2 * 2 * losses) + tried
+    settings = AttackSettings(attack, steps=1, restarts=2)
+    assert sum(seen) == settled_rows(20, 3, [0, 0.3, 3], settings, diagnostics)
 
 
 def test_the_model_is_left_as_it_was(tiny_model: MakeModel, labelled: MakeData) -> None:
@@ -249,7 +212,7 @@ def test_a_failure_unfreezes_the_model(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("stop")
 
-    monkeypatch.setattr("contraverse.evaluation.robustness.pgd", fail)
+    monkeypatch.setitem(ATTACKS, "pgd", fail)
     with pytest.raises(RuntimeError, match="stop"):
         robust_accuracy(model, data, [0.1])
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -269,6 +232,84 @@ def test_random_starts_follow_the_seed_and_leave_the_global_state(tiny_model: Ma
     torch.manual_seed(123)
     assert sizes(1) == first
     assert sizes(2) != first
+
+
+def test_a_random_start_is_the_rows_own(tiny_model: MakeModel, batch: Any) -> None:
+    """Row 7 of the data, in the middle of a padded batch and alone without padding."""
+    model, settings = tiny_model(), AttackSettings(restarts=2)
+    real = int(batch["attention_mask"][2].sum())
+    alone = {name: value[2:3, :real] for name, value in batch.items() if value.dim() == 2}
+    starts = []
+    for rows, of in (([4, 9, 7, 1], batch), ([7], alone)):
+        inputs = perturbable(model, of)
+        starts.append(ball_of(inputs, np.array(rows), 0.5, settings, 1).start(inputs, random=True).detach())
+    torch.testing.assert_close(starts[0][2, :real], starts[1][0])
+    assert not torch.allclose(starts[0][1, :real], starts[0][2, :real])
+    assert (starts[0][2, real:] == 0).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+def test_random_starts_do_not_depend_on_the_rows_beside(
+    tiny_model: MakeModel, labelled: MakeData, attack: Any, norm: Any
+) -> None:
+    model = tiny_model()
+    data = mostly_right(model, labelled(25))
+    epsilon = 0.5 if norm == "l2" else 0.05
+    settings: dict[str, Any] = {"attack": attack, "norm": norm, "steps": 2, "restarts": 2, "random_start": True}
+    found = [robust_accuracy(model, data, [epsilon], batch_size=size, **settings).at[epsilon] for size in (2, 25)]
+    np.testing.assert_array_equal(found[0].correct, found[1].correct)
+    assert found[0].relative_size == pytest.approx(found[1].relative_size, rel=1e-3)
+    assert 0 < found[0].accuracy < 80
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_apgd_on_two_classes_equals_the_closed_form_saturated_or_not(
+    bag: Callable[[int], BagOfWords], labelled: MakeData, norm: Any, scale: float
+) -> None:
+    model = bag(2).scaled(scale)
+    data = mostly_right(model, labelled(60))
+    radii = np.array(
+        [
+            robust_reference.radius_of_two_classes(s, *model.arrays(data)[1:], int(label), norm)
+            for s, label in zip(model.arrays(data)[0], data.labels or (), strict=True)
+        ]
+    )
+    epsilons = [float(e) for e in np.quantile(radii[radii > 0], [0.21, 0.51, 0.83])]
+    model.rows_seen = 0
+    report = robust_accuracy(model, data, epsilons, attack="apgd", norm=norm, steps=2)
+    for epsilon in epsilons:
+        np.testing.assert_array_equal(report.at[epsilon].correct, radii > epsilon)
+    assert sum(found.dead_gradients for found in report.at.values()) == 0
+    assert model.rows_seen == 60 + 3 * sum(found.attacked for found in report.at.values())  # the margin alone
+
+
+def test_apgd_climbs_cross_entropy_and_then_dlr_on_what_is_left(
+    bag: Callable[[int], BagOfWords], labelled: MakeData
+) -> None:
+    """Of a saturated model the first sees no gradient, and the second breaks what can be broken."""
+    model = bag(4)
+    data = mostly_right(model, labelled(40))
+    epsilons = [0.3, 0.8]
+    alive = robust_accuracy(model, data, epsilons, attack="apgd", steps=3)
+    saturated = model.scaled(1e5)
+    model.rows_seen = 0
+    report = robust_accuracy(saturated, data, epsilons, attack="apgd", steps=3)
+    taken = [found.gradients for found in report.at.values()]
+    assert taken[0] == {"ce": 3 * 32, "dlr": 3 * 32}
+    assert model.rows_seen == 40 + 4 * sum(sum(of.values()) for of in taken) // 3
+    # DLR is 1, and flat, where the label is third: on a row that is broken already, which does not count.
+    assert [found.dead["dlr"] for found in report.at.values()] == [0, 0]
+    assert report.at[0.3].dead["ce"] > 0.9 * 3 * 32
+    assert report.warnings == []
+    # DLR does not see the scale: only what the cross-entropy alone had found is lost.
+    for epsilon in epsilons:
+        lost = report.at[epsilon].correct & ~alive.at[epsilon].correct
+        assert (report.at[epsilon].correct >= alive.at[epsilon].correct).all()
+        assert lost.sum() <= 2
+    blind = robust_accuracy(saturated, data, epsilons, steps=3)
+    assert blind.at[0.8].accuracy > report.at[0.8].accuracy
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -321,6 +362,14 @@ def test_the_report_is_json(tiny_model: MakeModel, labelled: MakeData) -> None:
     assert [at["epsilon"] for at in found["at"]] == [0.3, 1]
     assert found["at"][0]["step_size"] == pytest.approx(2.5 * 0.3 / 2)
     assert list(report.metrics) == ["accuracy", "accuracy@pgd-0.3", "accuracy@pgd-1"]
+    assert (found["warnings"], found["diagnostics"]) == ([], None)
+
+
+def test_keys_name_the_attack(tiny_model: MakeModel, labelled: MakeData) -> None:
+    report = robust_accuracy(tiny_model(), labelled(6), [0.3], attack="apgd", steps=2)
+    assert list(report.metrics) == ["accuracy", "accuracy@apgd-0.3"]
+    assert report.to_dict()["attack"]["name"] == "apgd"
+    assert report.to_dict()["at"][0]["step_size"] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +381,7 @@ def test_the_report_is_json(tiny_model: MakeModel, labelled: MakeData) -> None:
         ({"epsilons": [0.1], "restarts": 0}, "restarts"),
         ({"epsilons": [0.1], "step_size": 0}, "step_size"),
         ({"epsilons": [0.1], "norm": "l1"}, "norm"),
+        ({"epsilons": [0.1], "attack": "fgm"}, "attack"),
     ],
 )
 def test_impossible_settings_are_refused(

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import equations
 
-from contraverse.functional import kl, symmetric_kl
+from contraverse.functional import kl, squared_distance, symmetric_kl
 
 
 def test_kl_equals_the_loop() -> None:
@@ -43,3 +44,20 @@ def test_confident_logits_stay_finite_with_gradient() -> None:
 
 def test_half_precision_is_raised_to_fp32() -> None:
     assert kl(torch.randn(2, 3).half(), torch.randn(2, 3).half()).dtype == torch.float32
+
+
+def test_constant_targets_leave_the_value_and_draw_each_to_the_other() -> None:
+    """The gradient at each logits is that of the cross-entropy with the other's distribution as soft target."""
+    p, q = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    got = symmetric_kl(p, q, constant_targets=True)
+    torch.testing.assert_close(got, symmetric_kl(p, q))
+    soft = [F.cross_entropy(a, b.detach().softmax(-1), reduction="sum") for a, b in ((p, q), (q, p))]
+    for one, other in zip(torch.autograd.grad(got.sum(), (p, q)), torch.autograd.grad(sum(soft), (p, q)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_scores_of_a_regression_are_apart_by_their_squared_distance() -> None:
+    p, q = torch.tensor([[1.5], [-2.0]], dtype=torch.bfloat16), torch.tensor([[1.0], [1.0]], dtype=torch.bfloat16)
+    distance = squared_distance(p, q)
+    assert distance.dtype == torch.float32
+    assert distance.tolist() == [0.25, 9.0]

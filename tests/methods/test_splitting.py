@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from reference.driving import CASES, flat, gradients, make
+from reference.draws import RowsOf
+from reference.driving import CASES, flat, gradients, make, ready
 from reference.ranks import run_ranks
 from reference.tiny import LABELS, random_batch, take, with_pairs
 from torch.nn.parallel import DistributedDataParallel
@@ -43,16 +44,20 @@ def test_micro_batches_add_up(case: str, tiny_folder: Callable[..., Path]) -> No
 
 def _on_a_rank(number: int, out: Path, folder: Path) -> None:
     """Every case in one start of the processes: starting them is most of the time."""
-    grads = {}
+    found = {}
     for case in CASES:
-        model = build(folder, case)
+        method, model = make(case), build(folder, case)
+        ready(method, model)
         ddp = DistributedDataParallel(model, find_unused_parameters=True)
         rows = take(eight(), slice(4 * number, 4 * number + 4))
         for _ in range(2):  # the second step would find a reducer that was left unfinished
             model.zero_grad()
-            step(make(case), ddp, rows, backward=lambda loss: loss.backward(), no_sync=ddp.no_sync)
-        grads[case] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    torch.save(grads, out / f"{number}.pt")
+            torch.manual_seed(5)
+            with RowsOf(number, 2, 4):
+                step(method, ddp, rows, backward=lambda loss: loss.backward(), no_sync=ddp.no_sync)
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found[case] = grads, method.state_dict()
+    torch.save(found, out / f"{number}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +70,26 @@ def on_two_ranks(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.Temp
 @pytest.mark.ddp
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_ranks_equal_one_process(case: str, tiny_folder: Callable[..., Path], on_two_ranks: list[Any]) -> None:
-    """T18: contrastive losses take their candidates from both ranks, with gradients."""
-    model = build(tiny_folder("bert", 0.0), case)
-    expected = gradients(make(case), model, eight())
+    """T18: contrastive losses take their candidates from both ranks, with gradients, and buffers stay as one process's.
+
+    Each row draws what it would draw in one process.
+    """
+    method, model = make(case), build(tiny_folder("bert", 0.0), case)
+    for _ in range(2):
+        torch.manual_seed(5)
+        expected = gradients(method, model, eight(), still=False)
     # Not each parameter by its own size: a key's bias has a gradient of rounding errors, softmax ignores it.
     noise = 1e-5 * flat(expected).abs().max().item()
-    for grads in on_two_ranks:
-        got = grads[case]
+    for found in on_two_ranks:
+        got, buffers = found[case]
         for name in set(expected) | set(got):
             zero = torch.zeros_like(expected.get(name, got.get(name)))
             torch.testing.assert_close(got.get(name, zero), expected.get(name, zero), rtol=1e-3, atol=noise)
+        assert buffers.keys() == method.state_dict().keys()
+        for name, value in method.state_dict().items():
+            # A buffer may be NaN until it is set.
+            torch.testing.assert_close(
+                buffers[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+            )
+            first = on_two_ranks[0][case][1][name]
+            torch.testing.assert_close(buffers[name], first, rtol=0, atol=0, equal_nan=True)

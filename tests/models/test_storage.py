@@ -187,7 +187,7 @@ def test_weights_are_safetensors_and_settings_are_readable(tiny_model: Make, tmp
     assert ".safetensors" in suffixes
     assert not suffixes & {".bin", ".pt", ".pkl", ".pth"}
     settings = json.loads((tmp_path / "model" / "contraverse.json").read_text())
-    assert settings["heads"] == {"z": {"dim": None, "activation": "tanh"}}
+    assert settings["heads"] == {"z": {"dim": None, "activation": "tanh", "kind": "projection", "layers": 3}}
 
 
 @pytest.mark.parametrize("labels", [LABELS, None])

@@ -31,7 +31,7 @@ def plain(model: TextModel, batch: Any, **arguments: Any) -> Tensor:
 
 
 def noise(model: TextModel, batch: Any, size: float = 0.5) -> Tensor:
-    values, mask = perturbable(model, batch)
+    values, mask, *_ = perturbable(model, batch)
     return torch.randn_like(values) * mask * size
 
 

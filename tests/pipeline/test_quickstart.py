@@ -19,6 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_folder: Callable[..., Path]) -> 
         "model.name": str(tiny_folder()),
         "train.num_train_epochs": 1,
         "evaluation.epsilons": [0.1, 0.3],
+        "evaluation.attack": "pgd",
         "evaluation.steps": 1,
     }
     monkeypatch.setattr(module, "SETTINGS", settings)

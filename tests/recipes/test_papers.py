@@ -4,23 +4,29 @@ import pytest
 
 from contraverse.data import get_task
 from contraverse.methods import METHODS
-from contraverse.recipes import RECIPES, configure
+from contraverse.recipes import RECIPES, configure, split_stages
 
 LABELLED = ("ce", "at", "cl", "scal")
 SENTENCES = ("simcse", "uscal")
 
 
+STAGED = {"itpt": "ce"}
+"""Recipes that are no method's own, and the method of their last stage."""
+
+
 def test_there_is_a_recipe_for_every_method() -> None:
-    assert set(RECIPES) == set(METHODS)
+    assert set(RECIPES) == set(METHODS) | set(STAGED)
+    assert {name for name in RECIPES if configure(name).stages} == set(STAGED)
     assert all(recipe.name == name and recipe.summary and recipe.paper for name, recipe in RECIPES.items())
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_a_valid_configuration_on_its_own_task(name: str) -> None:
     config = configure(name)
-    assert config.recipe == config.method.name == name
+    assert config.recipe == name
+    assert config.method.name == STAGED.get(name, name)
     assert config.task == RECIPES[name].task == get_task(config.task).name
-    METHODS[name](**config.method.settings)
+    METHODS[config.method.name](**config.method.settings)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -30,8 +36,9 @@ def test_the_optimiser_is_the_papers(name: str) -> None:
     assert train["weight_decay"] == 0.01
     assert train["warmup_steps"] == 0.1
     assert train["lr_scheduler_type"] == "linear"
-    assert train["load_best_model_at_end"] is True
-    assert train["learning_rate"] == (5e-5 if name == "simcse-sup" else 3e-5)
+    assert train.get("load_best_model_at_end", False) is (name != "mlm")  # which has nothing to validate on
+    rates = {"simcse-sup": 5e-5, "mlm": 5e-5, "consert": 5e-7, "isbert": 2e-5}
+    assert train["learning_rate"] == rates.get(name, 3e-5)
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -65,3 +72,35 @@ def test_simcse_and_uscal_differ_in_the_method_alone() -> None:
 
 def test_only_supervised_simcse_keeps_the_head_at_test() -> None:
     assert {name for name in RECIPES if configure(name).model.embedding == "z"} == {"simcse-sup"}
+
+
+def test_consert_is_the_authors_script() -> None:
+    """unsup-consert-base.sh: feature cut-off of .2 against shuffling, temperature .1, without dropout."""
+    config = configure("consert")
+    settings, train = config.method.settings, config.train.arguments
+    assert (settings["first"], settings["second"], settings["feature_rate"]) == ("feature-cutoff", "shuffle", 0.2)
+    assert (settings["temperature"], settings["encoder_dropout"]) == (0.1, False)
+    assert (config.model.pooling, config.model.max_length) == ("last-two", 64)
+    assert (train["per_device_train_batch_size"], train["num_train_epochs"]) == (96, 10)
+    assert (train["eval_steps"], config.train.early_stopping_patience) == (200, 10)
+
+
+def test_isbert_tests_the_mean_of_its_n_grams() -> None:
+    config = configure("isbert")
+    assert config.model.embedding == "ngrams"
+    assert (config.train.arguments["per_device_train_batch_size"], config.train.arguments["num_train_epochs"]) == (
+        32,
+        1,
+    )
+
+
+def test_itpt_is_the_baseline_after_masked_language_modelling_on_the_same_rows() -> None:
+    itpt, ce = configure("itpt"), configure("ce")
+    first, last = (stage.config for stage in split_stages(itpt))
+    assert last == ce
+    assert first.method.name == "mlm"
+    assert first.method.settings == {"mlm_probability": 0.15}
+    assert (first.data, first.model, first.task) == (ce.data, ce.model, ce.task)
+    train = first.train.arguments
+    assert (train["learning_rate"], train["per_device_train_batch_size"]) == (5e-5, 32)
+    assert first.train.early_stopping_patience is None

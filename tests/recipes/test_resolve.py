@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from contraverse.errors import UserError
-from contraverse.recipes import RunConfig, configure, load, parse
+from contraverse.recipes import RunConfig, change, configure, load, parse
 
 
 def mistake(*assignments: str, recipe: str | None = "scal", file: Path | None = None) -> str:
@@ -112,7 +112,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("method.epsilon=abc", ["'abc'", "valid number"]),
         ("method.attack=fgmm", ["'fgm' or 'fgsm'"]),
         ("method.name=scla", ["method.name", '"scal"']),
-        ("model.pooling=max", ["'cls' or 'mean'"]),
+        ("model.pooling=max", ["'cls', 'mean'"]),
         ("data.validation_fraction=1.5", ["less than 1"]),
         ("data.train_rows=none", ["valid integer", "write null for none"]),
         ("evaluation.epsilons=[.1,-.3]", ["evaluation.epsilons[1]", "-0.3", "greater than 0"]),
@@ -153,7 +153,8 @@ def test_a_union_is_one_mistake_with_one_line() -> None:
     [
         ("scal", "sentences", "scal needs labels"),
         ("simcse-sup", "trec", "tasks that fit: nli"),
-        ("uscal", "trec", "tasks that fit: sentences"),
+        ("uscal", "nli", "uscal needs sentences"),
+        ("mlm", "nli", "tasks that fit: mrpc"),
     ],
 )
 def test_a_task_that_lacks_what_the_method_needs_is_refused(recipe: str, task: str, says: str) -> None:
@@ -162,6 +163,20 @@ def test_a_task_that_lacks_what_the_method_needs_is_refused(recipe: str, task: s
 
 def test_a_regression_has_labels_enough() -> None:
     assert configure("scal", task="stsb").task == "stsb"
+
+
+@pytest.mark.parametrize("recipe", ["uscal", "simcse", "mlm"])
+def test_labelled_rows_have_sentences(recipe: str) -> None:
+    assert configure(recipe, task="trec").task == "trec"
+
+
+def test_a_configuration_is_changed_as_it_is_made() -> None:
+    config = configure("scal", task="trec")
+    settings = {"method.epsilon": ".5", "train.learning_rate": 1e-4}
+    assert change(config, settings) == configure("scal", task="trec", settings=settings)
+    assert config.method.settings["epsilon"] == 0.3
+    with pytest.raises(UserError, match=r"method\.epsilon: -1 is not possible"):
+        change(config, {"method.epsilon": -1})
 
 
 def test_recipes_are_suggested_and_listed() -> None:

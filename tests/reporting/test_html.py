@@ -200,3 +200,23 @@ def test_the_plot_s_colours_are_defined_for_each_scheme(scheme: str) -> None:
     style = html[:dark_at] if scheme == "light" else html[dark_at:]
     defined = set(re.findall(r"(--[a-z0-9-]+):", style[: style.index("* {")] if scheme == "dark" else style))
     assert set(re.findall(r"var\((--[a-z0-9-]+)", html)) <= defined
+
+
+def test_reasons_to_doubt_the_figures_and_representations_under_attack_are_shown() -> None:
+    shift = {"at": [{"epsilon": 0.1, "cosine": 0.85149, "euclidean": 8.409}]}
+    page = render_report(ReportData("t", [CE], warnings=[f"{HOSTILE} hold"], shifts={"CARL": shift}))
+    assert "To be doubted:" in page
+    assert HOSTILE not in page
+    assert "Representations under attack" in page
+    assert "<td>0.1</td><td>0.851</td><td>8.409</td>" in page
+    bare = render_report(ReportData("t", [CE]))
+    assert "To be doubted" not in bare
+    assert "Representations under attack" not in bare
+
+
+def test_the_curve_and_the_heading_are_of_whatever_attack_ran() -> None:
+    run = Measured("CE", {"accuracy": 90.0, "accuracy@apgd-0.1": 80.0, "accuracy@apgd-0.3": 20.0})
+    page = render_report(ReportData("t", [run], attack={"norm": "l2", "steps": 5, "relative": True}))
+    assert "Accuracy, clean and under APGD" in page
+    assert "APGD ε" in page
+    assert "APGD, L2 norm, 5 steps, ε as a fraction of each text" in page

@@ -1,6 +1,7 @@
 """A small data set, and a way to train on it in a few lines."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from contraverse.data import TextData
 from contraverse.models import TextModel
 from contraverse.training import Trainer
 from contraverse.types import Method
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Accelerate collects garbage at every start, and the modules that are imported take it half a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

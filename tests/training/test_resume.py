@@ -1,6 +1,7 @@
 """An interrupted run that is resumed ends as one that was not: weights, buffers and log, bit for bit on CPU."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
 def same(one: Trainer, other: Trainer) -> None:
     first, second = state(one), state(other)
     assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    # A buffer may be NaN until it is set.
+    assert [n for n in first if not torch.allclose(first[n], second[n], rtol=0, atol=0, equal_nan=True)] == []
     logs = [(Path(t.args.output_dir) / "metrics.jsonl").read_text() for t in (one, other)]
     assert logs[0] == logs[1]
     assert one.state.global_step == other.state.global_step
@@ -103,10 +105,16 @@ def test_a_method_with_memory_and_chance(build: Build, crash: int) -> None:
     assert int(whole.method.steps) == 9
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n != "uscal" else n for n in METHODS])
-def test_the_papers_methods(build: Build, name: str) -> None:
+# CARL's contrast begins in the second epoch, right after the break.
+EARLIER: dict[str, dict[str, Any]] = {"carl": {"start": 1, "negatives": 3}, "freelb": {"gamma": 0.2}}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_of_the_table(build: Build, name: str) -> None:
+    """Saved in the first of two epochs, broken at the second's start: its weights, buffers, draws and log."""
     data = rows(texts=3) if METHODS[name].needs == "pairs" else rows()
-    compare(build, METHODS[name], 5, data=data)
+    settings = {"num_train_epochs": 2, "eval_strategy": "no", "save_steps": 2, "max_steps": 5}
+    compare(build, partial(METHODS[name], **EARLIER.get(name, {})), 3, data=data, **settings)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from reference.driving import flat, gradients, make
+from reference.driving import flat, gradients, make, ready
 from reference.tiny import random_batch, with_pairs
 from torch import Tensor, nn
 
@@ -152,15 +152,20 @@ def batches() -> list[Any]:
 
 
 def plain_loop(method: Method, model: TextModel) -> Tensor:
+    torch.manual_seed(5)
+    ready(method, model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for batch in batches():
         optimizer.zero_grad()
         step(method, model, batch, backward=backward)
         optimizer.step()
+        method.after_step(model)
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def accelerate_loop(method: Method, model: TextModel) -> Tensor:
+    torch.manual_seed(5)
+    ready(method, model)
     accelerator = Accelerator(cpu=True)
     prepared, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
 
@@ -171,14 +176,17 @@ def accelerate_loop(method: Method, model: TextModel) -> Tensor:
         optimizer.zero_grad()
         step(method, prepared, batch, backward=accelerator.backward, no_sync=no_sync)
         optimizer.step()
+        method.after_step(model)
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 @pytest.mark.parametrize("case", [*METHODS, "passes"])
 def test_accelerate_and_a_plain_loop_agree(case: str, tiny_model: Make) -> None:
-    method = Passes(3) if case == "passes" else make(case)
+    methods = [Passes(3) if case == "passes" else make(case) for _ in range(2)]  # a method may remember
+    method = methods[0]
     weights = [
-        loop(method, tiny_model(dropout=0.0, heads=method.heads).train()) for loop in (plain_loop, accelerate_loop)
+        loop(each, tiny_model(dropout=0.0, heads=method.heads).train())
+        for loop, each in zip((plain_loop, accelerate_loop), methods, strict=True)
     ]
     assert torch.equal(*weights)
     start = torch.cat([p.flatten() for p in tiny_model(dropout=0.0, heads=method.heads).parameters()])

@@ -1,6 +1,23 @@
 """Attacks: where a perturbation may live (balls), and how the worst one is sought."""
 
+from contraverse.attacks.apgd import apgd, dlr, margin
 from contraverse.attacks.balls import EmbeddingBall
-from contraverse.attacks.gradient import ATTACKS, Attack, AttackInfo, LossOf, climb, one_step, perturbable, pgd
+from contraverse.attacks.dropout import SharedDropout
+from contraverse.attacks.gradient import ATTACKS, Attack, AttackInfo, LossOf, climb, follow, one_step, perturbable, pgd
 
-__all__ = ["ATTACKS", "Attack", "AttackInfo", "EmbeddingBall", "LossOf", "climb", "one_step", "perturbable", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackInfo",
+    "EmbeddingBall",
+    "LossOf",
+    "SharedDropout",
+    "apgd",
+    "climb",
+    "dlr",
+    "follow",
+    "margin",
+    "one_step",
+    "perturbable",
+    "pgd",
+]

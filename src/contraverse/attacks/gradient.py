@@ -51,6 +51,7 @@ ATTACKS = {
         AttackInfo("fgm", "one step along the gradient, scaled to L2 norm epsilon", "l2", "SCAL eq. (3)"),
         AttackInfo("fgsm", "one step along the gradient's sign, epsilon per coordinate", "linf", "SCAL eq. (2)"),
         AttackInfo("pgd", "k projected steps, random start and restarts on request", "l2, linf", "Madry et al. 2018"),
+        AttackInfo("apgd", "PGD with steps that halve, on cross-entropy, then DLR", "l2, linf", "Croce & Hein 2020"),
     )
 }
 
@@ -71,6 +72,11 @@ def climb(loss: Tensor, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph
     keeps its ``delta`` and is counted.
     """
     (grad,) = torch.autograd.grad(loss, delta, retain_graph=keep_graph)
+    return follow(grad, delta, ball, inputs)
+
+
+def follow(grad: Tensor, delta: Tensor, ball: Ball, inputs: Inputs) -> Attack:
+    """One ascent from ``delta`` along a gradient that is there already, as FreeLB's training leaves one behind."""
     return Attack(ball.ascend(delta, grad, inputs).detach(), _dead(grad, inputs))
 
 

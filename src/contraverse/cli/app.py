@@ -14,9 +14,12 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from contraverse import __version__
+from contraverse.cli.adversaries import adversaries
 from contraverse.cli.console import complain, say
 from contraverse.cli.evaluate import evaluate
 from contraverse.cli.listing import list_
+from contraverse.cli.postprocess import postprocess
+from contraverse.cli.search import search
 from contraverse.cli.texts import encode, predict
 from contraverse.cli.train import quickstart, train
 from contraverse.errors import UserError
@@ -77,6 +80,6 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, train, evaluate, encode, predict):
+for command in (quickstart, train, search, evaluate, adversaries, encode, predict, postprocess):
     app.command()(command)
 app.command("list")(list_)

@@ -26,6 +26,11 @@ def complain(message: str) -> None:
     notes.print(f"[bold red]error:[/] {escape(first)}", *map(escape, rest), sep="\n")
 
 
+def warn(line: str) -> None:
+    """A line about what is to be doubted."""
+    notes.print(f"[bold yellow]warning:[/] {escape(line)}")
+
+
 @contextmanager
 def doing(what: str) -> Iterator[None]:
     """Says ``what`` at once: beside a spinner on a terminal, as a line elsewhere."""
@@ -62,7 +67,7 @@ def quiet() -> None:
     logging.getLogger("transformers.training_args").setLevel(logging.WARNING)
 
 
-def figures(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+def figures(title: str, columns: Mapping[str, Mapping[str, float]], digits: int = 2) -> Table:
     """A table with a row for each metric and a column for each name in ``columns``, ``{name: {metric: value}}``."""
     from contraverse.reporting.names import MISSING, heading
 
@@ -72,7 +77,7 @@ def figures(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(escape(name), justify="right")
     for metric in dict.fromkeys(metric for metrics in columns.values() for metric in metrics):
         values = (metrics.get(metric) for metrics in columns.values())
-        table.add_row(heading(metric), *(MISSING if value is None else f"{value:.2f}" for value in values))
+        table.add_row(heading(metric), *(MISSING if value is None else f"{value:.{digits}f}" for value in values))
     return table
 
 

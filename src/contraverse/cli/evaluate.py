@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from contraverse.cli.console import counting, doing, figures, result, say
-from contraverse.cli.files import Loaded, check_target, load_model, tell, write_whole
+from contraverse.cli.console import counting, doing, figures, result, say, warn
+from contraverse.cli.files import Loaded, check_target, load_model, read_texts, tell, write_whole
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig
 
@@ -28,34 +28,50 @@ def evaluate(
     eps: Annotated[
         str | None, typer.Option(help="Radii of the attack, as .1,.3,1; none for no attack. (default: the run's)")
     ] = None,
+    attack: Annotated[Literal["pgd", "apgd"] | None, typer.Option(help="contraverse list attacks.")] = None,
     norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence, or linf.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of PGD.")] = None,
-    restarts: Annotated[int | None, typer.Option(min=1, help="Restarts of PGD.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps of an attempt.")] = None,
+    restarts: Annotated[int | None, typer.Option(min=1, help="Attempts on each row, with each loss.")] = None,
+    relative: Annotated[
+        bool | None, typer.Option("--relative/--absolute", help="Radii as fractions of each text's own embeddings.")
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows.")] = None,
+    shift: Annotated[
+        bool | None, typer.Option("--shift/--no-shift", help="Measure how far the attack moves representations.")
+    ] = None,
+    diagnostics: Annotated[
+        bool | None, typer.Option("--diagnostics/--no-diagnostics", help="Try the attack itself on 32 rows.")
+    ] = None,
     on_bad_row: Annotated[Literal["error", "skip"] | None, typer.Option(help="What an unusable row does.")] = None,
     sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
-    """Measure a classifier clean and under PGD on its word embeddings, or a sentence encoder on the STS sets."""
+    """Measure a classifier clean and under attack on its word embeddings, or a sentence encoder on the STS sets."""
     if output is not None:
         check_target(output, (".json",), force)
-    attack = {
+    flags = {
         "epsilons": _radii(eps),
+        "attack": attack,
         "norm": norm,
         "steps": steps,
         "restarts": restarts,
+        "relative": relative,
         "rows": rows,
+        "shift": shift,
+        "diagnostics": diagnostics,
         "sts": sts,
     }
-    given = {name: value for name, value in attack.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
     loaded = load_model(model)
     settings = (loaded.run.evaluation if loaded.run else EvaluationConfig()).model_copy(update=given)
-    if loaded.model.labels is None or sts is not None:
+    if loaded.model.labels is None and settings.shift and sts is None:
+        found = _measure_shift(loaded, settings, data, text)
+    elif loaded.model.labels is None or sts is not None:
         found = _measure_sts(loaded, settings)
     else:
-        flags = {"source": data, "text": text, "label": label, "on_bad_row": on_bad_row}
-        found = _measure_task(loaded, settings, *_source(loaded, task, flags), split)
+        where = {"source": data, "text": text, "label": label, "on_bad_row": on_bad_row}
+        found = _measure_task(loaded, settings, *_source(loaded, task, where), split)
     if output is not None:
         write_whole(output, lambda file: json.dump({"model": model, **found}, file, indent=2))
         say(f"written to {output}")
@@ -106,18 +122,51 @@ def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["T
 def _measure_task(
     loaded: Loaded, settings: EvaluationConfig, task: "Task", data: DataConfig, split: Split
 ) -> dict[str, Any]:
-    from contraverse.pipeline import measure_task
+    from contraverse.pipeline import measure_task, settled_in_all
 
     with doing("Reading data…"):
         rows = _rows(loaded, task, data, split)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     what = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
     say(f"Measuring {what}")
-    passes = 1 + settings.restarts * len(set(settings.epsilons))
-    with counting("Measuring", attacked * passes) as progress:
+    with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
         found = measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
     result.print(figures(what, {split: found["metrics"]}))
+    _show_shift(found)
+    for warning in found.get("robustness", {}).get("warnings", ()):
+        warn(warning)
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
+
+
+def _measure_shift(
+    loaded: Loaded, settings: EvaluationConfig, data: str | None, text: list[str] | None
+) -> dict[str, Any]:
+    from contraverse.pipeline import measure_shift, settled_in_all
+
+    if data is None or not Path(data).is_file():
+        raise UserError("--shift needs sentences to attack", hint="give a file of them with --data")
+    if not settings.epsilons:
+        raise UserError("--shift needs radii, and there are none", hint="give them with --eps")
+    with doing("Reading data…"):
+        rows = read_texts(data, text, 1)
+    seed = loaded.run.data.seed if loaded.run else DataConfig().seed
+    say(f"Measuring the shift of {min(settings.rows or len(rows), len(rows))} of {len(rows)} sentences")
+    with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
+        found = measure_shift(loaded.model, rows, settings, seed=seed, progress=progress)
+    _show_shift(found)
+    return {"source": rows.source, "rows": len(rows), **found}
+
+
+def _show_shift(found: dict[str, Any]) -> None:
+    if "shift" not in found:
+        return
+    at = found["shift"]["at"]
+    columns = {
+        f"ε={row['epsilon']:g}": {"cosine similarity": row["cosine"], "Euclidean distance": row["euclidean"]}
+        for row in at
+    }
+    climbed = {"class": "the classification loss", "distance": "the distance itself"}[found["shift"]["climbed"]]
+    result.print(figures(f"h(x) and h(x_adv), {found['shift']['attack']['name'].upper()} on {climbed}", columns, 3))
 
 
 def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "TextData":

@@ -31,7 +31,8 @@ def _methods() -> list[dict[str, Any]]:
     with doing("Loading PyTorch…"):
         from contraverse.methods import METHODS
     names = ("summary", "paper", "equation", "needs", "cost")
-    return [{"name": name} | {key: getattr(method, key) for key in names} for name, method in METHODS.items()]
+    # The cost of some depends on their settings: what is listed is that of the defaults.
+    return [{"name": name} | {key: getattr(method(), key) for key in names} for name, method in METHODS.items()]
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from contraverse.cli.console import doing, figures, print_text, quiet, result, say
+from contraverse.cli.console import counting, doing, figures, print_text, quiet, result, say
 from contraverse.errors import UserError
-from contraverse.recipes import RunConfig, configure, parse
+from contraverse.recipes import RunConfig, configure, parse, split_stages
 
 if TYPE_CHECKING:
     from contraverse.data import TextData
@@ -21,6 +21,7 @@ def train(
         str | None, typer.Argument(help="A paper's setting: contraverse list recipes. Not needed with --config.")
     ] = None,
     model: Annotated[str | None, typer.Option(help='"minilm" (bundled), a folder, or a name on the Hub.')] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from the model of this finished run.")] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/RECIPE-TASK)")] = None,
@@ -45,7 +46,7 @@ def train(
     if resume and recipe is None and config is None:
         config = _own_config(output)
     flags = {
-        "model.name": model,
+        "model.name": model if init is None else _trained(init, model),
         "task": task,
         "data.source": data,
         "data.on_bad_row": on_bad_row,
@@ -66,7 +67,7 @@ def train(
     from contraverse.pipeline import Interrupted, run
 
     try:
-        done = run(chosen, output, resume=resume, say=say)
+        done = run(chosen, output, resume=resume, say=say, counting=counting)
     except Interrupted as stopped:
         say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
         say(f"  contraverse train --output {shlex.quote(str(output))} --resume")
@@ -87,6 +88,14 @@ def quickstart(
     result.print(f"report  {done.report}", markup=False)
 
 
+def _trained(run: Path, model: str | None) -> str:
+    if model is not None:
+        raise UserError("--init and --model both say what to start from", hint="give one of them")
+    with doing("Loading PyTorch…"):
+        from contraverse.pipeline import model_of
+    return str(model_of(run))
+
+
 def _own_config(output: Path | None) -> Path:
     if output is None:
         raise UserError("--resume goes on with the run in --output, which is not given")
@@ -97,20 +106,32 @@ def _own_config(output: Path | None) -> Path:
 
 def _plan(config: RunConfig, output: Path) -> None:
     """What the run would read and write; reads local files, and nothing from the Hub."""
+    stages = split_stages(config)
+    for stage in stages[:-1]:
+        start = f"{stage.init_from}/model" if stage.init_from else stage.config.model.name
+        say(f"[{stage.folder}] from {start}")
+        say("\n".join(f"  {line}" for line in stage.config.to_yaml().splitlines()))
+        _rows(stage.config)
+    if len(stages) > 1:
+        say(f"[{stages[-1].folder}] from {stages[-1].init_from}/model, with the settings above")
+    _rows(config)
+    say(f"output      {output}")
+
+
+def _rows(config: RunConfig) -> None:
     from contraverse.data import get_task, load_splits
 
     task, data = get_task(config.task), config.data
     if data.source is None and task.hub:
         say(f"data        {'/'.join(filter(None, task.hub))} on the Hub, which a dry run does not read")
-    else:
-        with doing("Reading data…"):
-            splits = load_splits(task, **data.model_dump())
-        for name in ("train", "validation", "test"):
-            rows: TextData | None = getattr(splits, name)
-            say(f"{name:<12}{_describe(rows) if rows else '-'}")
-        for note in splits.notes:
-            say(note)
-    say(f"output      {output}")
+        return
+    with doing("Reading data…"):
+        splits = load_splits(task, **data.model_dump())
+    for name in ("train", "validation", "test"):
+        rows: TextData | None = getattr(splits, name)
+        say(f"{name:<12}{_describe(rows) if rows else '-'}")
+    for note in splits.notes:
+        say(note)
 
 
 def _describe(rows: "TextData") -> str:

@@ -3,19 +3,26 @@
 from contraverse.data.batching import Collator, LengthGroupedSampler
 from contraverse.data.bundled import quickstart_data
 from contraverse.data.dataset import EncodedText, Row, Splits, TextData
+from contraverse.data.images import IMAGE_TASKS, ImageCollator, ImageData, ImageSplits, ImageTask, load_images
 from contraverse.data.sources import load_splits
 from contraverse.data.tasks import TASKS, Task, get_task
 
 __all__ = [
+    "IMAGE_TASKS",
     "TASKS",
     "Collator",
     "EncodedText",
+    "ImageCollator",
+    "ImageData",
+    "ImageSplits",
+    "ImageTask",
     "LengthGroupedSampler",
     "Row",
     "Splits",
     "Task",
     "TextData",
     "get_task",
+    "load_images",
     "load_splits",
     "quickstart_data",
 ]

@@ -1,6 +1,7 @@
 """Which columns of a table hold the texts and the label: by flag, by known name, or by what they contain."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from contraverse.data.nearest import nearest
@@ -34,6 +35,31 @@ class Columns(NamedTuple):
 
     texts: tuple[str, ...]
     label: str | None
+
+
+def arrange(table: Table, task: Task) -> Table:
+    """``table`` with the task's own text columns, where it is one of the copies in ``task.layouts``; else as it is."""
+    layout = next((layout for layout in task.layouts if set(layout.marks) <= set(table.names)), None)
+    if layout is None:
+        return table
+    made = dict(zip(task.columns, layout.texts, strict=True))
+    used = {name for names in layout.texts for name in names} | set(made)
+    return replace(
+        table,
+        names=(*task.columns, *(name for name in table.names if name not in used)),
+        column=lambda name: _joined(table, made[name]) if name in made else table.column(name),
+    )
+
+
+def _joined(table: Table, names: Sequence[str]) -> Sequence[Any]:
+    columns = [table.column(name) for name in names]
+    return columns[0] if len(columns) == 1 else [_join(parts) for parts in zip(*columns, strict=True)]
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """The parts that say something; what is no text is handed on alone, so that its row is reported."""
+    wrong = [part for part in parts if part is not None and not isinstance(part, str)]
+    return wrong[0] if wrong else " ".join(part for part in parts if part and not part.isspace())
 
 
 def find_columns(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 from torch.utils.data import Dataset
 
+from contraverse.data.drawing import part_rows, sample_rows
+from contraverse.data.folder import BY_SPLIT
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
 
@@ -32,7 +34,9 @@ class TextData:
 
     ``texts``: for each row one string (a sentence), two (a pair) or three (anchor, positive, negative), under
     ``columns``. ``labels``: class ids in [0, len(label_names)), float scores, or None. ``source``: where they are
-    from. Made by `load_splits`, or from Python values by `TextData.from_rows`.
+    from. ``repeats``: how often training sees each row in an epoch, None for once; its length and its row numbers
+    are those of the different rows all the same. Made by `load_splits`, or from Python values by
+    `TextData.from_rows`.
     """
 
     texts: list[tuple[str, ...]]
@@ -40,6 +44,7 @@ class TextData:
     label_names: tuple[str, ...] | None
     columns: tuple[str, ...]
     source: str = "memory"
+    repeats: list[int] | None = None
 
     @classmethod
     def from_rows(
@@ -80,7 +85,8 @@ class TextData:
     def select(self, rows: Sequence[int]) -> "TextData":
         """The rows of these numbers, in this order."""
         labels = None if self.labels is None else cast(Labels, [self.labels[i] for i in rows])
-        return TextData([self.texts[i] for i in rows], labels, self.label_names, self.columns, self.source)
+        repeats = None if self.repeats is None else [self.repeats[i] for i in rows]
+        return TextData([self.texts[i] for i in rows], labels, self.label_names, self.columns, self.source, repeats)
 
     def split(self, fraction: float, seed: int) -> tuple["TextData", "TextData"]:
         """``(rest, part)``: ``part`` has this fraction (0 to 1, exclusive) of the rows, at least one of them.
@@ -88,13 +94,8 @@ class TextData:
         Stratified where the labels are classes: each class's share of ``part`` is its share of the whole to within
         one row. Both keep the rows' order. The same rows and seed give the same split.
         """
-        if not 0 < fraction < 1:
-            raise UserError(f"a fraction lies between 0 and 1, not {fraction}")
-        if len(self) < 2:
-            raise UserError(f"{len(self)} row(s) cannot be split", where=self.source)
-        size = min(max(1, round(len(self) * fraction)), len(self) - 1)
-        order = self._spread(seed, 0.5)
-        return self.select(sorted(order[size:])), self.select(sorted(order[:size]))
+        rest, part = part_rows(len(self), self._classes, fraction, seed, self.source)
+        return self.select(rest), self.select(part)
 
     def sample(self, n: int, seed: int) -> "TextData":
         """``n`` of the rows, in their order; all of them where there are no more.
@@ -102,24 +103,30 @@ class TextData:
         Stratified where the labels are classes, with at least one row of each if ``n`` allows. For one seed, a
         smaller sample is part of a larger one.
         """
-        if n < 1:
-            raise UserError(f"a sample has at least one row, not {n}")
-        return self.select(sorted(self._spread(seed, 0.0)[:n]))
+        return self.select(sample_rows(len(self), self._classes, n, seed))
 
-    def _spread(self, seed: int, offset: float) -> list[int]:
-        """All row numbers, shuffled so that every prefix holds each class in its share.
+    def draw(self, per_class: int, seed: int) -> tuple["TextData", "TextData"]:
+        """``(rest, part)``: ``part`` has ``per_class`` rows of each class; both keep the rows' order.
 
-        Row k (in random order) of a class of c rows stands at (k + offset) / c; the order is that of these places.
+        Raises:
+            UserError: a class has fewer rows, or the labels are no classes.
         """
-        order = np.random.default_rng(seed).permutation(len(self))
         if self.label_names is None or self.labels is None:
-            return cast(list[int], order.tolist())
-        classes = np.asarray(self.labels)[order]
-        place = np.empty(len(self))
-        for one in np.unique(classes):
-            members = np.flatnonzero(classes == one)
-            place[members] = (np.arange(len(members)) + offset) / len(members)
-        return cast(list[int], order[np.argsort(place, kind="stable")].tolist())
+            raise UserError("rows are drawn by class, and these have none", where=self.source)
+        order = np.random.default_rng(seed).permutation(len(self))
+        classes, chosen = np.asarray(self.labels)[order], np.zeros(len(self), dtype=bool)
+        for i, name in enumerate(self.label_names):
+            members = order[classes == i]
+            if len(members) < per_class:
+                raise UserError(
+                    f"{per_class:,} rows of each class are drawn, and {name!r} has {len(members):,}", where=self.source
+                )
+            chosen[members[:per_class]] = True
+        return self.select(np.flatnonzero(~chosen).tolist()), self.select(np.flatnonzero(chosen).tolist())
+
+    @property
+    def _classes(self) -> list[int] | None:
+        return None if self.label_names is None else cast(list[int] | None, self.labels)
 
 
 def _class_ids(
@@ -165,7 +172,8 @@ class Splits:
         """The split of that name; a `UserError` where there is none."""
         data: TextData | None = getattr(self, name)
         if data is None:
-            raise UserError(f"there is no {name} split", hint=" ".join(self.notes) or None)
+            by_split = [f"Files of any names are given by split: {BY_SPLIT}"] if name == "train" else []
+            raise UserError(f"there is no {name} split", hint=" ".join([*self.notes, *by_split]) or None)
         return data
 
 
@@ -178,7 +186,10 @@ class EncodedText(Dataset[dict[str, Any]]):
 
     An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
     (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
-    ``lengths``: tokens of each row, all its sentences together.
+    ``lengths``: tokens of each item, all its sentences together.
+
+    There are as many items as training sees in an epoch: a row with ``data.repeats[i] == r`` is r items in a row, which
+    all have the same ``index`` i in [0, len(data)). A memory bank by ``index`` so holds each row once.
     """
 
     def __init__(self, data: TextData, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
@@ -189,7 +200,9 @@ class EncodedText(Dataset[dict[str, Any]]):
             self._views = [self._encode(tokenizer, column) for column in columns]
         else:
             self._views = [self._encode(tokenizer, *columns)]
-        self.lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
+        lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
+        self._rows = range(len(data)) if data.repeats is None else np.repeat(np.arange(len(data)), data.repeats)
+        self.lengths = lengths if data.repeats is None else [lengths[i] for i in self._rows]
 
     def _encode(self, tokenizer: "PreTrainedTokenizerBase", *columns: list[str]) -> dict[str, list[list[int]]]:
         types = "token_type_ids" in tokenizer.model_input_names
@@ -206,15 +219,16 @@ class EncodedText(Dataset[dict[str, Any]]):
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(N,) int64 class ids or float32 scores; None without labels."""
+        """(len(data),) int64 class ids or float32 scores, by ``index``; None without labels."""
         if self.data.labels is None:
             return None
         return np.asarray(self.data.labels, dtype=np.float32 if self.data.label_names is None else np.int64)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(self._rows[index])
         first, *others = ({name: ids[index] for name, ids in view.items()} for view in self._views)
         item: dict[str, Any] = {**first, "index": index}
         if self.data.labels is not None:

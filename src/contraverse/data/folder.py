@@ -16,6 +16,8 @@ _USUAL: dict[SplitName, tuple[str, ...]] = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
+BY_SPLIT = "--set data.source='{train: FILE, test: FILE}'"
+"""How files of any names are given on the command line."""
 _SHARD = re.compile(r"[-_.]\d+-of-\d+$")
 
 
@@ -35,14 +37,22 @@ def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | 
     return None
 
 
-def match_names(names: Iterable[str], splits: Mapping[str, str]) -> dict[SplitName, str]:
-    """For each split the name that names it best, where one does."""
-    chosen: dict[SplitName, str] = {}
+def match_names(names: Iterable[str], splits: Mapping[str, str]) -> dict[SplitName, tuple[str, ...]]:
+    """For each split the names that make it, where some do.
+
+    All of those that the task joins by ``+`` ("dev_r1+dev_r2"), where they are there; else the one that names it best.
+    """
+    folded = {name.casefold(): name for name in names}
+    chosen: dict[SplitName, tuple[str, ...]] = {}
     for split in SPLITS:
-        ranked = {name: rank(name, split, splits.get(split, split)) for name in names}
+        preferred = splits.get(split, split)
+        parts = preferred.split("+")
+        ranked = {name: rank(name, split, preferred) for name in folded.values()}
         fitting = {name: place for name, place in ranked.items() if place is not None}
-        if fitting:
-            chosen[split] = min(fitting, key=lambda name: fitting[name])
+        if len(parts) > 1 and set(parts) <= set(folded):
+            chosen[split] = tuple(folded[part] for part in parts)
+        elif fitting:
+            chosen[split] = (min(fitting, key=lambda name: fitting[name]),)
     return chosen
 
 
@@ -79,10 +89,16 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
             raise UserError(
                 f"no file of the folder is called train: {', '.join(path.name for path in files[:10])}",
                 where=str(folder),
-                hint="Name the training file itself with --data, or call it train.",
+                hint="Name the training file itself with --data, or call it train, or name the files by split: "
+                + BY_SPLIT,
             )
-        chosen = {"train": next(iter(groups))}
-    taken = {split: groups[name][min(groups[name])] for split, name in chosen.items()}
+        chosen = {"train": (next(iter(groups)),)}
+    taken = {split: [file for name in names for file in _files(groups[name])] for split, names in chosen.items()}
     used = {path for paths in taken.values() for path in paths}
     left = [path.name for path in files if path not in used]
     return taken, [f"{folder}: left out {', '.join(left)}"] if left else []
+
+
+def _files(kinds: Mapping[tuple[bool, int], list[Path]]) -> list[Path]:
+    """The files of one name: those of the format that goes first."""
+    return kinds[min(kinds)]

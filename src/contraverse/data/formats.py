@@ -177,7 +177,7 @@ def _read_parquet(data: bytes, path: Path) -> Table:
         names=names,
         column=lambda name: _values(table.column(name)),
         rows=range(1, table.num_rows + 1),
-        classes=_declared_classes(table.schema.metadata or {}),
+        classes=declared_classes(table.schema.metadata or {}),
     )
 
 
@@ -192,7 +192,7 @@ def _values(column: Any) -> Sequence[Any]:
     return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
 
 
-def _declared_classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+def declared_classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """Class names that `datasets` wrote into a Parquet file: its integers mean nothing without them."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]

@@ -1,9 +1,9 @@
 """Data sets of the Hugging Face Hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from contraverse.data.folder import SplitName, match_names
 from contraverse.data.tables import Table
@@ -21,8 +21,24 @@ def is_hub_id(source: str) -> bool:
     return _ID.fullmatch(source) is not None
 
 
+class OnHub(Protocol):
+    """A task with a Hub data set of its own, or none."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hub(self) -> tuple[str, str | None] | None: ...
+    @property
+    def splits(self) -> Mapping[str, str]: ...
+
+
 def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
-    """The splits of a Hub data set; ``source`` None is the task's own.
+    """The splits of a Hub data set as tables; see `hub_splits`."""
+    return {split: [_table(part, where) for where, part in parts] for split, parts in hub_splits(source, task).items()}
+
+
+def hub_splits(source: str | None, task: OnHub) -> dict[SplitName, list[tuple[str, Any]]]:
+    """The splits of a Hub data set, each with what it is called in messages; ``source`` None is the task's own.
 
     With ``HF_HUB_OFFLINE=1`` in the environment the local cache is used and no connection is tried.
 
@@ -39,10 +55,10 @@ def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
     splits = _fetch(name, configuration or None, where)
     chosen = match_names(splits, task.splits)
     if not chosen and len(splits) == 1:
-        chosen = {"train": next(iter(splits))}
+        chosen = {"train": (next(iter(splits)),)}
     if not chosen:
         raise UserError(f"no split is called train, validation or test: {', '.join(splits)}", where=where)
-    return {split: [_table(splits[found], f"{where} {found}")] for split, found in chosen.items()}
+    return {split: [(f"{where} {found}", splits[found]) for found in names] for split, names in chosen.items()}
 
 
 def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:

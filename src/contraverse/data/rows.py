@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from contraverse.data.columns import Columns
@@ -24,7 +25,7 @@ class Rows:
     """The sound rows of one split: their texts, and their class names or scores.
 
     ``places``: table and row number of each. ``labels`` is None for a split without labels. ``faults``: the rows whose
-    texts or labels cannot be used.
+    texts or labels cannot be used. ``left_out``: how many rows had each of the task's labels that are left out.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Rows:
     labels: list[Any] | None
     places: list[tuple[Table, int]]
     faults: list[Fault]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def read_rows(tables: Sequence[tuple[Table, Columns]], task: Task, *, may_be_unlabelled: bool) -> Rows:
@@ -61,17 +63,28 @@ def read_rows(tables: Sequence[tuple[Table, Columns]], task: Task, *, may_be_unl
 
 
 def _is_hidden(label: Any) -> bool:
-    return label in (None, "", -1, "-1", "-1.0")
+    return label in (None, "", -1, "-1", "-1.0", "hidden")
 
 
 def _raw_labels(table: Table, columns: Columns, task: Task) -> Sequence[Any]:
-    """The label column; integers become the class names that the source declares, unless the task has other ones."""
+    """The label column; integers become the class names that the source declares, unless the task knows none of them.
+
+    Where it knows some, the others are labels like any other: unknown, or left out.
+    """
     if columns.label is None:
         return [None] * len(table.rows)
     labels, names = table.column(columns.label), table.classes.get(columns.label)
-    if not names or (task.labels and not set(map(str.casefold, names)) <= set(map(str.casefold, task.labels))):
+    if not names or (task.labels and not {*map(str.casefold, names)} & {*_known(task)}):
         return labels
     return [names[label] if isinstance(label, int) and 0 <= label < len(names) else label for label in labels]
+
+
+def _known(task: Task) -> dict[str, int]:
+    """The ids of the task's own classes by their names and aliases, case-folded."""
+    ids = {name.casefold(): i for i, name in enumerate(task.labels or ())}
+    # A task with the classes of some model in place of its own may lack one that an alias is for.
+    aliases = {alias.casefold(): ids.get(name.casefold()) for alias, name in task.aliases.items()}
+    return {alias: i for alias, i in aliases.items() if i is not None} | ids
 
 
 def _text_problem(text: Any, column: str) -> str | None:
@@ -141,22 +154,28 @@ def infer_classes(rows: Rows) -> tuple[str, ...]:
 def to_data(rows: Rows, task: Task, names: tuple[str, ...] | None) -> TextData:
     """The rows with their labels as ids of ``names``; a row whose label is none of them becomes a fault.
 
-    A task's own classes match regardless of case, and by id unless numbers are their names; classes that were
-    inferred match as they are.
+    A task's own classes match by name or alias regardless of case, and by id unless numbers are their names or are not
+    the task's way to call them; classes that were inferred match as they are. Rows with a label that the task leaves
+    out are counted.
     """
     if rows.labels is None or names is None:
         return TextData(rows.texts, rows.labels, None, task.columns, rows.source)
     ids = {name: i for i, name in enumerate(names)}
     if task.labels:
-        ids = {name.casefold(): i for i, name in enumerate(names)} | ids
-        if not any(map(_INTEGER.fullmatch, names)):
+        ids = _known(task) | ids
+        if task.numbered and not any(map(_INTEGER.fullmatch, names)):
             ids |= {str(i): i for i in range(len(names))}
+    left_out = {name.casefold(): name for name in task.left_out}
     texts, labels = [], []
     for text, label, (table, number) in zip(rows.texts, rows.labels, rows.places, strict=True):
         known = ids.get(label, ids.get(label.casefold()) if task.labels else None)
-        if known is None:
+        if known is None and label.casefold() in left_out:
+            rows.left_out[left_out[label.casefold()]] += 1
+        elif known is None:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             problem = f"the label {_short(label)} is unknown (known: {shown})"
+            if not task.numbered and _INTEGER.fullmatch(label):
+                problem += "; numbers are classes for --task text alone"
             rows.faults.append(Fault(table.where, table.unit, number, problem))
         else:
             texts.append(text)

@@ -1,6 +1,7 @@
 """Predictions of a model on a whole data set, in its order, and the plumbing that every evaluator shares."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -51,14 +52,16 @@ def logits_of(model: TextModel, batch: Batch, delta: Tensor | None = None) -> Te
 
 
 def encode_data(model: TextModel, data: TextData | EncodedText) -> EncodedText:
-    """``data`` as tokens of the model's own tokenizer.
+    """``data`` as tokens of the model's own tokenizer, each row once, however often training sees it.
 
     Raises:
         UserError: ``data`` has no rows.
     """
     if not len(data):
         raise UserError("the data set has no rows to evaluate")
-    return data if isinstance(data, EncodedText) else EncodedText(data, model.tokenizer, model.max_length)
+    if isinstance(data, EncodedText):
+        return data
+    return EncodedText(replace(data, repeats=None), model.tokenizer, model.max_length)
 
 
 def labels_of(data: TextData | EncodedText) -> np.ndarray:

@@ -1,49 +1,21 @@
-"""Accuracy under k-step PGD on the word embeddings, over a list of radii."""
+"""Accuracy under attack on the word embeddings, over a list of radii."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from contraverse.attacks import EmbeddingBall, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
+from contraverse.evaluation.attack_loop import AttackName, AttackSettings, attack_rows, frozen, seeded
+from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_rows, probes
 from contraverse.evaluation.metrics import accuracy
-from contraverse.evaluation.predict import Progress, batches, encode_data, labels_of, logits_of, predict
-from contraverse.functional import Norm, norm
+from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
+from contraverse.functional import Norm
 from contraverse.models import TextModel, evaluating
-from contraverse.types import Batch
-
-
-@dataclass(frozen=True)
-class PGDSettings:
-    """How hard each radius is attacked; see `robust_accuracy`."""
-
-    norm: Norm = "l2"
-    steps: int = 5
-    step_size: float | None = None
-    restarts: int = 1
-    random_start: bool = False
-    relative: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("l2", "linf"):
-            raise UserError(f"no norm is called {self.norm!r}", hint="use l2 or linf")
-        if self.steps < 1 or self.restarts < 1:
-            raise UserError(f"steps and restarts must be at least 1, not {self.steps} and {self.restarts}")
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
-            raise UserError(f"step_size must be positive, not {self.step_size}")
-
-    def step_at(self, epsilon: float) -> float:
-        """The step size at this radius: 2.5 epsilon / steps, as Madry et al. (2018), unless it is set."""
-        return 2.5 * epsilon / self.steps if self.step_size is None else self.step_size
 
 
 @dataclass(frozen=True)
@@ -54,19 +26,26 @@ class Attacked:
         accuracy: percent of all N rows that no perturbation tried inside this radius, or a smaller one, broke.
         correct: (N,) bool, the same for each row.
         relative_size: mean of ||delta|| / ||E|| over the rows attacked at this radius, both in the attack's norm
-            and over a whole sequence: delta of largest loss in the row's last restart, E its real tokens' embeddings.
+            and over a whole sequence: delta of largest loss in the row's last attempt, E its real tokens' embeddings.
             The same epsilon is another relative size in a model whose embeddings are shorter (ALBERT's have 128
             dimensions). None where no row was left to attack.
         attacked: how many rows were attacked at this radius: right clean, and not broken at a smaller one.
-        dead_gradients: how many gradients, over rows, steps and restarts, were zero or not finite. Many of them
-            mean that the loss is saturated and the attack blind: the accuracy is then no evidence.
+        gradients: how many the attack took with each loss, over rows, steps and restarts.
+        dead: how many of them were zero or not finite, on rows that were still right. Many of them mean that the loss
+            is saturated and the attack blind: where that holds for every loss, the accuracy is no evidence.
     """
 
     accuracy: float
     correct: np.ndarray = field(repr=False)
     relative_size: float | None
     attacked: int
-    dead_gradients: int
+    gradients: dict[str, int]
+    dead: dict[str, int]
+
+    @property
+    def dead_gradients(self) -> int:
+        """How many were zero or not finite, over all losses."""
+        return sum(self.dead.values())
 
 
 @dataclass(frozen=True)
@@ -78,12 +57,14 @@ class RobustReport:
         clean_correct: (N,) bool, the same for each row.
         at: what each epsilon did, ascending.
         settings: of the attack.
+        diagnosis: what the sanity checks found; None where they were not asked for.
     """
 
     clean_accuracy: float
     clean_correct: np.ndarray = field(repr=False)
     at: dict[float, Attacked]
-    settings: PGDSettings
+    settings: AttackSettings
+    diagnosis: Diagnosis | None = None
 
     @property
     def n(self) -> int:
@@ -92,16 +73,31 @@ class RobustReport:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``accuracy`` and ``accuracy@pgd-<epsilon>``, in percent."""
+        """``accuracy`` and ``accuracy@<attack>-<epsilon>``, as ``accuracy@pgd-0.3``, in percent."""
         return {"accuracy": self.clean_accuracy} | {
-            f"accuracy@pgd-{e:g}": found.accuracy for e, found in self.at.items()
+            f"accuracy@{self.settings.attack}-{e:g}": found.accuracy for e, found in self.at.items()
         }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to doubt the figures, a sentence each; the first is looked for without a diagnosis too."""
+        taken, dead = Counter[str](), Counter[str]()
+        for found in self.at.values():
+            taken.update(found.gradients)
+            dead.update(found.dead)
+        blind = []
+        if taken and all(dead[loss] > DEAD_SHARE * taken[loss] for loss in taken):
+            blind = [
+                f"{dead.total():,} of {taken.total():,} gradients were zero or not finite: there the attack saw "
+                f"nothing, and accuracy under attack is no evidence"
+            ]
+        return blind + (self.diagnosis.warnings if self.diagnosis else [])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; without the arrays of single rows."""
         s = self.settings
         return {
-            "attack": {"name": "pgd", **vars(s)},
+            "attack": {"name": s.attack, **{key: value for key, value in vars(s).items() if key != "attack"}},
             "n": self.n,
             "accuracy": self.clean_accuracy,
             "at": [
@@ -111,11 +107,18 @@ class RobustReport:
                     "accuracy": found.accuracy,
                     "relative_size": found.relative_size,
                     "attacked": found.attacked,
+                    "gradients": sum(found.gradients.values()),
                     "dead_gradients": found.dead_gradients,
                 }
                 for epsilon, found in self.at.items()
             ],
+            "warnings": self.warnings,
+            "diagnostics": self.diagnosis.to_dict() if self.diagnosis else None,
         }
+
+
+DEAD_SHARE = 0.01
+"""A larger share of dead gradients, of every loss that was climbed, is warned of."""
 
 
 def robust_accuracy(
@@ -123,6 +126,7 @@ def robust_accuracy(
     data: TextData | EncodedText,
     epsilons: Sequence[float],
     *,
+    attack: AttackName = "pgd",
     norm: Norm = "l2",
     steps: int = 5,
     step_size: float | None = None,
@@ -131,33 +135,40 @@ def robust_accuracy(
     batch_size: int = 64,
     relative: bool = False,
     seed: int = 0,
+    diagnostics: bool | int = False,
     progress: Progress | None = None,
 ) -> RobustReport:
-    """Accuracy when PGD (Madry et al., 2018) perturbs each row's word embeddings within ``epsilon``.
+    """Accuracy when an attack perturbs each row's word embeddings within ``epsilon``, in eval mode.
 
-    The attack climbs the cross-entropy of each row in eval mode. A row counts as broken when *any* iterate,
-    the start and the last one included, of any restart is classified wrongly; so do rows that are wrong
-    clean, and rows broken at a smaller radius (their perturbation lies in the larger ball too). Neither is
-    attacked again: the result is the same as if they were, and cheaper. White-box and untargeted.
+    A row counts as broken when *any* iterate, the start and the last one included, of any restart on any loss is
+    classified wrongly: the worst case for each row. So do rows that are wrong clean, and rows broken at a smaller
+    radius (their perturbation lies in the larger ball too). Neither is attacked again: the result is the same as if
+    they were, and cheaper. White-box and untargeted. Each row's attack is its own, whatever rows share its batch.
 
     Args:
         model: a classifier. Its weights, their ``.grad``, its mode and the global random state are left as they were.
         data: labelled rows.
         epsilons: radii >= 0, of the whole sequence's perturbation; 0 is the clean accuracy.
+        attack: ``"pgd"`` climbs the cross-entropy in fixed steps (Madry et al., 2018). ``"apgd"`` halves its steps
+            (Croce & Hein, 2020), and climbs the cross-entropy, then on the rows that still hold the DLR loss; of two
+            classes the margin alone. With three classes or more it costs up to twice as much.
         norm: ``"l2"`` of the flattened (T, D) perturbation, or ``"linf"`` per coordinate.
-        steps: gradient steps per restart, >= 1. A restart costs 2 * steps + 1 forward-units.
-        step_size: length of a step, in the units of ``epsilons``; None is 2.5 epsilon / steps.
-        restarts: attempts on each row that is still right; the second and later start at random.
+        steps: gradient steps per attempt, >= 1. An attempt costs 2 * steps + 1 forward-units.
+        step_size: length of a (first) step, in the units of ``epsilons``; None is 2.5 epsilon / steps for PGD and
+            2 epsilon for APGD.
+        restarts: attempts on each row that is still right, with each loss; the second and later start at random.
         random_start: whether the first does too; it starts from zero otherwise.
         batch_size: rows a batch.
         relative: read ``epsilons`` and ``step_size`` as fractions of each row's own ||E||, E the word embeddings.
-        seed: of the random starts, which repeat for the same data and batch size.
-        progress: told the rows settled; they add up to N * (1 + restarts * number of epsilons > 0).
+        seed: of the random starts and of the rows that are diagnosed.
+        diagnostics: whether to try the attack itself (see `contraverse.evaluation.diagnostics.diagnose`), on 32 rows
+            or on as many as this says. `RobustReport.warnings` then holds what is amiss.
+        progress: told the rows settled; they add up to `settled_rows`.
 
     Raises:
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
-    settings = PGDSettings(norm, steps, step_size, restarts, random_start, relative, seed)
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed)
     for epsilon in epsilons:
         if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon must be a finite number >= 0, not {epsilon}")
@@ -173,11 +184,24 @@ def robust_accuracy(
     clean_correct = logits.argmax(1) == labels
 
     correct, at = clean_correct, {}
+    radii = sorted({float(e) for e in epsilons})
     with evaluating(model), frozen(model), seeded(seed):
-        for epsilon in sorted({float(e) for e in epsilons}):
+        for epsilon in radii:
             found = _attack_survivors(model, encoded, correct, epsilon, settings, batch_size, progress)
             at[epsilon], correct = found, found.correct
-    return RobustReport(clean_accuracy, clean_correct, at, settings)
+        diagnosis = None
+        if (count := diagnosed_rows(diagnostics, len(encoded))) and probes(radii):
+            diagnosis = diagnose(model, encoded, clean_correct, radii, settings, count, batch_size, progress)
+    return RobustReport(clean_accuracy, clean_correct, at, settings, diagnosis)
+
+
+def settled_rows(
+    rows: int, classes: int, epsilons: Sequence[float], settings: AttackSettings, diagnostics: bool | int = False
+) -> int:
+    """What ``progress`` of `robust_accuracy` adds up to: each row once clean, and once for every attempt on it."""
+    radii = sorted({float(e) for e in epsilons})
+    attempts = settings.attempts(classes) * sum(epsilon > 0 for epsilon in radii)
+    return rows * (1 + attempts) + diagnosed_rows(diagnostics, rows) * probes(radii)
 
 
 def _attack_survivors(
@@ -185,67 +209,16 @@ def _attack_survivors(
     data: EncodedText,
     correct: np.ndarray,
     epsilon: float,
-    settings: PGDSettings,
+    settings: AttackSettings,
     batch_size: int,
     progress: Progress | None,
 ) -> Attacked:
-    """Attack the rows that are still ``correct`` (N,), restart by restart."""
+    """Attack the rows that are still ``correct`` (N,)."""
     if epsilon == 0:
-        return Attacked(100 * float(correct.mean()), correct, None, 0, 0)
-    attacked, correct = correct, correct.copy()
-    relative_size, dead = np.zeros(len(correct)), 0
-    for restart in range(settings.restarts):
-        survivors = np.flatnonzero(correct)
-        if progress:
-            progress(len(correct) - len(survivors))
-        random = settings.random_start or restart > 0
-        for rows, batch in batches(model, data, survivors, batch_size):
-            broken, relative_size[rows], blind = _attack_batch(model, batch, epsilon, settings, random)
-            correct[rows] = ~broken
-            dead += blind
-            if progress:
-                progress(len(rows))
-    size = float(relative_size[attacked].mean()) if attacked.any() else None
-    return Attacked(100 * float(correct.mean()), correct, size, int(attacked.sum()), dead)
-
-
-def _attack_batch(
-    model: TextModel, batch: Batch, epsilon: float, settings: PGDSettings, random: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """One restart on one batch: which rows broke (B,), ||delta|| / ||E|| of each (B,), number of dead gradients."""
-    labels, inputs = batch["labels"], perturbable(model, batch)
-    length = norm(inputs.values * inputs.mask, settings.norm)
-    unit = length if settings.relative else torch.ones_like(length)
-    ball = EmbeddingBall(epsilon * unit, settings.step_at(epsilon) * unit, settings.norm)
-    broken = torch.zeros_like(labels, dtype=torch.bool)
-
-    def loss_of(delta: Tensor) -> Tensor:
-        logits = logits_of(model, batch, delta)
-        # PGD keeps the iterate of largest loss, which with three classes need not be one that is wrong.
-        broken.logical_or_(logits.detach().argmax(-1) != labels)
-        return F.cross_entropy(logits, labels, reduction="none")
-
-    attack = pgd(loss_of, ball, inputs, steps=settings.steps, random_start=random)
-    relative_size = (norm(attack.delta, settings.norm) / length.clamp(min=torch.finfo(length.dtype).tiny)).flatten()
-    return broken.cpu().numpy(), relative_size.cpu().numpy(), int(attack.dead)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient inside, so that none is computed."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The random state that ``seed`` gives inside, on every device; the one from before afterwards."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
+        return Attacked(100 * float(correct.mean()), correct, None, 0, {}, {})
+    rows = np.flatnonzero(correct)
+    if progress:  # the rows that are not attacked are settled
+        progress((len(correct) - len(rows)) * settings.attempts(len(model.labels or ())))
+    found = attack_rows(model, data, rows, epsilon, settings, batch_size, progress)
+    size = float(found.relative_size[rows].mean()) if len(rows) else None
+    return Attacked(100 * float(found.held.mean()), found.held, size, len(rows), found.gradients, found.dead)

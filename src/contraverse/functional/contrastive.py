@@ -54,3 +54,26 @@ def scal_literal(z: Tensor, z_adv: Tensor, temperature: float) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         positive = (z * z_adv).sum(-1) / temperature
         return (torch.logsumexp(z @ gather(z).T / temperature, dim=-1) - positive).mean()
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """SimCLR's NT-Xent, ConSERT eq. (1): each of 2B views picks its partner among the other 2B - 1.
+
+    ``-log( exp(sim(v_i, v_j)/t) / sum_{k != i} exp(sim(v_i, v_k)/t) )``, mean over all views v, ``j`` the other view of
+    the same row, ``sim`` the cosine. Unlike `info_nce` it is symmetric, and the views of the same kind are negatives.
+
+    Args:
+        first: (B, Z).
+        second: (B, Z), row i is the other view of ``first[i]``.
+        temperature: > 0.
+
+    Candidates are gathered from all ranks with gradients, so that N ranks equal one. Always >= 0; 0 for one row.
+    """
+    views = torch.cat([_unit(first), _unit(second)])
+    candidates = torch.cat([gather(_unit(first)), gather(_unit(second))])
+    half = len(candidates) // 2
+    mine = torch.arange(len(first), device=first.device) + rank() * len(first)
+    itself, partner = torch.cat([mine, mine + half]), torch.cat([mine + half, mine])
+    with torch.autocast(first.device.type, enabled=False):
+        logits = views @ candidates.T / temperature
+        return F.cross_entropy(logits.scatter(1, itself.unsqueeze(1), -torch.inf), partner)

@@ -31,17 +31,19 @@ def norm(x: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
     return scale * (x / scale).square().sum(dims, keepdim=True).sqrt()
 
 
-def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
+def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence", *, scaled: bool = False) -> Tensor:
     """Steepest ascent of unit size: ``grad / ||grad||_2`` for L2, ``sign(grad)`` for Linf.
+
+    ``scaled`` gives ``grad / ||grad||`` for Linf too: no longer the steepest, it is what FreeLB and SMART climb.
 
     A group whose gradient is zero or holds a non-finite value gives exactly zero, so it never becomes a
     NaN weight. Depends on ``grad`` only up to a positive factor. Shape and dtype of ``grad``.
     """
     finite = grad.isfinite().all(dim=-1, keepdim=True) if scope == "token" else _all(grad.isfinite(), scope)
     safe = torch.where(finite, grad, 0.0)
-    if kind == "linf":
+    if kind == "linf" and not scaled:
         return safe.sign()
-    size = norm(safe, "l2", scope)
+    size = norm(safe, kind, scope)
     return torch.where(size > 0, safe.float() / torch.where(size > 0, size, 1.0), 0.0).to(grad.dtype)
 
 

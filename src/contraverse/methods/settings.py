@@ -13,6 +13,10 @@ Epsilon = Annotated[
 ]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the contrastive loss")]
+Steps = Annotated[int, Field(ge=1, description="passes or ascents of one step")]
+StepSize = Annotated[float, Field(gt=0, allow_inf_nan=False, description="length of one ascent")]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False, description="largest norm of a perturbation")] | None
+Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False, description="size of the random start")]
 PROJECTION = {"z": HeadSpec()}
 """The head of the contrastive losses: one linear layer as wide as the encoder, and tanh (SCAL's "pooler layer")."""
 

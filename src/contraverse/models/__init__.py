@@ -1,6 +1,9 @@
-"""Encoders with their heads."""
+"""Encoders with their heads, and what is done to their embeddings afterwards."""
 
+from contraverse.models.flow import Flow, fit_flow
+from contraverse.models.image import ImageModel
 from contraverse.models.modes import evaluating
 from contraverse.models.text import TextModel
+from contraverse.models.whitening import Whitening, fit_whitening
 
-__all__ = ["TextModel", "evaluating"]
+__all__ = ["Flow", "ImageModel", "TextModel", "Whitening", "evaluating", "fit_flow", "fit_whitening"]

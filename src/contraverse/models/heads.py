@@ -1,19 +1,144 @@
-"""Projection heads."""
+"""Heads: modules of a method's own on top of the encoder, trained and saved with it.
+
+A head is built from its `HeadSpec` and reads what its kind says of one pass:
+
+- ``projection``: ``h`` (B, H) -> (B, dim);
+- ``mlp``: the same, through several layers with batch norm;
+- ``mlm``: ``tokens`` (B, T, H) -> logits over the vocabulary (B, T, V);
+- ``critic``: two features of a method's choice, through `HeadCall`;
+- ``ngrams``: ``tokens`` (B, T, H) and the mask (B, T) -> (B, T, dim), zero on padding.
+"""
 
 from collections import OrderedDict
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from contraverse.types import HeadSpec
 
 
-def build_head(spec: HeadSpec, width: int, std: float = 0.02) -> nn.Sequential:
-    """``Linear(width, spec.dim)`` and its activation: SimCSE's and SCAL's "pooler layer".
+class ReconstructionHead(nn.Module):
+    """Which token stands where: Hugging Face's ALBERT masked-language head, for any encoder.
 
-    Weights are drawn from N(0, std) and biases are zero, as Hugging Face initialises its own heads.
+    Dense H -> D, GELU, layer norm, then a decoder D -> V that is the word embeddings themselves and adds a bias
+    alone. With albert-base-v2 it adds 768 * 128 + 128 + 2 * 128 + 30,000 = 128,688 parameters (CARL/RAR, Table 7).
+
+    Args:
+        width: H, of the encoder's hidden states.
+        vocabulary: V.
+        embedding: D, of its word embeddings.
+        std: the weights are drawn from N(0, std).
     """
-    dense = nn.Linear(width, spec.dim or width)
+
+    def __init__(self, width: int, vocabulary: int, embedding: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.dense = _linear(width, embedding, std)
+        self.norm = nn.LayerNorm(embedding)
+        self.bias = nn.Parameter(self.norm.weight.new_zeros(vocabulary))
+
+    def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
+        """Logits (B, T, V) of ``tokens`` (B, T, H), given the word embeddings ``words`` (V, D)."""
+        return F.linear(self.norm(F.gelu(self.dense(tokens))), words, self.bias)
+
+
+class Critic(nn.Module):
+    """How well two features go together: ``softplus(MLP([a; b]))``, InfoBERT's score.
+
+    The MLP has one hidden layer of ``hidden`` ReLU units. Because its first layer is linear in each of the two, all
+    pairs of N and M features cost N + M products, not N * M.
+
+    Args:
+        left, right: widths of the two.
+        hidden: units of the hidden layer.
+        std: the weights are drawn from N(0, std).
+    """
+
+    def __init__(self, left: int, right: int, hidden: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.left = _linear(left, hidden, std)
+        self.right = nn.Linear(right, hidden, bias=False)
+        nn.init.normal_(self.right.weight, std=std)
+        self.score = _linear(hidden, 1, std)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Scores (N, M) of every pair of ``left`` (N, L) and ``right`` (M, R)."""
+        pairs = self.left(left).unsqueeze(1) + self.right(right).unsqueeze(0)
+        return F.softplus(self.score(F.relu(pairs)).squeeze(-1))
+
+
+class NGrams(nn.Module):
+    """IS-BERT's local features: convolutions over windows of 1, 3 and 5 tokens, ReLU, side by side.
+
+    Padding is zero on its way in and on its way out, so that its length does not matter. The weights are as torch
+    draws a convolution's: the authors use its defaults, and the spread of an encoder's own would be another for each.
+
+    Args:
+        width: H, of the encoder's hidden states.
+        dim: width of the features, a third for each window.
+
+    Raises:
+        ValueError: ``dim`` is no multiple of three.
+    """
+
+    WINDOWS = (1, 3, 5)
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.filters, rest = divmod(dim, len(self.WINDOWS))
+        if rest:
+            raise ValueError(f"the width of n-gram features is a multiple of {len(self.WINDOWS)}, not {dim}")
+        self.convs = nn.ModuleList(nn.Conv1d(width, self.filters, size, padding=size // 2) for size in self.WINDOWS)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, T, dim) of ``tokens`` (B, T, H), whose real ones ``mask`` (B, T) tells."""
+        real = mask.unsqueeze(1).bool()
+        tokens = torch.where(real, tokens.transpose(1, 2), 0.0)
+        features = F.relu(torch.cat([conv(tokens) for conv in self.convs], 1))
+        return torch.where(real, features, 0.0).transpose(1, 2)
+
+
+def mlp(width: int, dim: int, layers: int) -> nn.Sequential:
+    """SimCLR's head, as deep as ACL's has it: H -> H, batch norm, ReLU for each layer, and H -> dim, batch norm.
+
+    The first linear layer alone has a bias, as in ACL's code, though batch norm takes it out again. Weights are drawn
+    as torch draws a linear layer's.
+
+    Args:
+        width: H, of the features.
+        dim: width of what it gives.
+        layers: linear ones, >= 1; ACL has three of 512, SimCLR two.
+    """
+    parts = OrderedDict[str, nn.Module]()
+    for number in range(1, layers + 1):
+        outputs = dim if number == layers else width
+        parts[f"linear{number}"] = nn.Linear(width, outputs, bias=number == 1)
+        parts[f"norm{number}"] = nn.BatchNorm1d(outputs)
+        if number < layers:
+            parts[f"relu{number}"] = nn.ReLU()
+    return nn.Sequential(parts)
+
+
+def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float = 0.02) -> nn.Module:
+    """The head that ``spec`` describes; ``words`` is the shape (V, D) of the encoder's word embeddings.
+
+    A projection is SimCSE's and SCAL's "pooler layer": ``Linear(H, dim)`` and its activation. Weights are drawn from
+    N(0, std) and biases are zero, as Hugging Face initialises its own heads.
+    """
+    if spec.kind == "mlp":
+        return mlp(width, spec.dim or width, spec.layers)
+    if spec.kind == "mlm":
+        return ReconstructionHead(width, *words, std)
+    if spec.kind == "critic":
+        return Critic(width, width, spec.dim or 300, std)
+    if spec.kind == "ngrams":
+        return NGrams(width, spec.dim or width)
+    activation = nn.Tanh() if spec.activation == "tanh" else nn.Identity()
+    return nn.Sequential(OrderedDict(dense=_linear(width, spec.dim or width, std), activation=activation))
+
+
+def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
+    dense = nn.Linear(inputs, outputs)
     nn.init.normal_(dense.weight, std=std)
     nn.init.zeros_(dense.bias)
-    activation = nn.Tanh() if spec.activation == "tanh" else nn.Identity()
-    return nn.Sequential(OrderedDict(dense=dense, activation=activation))
+    return dense

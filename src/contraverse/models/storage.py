@@ -6,16 +6,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from contraverse.errors import UserError
+from contraverse.models.flow import Flow
+from contraverse.models.heads import NGrams
+from contraverse.models.pooling import LAYERS
+from contraverse.models.postprocess import Postprocess
+from contraverse.models.whitening import Whitening
 from contraverse.types import HeadSpec
 
 if TYPE_CHECKING:
     from contraverse.models.text import TextModel
 
-SETTINGS, HEADS = "contraverse.json", "heads.safetensors"
+SETTINGS, HEADS, POSTPROCESS = "contraverse.json", "heads.safetensors", "postprocess.safetensors"
+POSTPROCESSES: dict[str, type[Postprocess]] = {"whitening": Whitening, "flow": Flow}
 
 
 def save(model: "TextModel", folder: Path) -> Path:
@@ -31,12 +39,16 @@ def save(model: "TextModel", folder: Path) -> Path:
         _add_sentence_transformer(model, partial)
     if model.heads:
         save_file({k: v.contiguous() for k, v in model.heads.state_dict().items()}, partial / HEADS)
+    after = model.postprocess
+    if after is not None:
+        save_file({k: v.contiguous() for k, v in after.state_dict().items()}, partial / POSTPROCESS)
     settings = {
         "labels": model.labels,
         "pooling": model.pooling,
         "embedding": model.embedding,
         "max_length": model.max_length,
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
+        "postprocess": {"name": after.name, **after.settings} if after is not None else None,
     }
     (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,29 +57,56 @@ def save(model: "TextModel", folder: Path) -> Path:
 
 
 def _add_sentence_transformer(model: "TextModel", folder: Path) -> None:
+    """Add modules.json and a folder for each module, all of them sentence-transformers' own, beside the encoder."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Dense, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-    from torch import nn
+    from sentence_transformers.base.modules import Transformer
 
-    # Adds modules.json, 1_Pooling and, where the head is kept at test, 2_Dense beside the plain encoder.
-    modules: list[nn.Module] = [
-        Transformer(str(folder), max_seq_length=model.longest),
-        Pooling(model.width, pooling_mode=model.pooling),
-    ]
+    transformer = Transformer(str(folder), max_seq_length=model.longest)
+    transformer.model.config.output_hidden_states = model.pooling in LAYERS
+    modules: list[nn.Module] = [transformer, *_pooling_modules(model)]
     if model.embedding == "z":
         dense, activation = model.heads["z"].children()
         assert isinstance(dense, nn.Linear)
-        modules.append(
-            Dense(
-                dense.in_features,
-                dense.out_features,
-                activation_function=activation,
-                init_weight=dense.weight.detach().cpu(),
-                init_bias=dense.bias.detach().cpu(),
-            )
-        )
+        modules.append(_dense(dense.weight, dense.bias, activation))
+    if model.postprocess is not None:
+        modules += [
+            _dense(weight, bias, nn.ReLU() if relu else nn.Identity())
+            for weight, bias, relu in model.postprocess.dense_layers()
+        ]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+
+
+def _pooling_modules(model: "TextModel") -> "list[nn.Module]":
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import CNN, Pooling, WeightedLayerPooling, WordWeights
+
+    if model.embedding == "ngrams":
+        head = model.heads["ngrams"]
+        assert isinstance(head, NGrams)
+        cnn = CNN(model.width, head.filters, list(head.WINDOWS))
+        cnn.convs.load_state_dict(head.convs.state_dict())
+        vocabulary = model.tokenizer.convert_ids_to_tokens(range(len(model.tokenizer)))
+        width = cnn.get_embedding_dimension()
+        # Weights of 1 set padding, which would leak into the convolutions, to zero; CNN itself has no ReLU.
+        relu = Dense(width, width, bias=False, activation_function=nn.ReLU(), init_weight=torch.eye(width),
+                     module_input_name="token_embeddings")  # fmt: skip
+        return [WordWeights(vocabulary, {}), cnn, relu, Pooling(width, pooling_mode="mean")]
+    if model.pooling not in LAYERS:
+        return [Pooling(model.width, pooling_mode=model.pooling)]
+    depth = model.encoder.config.num_hidden_layers
+    weights = torch.zeros(depth + 1)
+    for layer in LAYERS[model.pooling]:
+        weights[layer] += 1
+    layers = WeightedLayerPooling(model.width, depth, layer_start=1, layer_weights=nn.Parameter(weights[1:].clone()))
+    return [layers, Pooling(model.width, pooling_mode="mean")]
+
+
+def _dense(weight: Tensor, bias: Tensor, activation: nn.Module) -> "nn.Module":
+    from sentence_transformers.base.modules import Dense
+
+    outputs, inputs = weight.shape
+    return Dense(inputs, outputs, activation_function=activation, init_weight=weight.detach().cpu(),
+                 init_bias=bias.detach().cpu())  # fmt: skip
 
 
 def load(folder: Path, cls: "type[TextModel]") -> "TextModel":
@@ -82,10 +121,14 @@ def load(folder: Path, cls: "type[TextModel]") -> "TextModel":
         return cls.from_pretrained(folder, **_plain_settings(folder))
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     heads = {name: HeadSpec(**spec) for name, spec in settings.pop("heads").items()}
+    after = settings.pop("postprocess", None)
     model = cls.from_pretrained(folder, **settings)
     model.add_heads(heads)
     if heads:
         model.heads.load_state_dict(load_file(folder / HEADS))
+    if after is not None:
+        model.postprocess = POSTPROCESSES[after.pop("name")](**after).requires_grad_(False)
+        model.postprocess.load_state_dict(load_file(folder / POSTPROCESS))
     return model.eval()
 
 

@@ -20,9 +20,11 @@ from contraverse.models.heads import build_head
 from contraverse.models.layers import keep_layers as _keep_layers
 from contraverse.models.layers import reinit_layers as _reinit_layers
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, HeadSpec, Inputs, Model, Outputs, Route, Wanted
+from contraverse.models.pooling import LAYERS, Pooling, mean_pool, pool
+from contraverse.models.postprocess import Postprocess
+from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Route, Wanted
 
-Pooling = Literal["cls", "mean"]
+Embedding = Literal["h", "z", "ngrams"]
 
 
 class TextModel(Model):
@@ -35,9 +37,12 @@ class TextModel(Model):
         encoder: the Hugging Face model, classifier included.
         tokenizer: its fast tokenizer, padding on the right.
         labels: class names in the order of the logits; one name is a regression; None is a sentence encoder.
-        pooling: what ``h`` is: the first token's last hidden state (``"cls"``) or the mean over real tokens.
-        embedding: what `encode` returns: ``"h"``, or ``"z"`` (SimCSE's "keep the pooler at test").
+        pooling: what ``h`` is: the first token's last hidden state (``"cls"``), or the mean over real tokens of the
+            last layer (``"mean"``), of the first and the last (``"first-last"``) or of the last two (``"last-two"``).
+        embedding: what `encode` returns: ``"h"``; ``"z"`` (SimCSE's "keep the pooler at test"); or ``"ngrams"``, the
+            mean over real tokens of what the head of that name gives (IS-BERT).
         max_length: where training and prediction cut an input, in tokens; `encode` does not.
+        postprocess: a whitening or a flow that `encode` applies to its embeddings, or None; training ignores it.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class TextModel(Model):
         *,
         labels: Sequence[str] | None = None,
         pooling: Pooling = "cls",
-        embedding: Literal["h", "z"] = "h",
+        embedding: Embedding = "h",
         max_length: int = 128,
     ) -> None:
         super().__init__()
@@ -55,8 +60,9 @@ class TextModel(Model):
         self.tokenizer = tokenizer
         self.labels = list(labels) if labels is not None else None
         self.pooling: Pooling = pooling
-        self.embedding: Literal["h", "z"] = embedding
+        self.embedding: Embedding = embedding
         self.max_length = max_length
+        self.postprocess: Postprocess | None = None
         self.heads = nn.ModuleDict()
         self.head_specs: dict[str, HeadSpec] = {}
 
@@ -67,7 +73,7 @@ class TextModel(Model):
         *,
         labels: Sequence[str] | None = None,
         pooling: Pooling = "cls",
-        embedding: Literal["h", "z"] = "h",
+        embedding: Embedding = "h",
         max_length: int = 128,
         keep_layers: int | None = None,
         reinit_layers: int = 0,
@@ -108,6 +114,8 @@ class TextModel(Model):
             _keep_layers(encoder, keep_layers)
         if reinit_layers:
             _reinit_layers(encoder, reinit_layers)
+        if pooling == "last-two" and encoder.config.num_hidden_layers < 2:
+            raise UserError("pooling last-two needs two layers, and this encoder has one", hint="use mean, or keep two")
         return cls(encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length)
 
     @property
@@ -121,6 +129,13 @@ class TextModel(Model):
         return int(self.encoder.config.hidden_size)
 
     @property
+    def words(self) -> tuple[int, int]:
+        """(V, D): how many tokens the encoder knows, and the width of their embeddings."""
+        table = self.encoder.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
+        return table.shape[0], table.shape[1]
+
+    @property
     def longest(self) -> int:
         """The most tokens that the encoder can take."""
         # RoBERTa counts two positions that no token can have.
@@ -131,12 +146,12 @@ class TextModel(Model):
         for name, spec in heads.items():
             if name not in self.heads:
                 std = getattr(self.encoder.config, "initializer_range", 0.02)
-                self.heads[name] = build_head(spec, self.width, std).to(self.device)
+                self.heads[name] = build_head(spec, self.width, words=self.words, std=std).to(self.device)
                 self.head_specs[name] = spec
 
     def forward(
         self,
-        batch: Batch,
+        batch: Batch | HeadCall,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
@@ -145,52 +160,83 @@ class TextModel(Model):
         """One pass of the encoder, whatever is wanted of it.
 
         Args:
-            batch: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``token_type_ids`` where the encoder has them.
+            batch: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``token_type_ids`` where the encoder has them;
+                ``keep`` multiplies the word embeddings and broadcasts to (B, T, D), for views that cut some of them
+                off; or a call of one head on a pass that was made.
             delta: (B, T, D), added to the word embeddings, before position, type and layer norm.
-            want: any of ``"inputs"``, ``"tokens"``, ``"h"``, ``"z"``, ``"logits"``.
+            want: any of ``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, and
+                names of heads.
             route: ignored: text encoders have no batch norm.
 
         Raises:
-            ValueError: ``z`` is wanted of a model without that head, or logits of a sentence encoder.
+            ValueError: a head is wanted that the model does not have, logits of a sentence encoder, or the pooler of
+                an encoder without one.
         """
+        if isinstance(batch, HeadCall):
+            return batch.out._replace(heads={**batch.out.heads, batch.head: self._call(batch.head, *batch.given)})
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        arguments = {"attention_mask": mask}
+        arguments: dict[str, Any] = {"attention_mask": mask}
         if "token_type_ids" in batch:
             arguments["token_type_ids"] = batch["token_type_ids"]
         inputs = None
-        if delta is None and "inputs" not in want:
+        if delta is None and "inputs" not in want and "keep" not in batch:
             arguments["input_ids"] = ids
         else:
             embeddings = self.encoder.get_input_embeddings()(ids)
+            if "keep" in batch:
+                embeddings = embeddings * batch["keep"]
             inputs = Inputs(embeddings.detach(), mask.bool().unsqueeze(-1)) if "inputs" in want else None
             if len(want) == 1 and inputs is not None:
                 return Outputs(inputs=inputs)
             arguments["inputs_embeds"] = embeddings if delta is None else embeddings + delta
 
-        tokens, logits = self._run(arguments, logits="logits" in want)
-        h = _pool(tokens, mask, self.pooling) if "h" in want or "z" in want else None
+        if "embedded" in want:
+            arguments["output_hidden_states"] = True
+        out, logits = self._run(arguments, logits="logits" in want)
+        tokens, pooled = out.last_hidden_state, out.get("pooler_output")
+        if "pooled" in want and pooled is None:
+            raise UserError(f"a {type(self.encoder).__name__} has no pooler", hint="take h, its pooled tokens")
+        h = pool(tokens, mask, self.pooling, out.get("hidden_states"))
         return Outputs(
             logits=logits,
-            z=self._project(h) if "z" in want else None,
+            z=self._head("z")(h) if "z" in want else None,
             h=h if "h" in want else None,
+            pooled=pooled if "pooled" in want else None,
             tokens=tokens if "tokens" in want else None,
+            embedded=out.hidden_states[0] if "embedded" in want else None,
             inputs=inputs,
+            heads={name: self._read(name, tokens, mask, h) for name in want if name not in Outputs._fields},
         )
 
-    def _project(self, h: Tensor | None) -> Tensor:
-        if "z" not in self.heads:
-            raise ValueError("the model has no head 'z': call add_heads(method.heads) first (Trainer does)")
-        z: Tensor = self.heads["z"](h)
-        return z
+    def _head(self, name: str) -> nn.Module:
+        if name not in self.heads:
+            raise ValueError(f"the model has no head {name!r}: call add_heads(method.heads) first (Trainer does)")
+        return self.heads[name]
 
-    def _run(self, arguments: dict[str, Tensor], logits: bool) -> tuple[Tensor, Tensor | None]:
+    def _read(self, name: str, tokens: Tensor, mask: Tensor, h: Tensor) -> Tensor:
+        """What a head other than z gives; its kind says what it reads."""
+        self._head(name)
+        reads: dict[str, tuple[Tensor, ...]] = {"mlm": (tokens,), "ngrams": (tokens, mask)}
+        return self._call(name, *reads.get(self.head_specs[name].kind, (h,)))
+
+    def _call(self, name: str, *given: Tensor) -> Tensor:
+        """A head on what it is given; one that tells tokens takes the word embeddings besides."""
+        head = self._head(name)
+        words = [self.encoder.get_input_embeddings().weight] if self.head_specs[name].kind == "mlm" else []
+        found: Tensor = head(*given, *words)
+        return found
+
+    def _run(self, arguments: dict[str, Any], logits: bool) -> tuple[Any, Tensor | None]:
+        """What the encoder gives below its classifier, and logits (B, C)."""
+        if self.pooling in LAYERS:
+            arguments["output_hidden_states"] = True
         if not logits:
-            return self.encoder.base_model(**arguments).last_hidden_state, None
+            return self.encoder.base_model(**arguments), None
         if self.labels is None:
             raise ValueError("a sentence encoder has no logits: load it with labels=[...]")
         # Heads differ between architectures, and none returns the last hidden state: catch it on its way.
-        caught: list[Tensor] = []
-        hook = self.encoder.base_model.register_forward_hook(lambda _module, _args, out: caught.append(out[0]))
+        caught: list[Any] = []
+        hook = self.encoder.base_model.register_forward_hook(lambda _module, _args, out: caught.append(out))
         try:
             result = self.encoder(**arguments)
         finally:
@@ -199,7 +245,7 @@ class TextModel(Model):
 
     @torch.no_grad()
     def encode(self, sentences: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Sentence embeddings, (N, H) float32 in the order given, in eval mode.
+        """Sentence embeddings, (N, H) float32 in the order given, in eval mode; after `postprocess`, if there is one.
 
         Sentences are taken whole, up to `longest`: ``max_length`` is what training cuts at (USCAL: 32 tokens).
 
@@ -215,12 +261,19 @@ class TextModel(Model):
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
                 batch = self.tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
-                out = self({k: v.to(self.device) for k, v in batch.items()}, want=(self.embedding,))
-                z = getattr(out, self.embedding).float().cpu().numpy()
+                z = self._embed({k: v.to(self.device) for k, v in batch.items()}).float().cpu().numpy()
                 if rows.shape[1] == 0:
                     rows = np.empty((len(ids), z.shape[1]), dtype=np.float32)
                 rows[chosen] = z
         return rows
+
+    def _embed(self, batch: Batch) -> Tensor:
+        out = self(batch, want=(self.embedding,))
+        if self.embedding == "ngrams":
+            found = mean_pool(out.heads["ngrams"], batch["attention_mask"])
+        else:
+            found = getattr(out, self.embedding)
+        return found if self.postprocess is None else self.postprocess(found)
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         if not sentences:  # which the tokenizer refuses
@@ -250,13 +303,6 @@ class TextModel(Model):
         model = storage.load(Path(folder), cls)
         assert isinstance(model, cls)
         return model
-
-
-def _pool(tokens: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    if pooling == "cls":
-        return tokens[:, 0]
-    weights = mask.unsqueeze(-1).to(tokens.dtype)
-    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def _resolve(name_or_path: str | Path) -> str:

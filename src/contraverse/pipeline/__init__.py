@@ -1,15 +1,24 @@
 """From a configuration to a run folder."""
 
-from contraverse.pipeline.measure import measure_sts, measure_task
+from contraverse.pipeline.measure import measure_shift, measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.quickstart import QuickstartResult, quickstart
-from contraverse.pipeline.run import Interrupted, RunResult, run
+from contraverse.pipeline.result import Interrupted, RunResult
+from contraverse.pipeline.run import run
+from contraverse.pipeline.search import SearchResult, Trial, search
+from contraverse.pipeline.start import model_of
 
 __all__ = [
     "Interrupted",
     "QuickstartResult",
     "RunResult",
+    "SearchResult",
+    "Trial",
+    "measure_shift",
     "measure_sts",
     "measure_task",
+    "model_of",
     "quickstart",
     "run",
+    "search",
+    "settled_in_all",
 ]

@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 
 from contraverse.data import Task, TextData
-from contraverse.evaluation import TaskEvaluator, alignment, evaluate_sts, load_sts, robust_accuracy, uniformity
+from contraverse.evaluation import (
+    AttackSettings,
+    TaskEvaluator,
+    alignment,
+    evaluate_sts,
+    load_sts,
+    representation_shift,
+    robust_accuracy,
+    settled_rows,
+    shift_attempts,
+    uniformity,
+)
 from contraverse.models import TextModel
 from contraverse.recipes import EvaluationConfig
 
@@ -20,34 +31,62 @@ def measure_task(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The task's metrics on all ``rows`` and, for a classifier, accuracy under PGD on ``settings.rows`` of them.
+    """The task's metrics on all ``rows`` and, for a classifier, accuracy under attack on ``settings.rows`` of them.
+
+    ``progress`` is told rows, which add up to `settled_in_all`.
 
     Returns:
-        ``metrics``: flat, name -> value; where PGD was run also ``robustness``, in full, and ``notes`` where it
-        attacked only some rows.
+        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``shift`` on request,
+        and ``notes`` where only some rows were attacked.
     """
     metrics = TaskEvaluator(rows, task.metrics, settings.batch_size)(model)
     found: dict[str, Any] = {"metrics": metrics}
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
-        report = robust_accuracy(
-            model,
-            attacked,
-            settings.epsilons,
-            norm=settings.norm,
-            steps=settings.steps,
-            restarts=settings.restarts,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
+        attack = _attack(settings) | {"batch_size": settings.batch_size, "progress": progress}
+        report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         found["robustness"] = report.to_dict()
         metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
+        if settings.shift:
+            found["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
         if len(attacked) < len(rows):
             found["notes"] = [
-                f"PGD attacked {len(attacked)} of {len(rows)} rows (seed {seed}), whose clean accuracy is "
-                f"{report.clean_accuracy:.1f}; the other figures are over all rows"
+                f"{settings.attack.upper()} attacked {len(attacked)} of {len(rows)} rows (seed {seed}), whose clean "
+                f"accuracy is {report.clean_accuracy:.1f}; the other figures are over all rows"
             ]
     return found
+
+
+def measure_shift(
+    model: TextModel,
+    rows: TextData,
+    settings: EvaluationConfig,
+    *,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """How far an attack moves the representations of a sentence encoder, on ``settings.rows`` of ``rows``."""
+    attacked = rows.sample(settings.rows, seed) if settings.rows else rows
+    report = representation_shift(
+        model, attacked, settings.epsilons, batch_size=settings.batch_size, progress=progress, **_attack(settings)
+    )
+    return {"metrics": {}, "shift": report.to_dict()}
+
+
+def settled_in_all(model: TextModel, rows: int, settings: EvaluationConfig) -> int:
+    """What ``progress`` of `measure_task` and, for a model without classes, of `measure_shift` adds up to."""
+    attacked, classes = min(settings.rows or rows, rows), len(model.labels or ())
+    attack, radii = AttackSettings(**_attack(settings)), set(settings.epsilons)
+    total = 0
+    if radii and classes > 1:
+        total += settled_rows(attacked, classes, settings.epsilons, attack, settings.diagnostics)
+    if settings.shift and classes != 1:
+        total += attacked * len(radii) * shift_attempts(attack, classes, labelled=classes > 1)
+    return total
+
+
+def _attack(settings: EvaluationConfig) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("attack", "norm", "steps", "restarts", "relative")}
 
 
 def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:

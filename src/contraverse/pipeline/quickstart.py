@@ -7,13 +7,15 @@ from pathlib import Path
 
 from contraverse.data import Splits, TextData, quickstart_data
 from contraverse.pipeline.report import write_comparison
-from contraverse.pipeline.run import RunResult, Say, run, silent
+from contraverse.pipeline.result import RunResult, Say, silent
+from contraverse.pipeline.run import run
 from contraverse.recipes import configure
 
 METHODS = {"ce": "cross-entropy", "scal": "SCAL"}
 SETTINGS = {
     "data.train_rows": 800,
     "evaluation.epsilons": [0.1, 0.3, 1.0],
+    "evaluation.attack": "pgd",
     "train.num_train_epochs": 3,
     "train.learning_rate": 1e-4,
 }

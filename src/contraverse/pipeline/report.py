@@ -65,6 +65,8 @@ def write_reports(
             environment=made_with,
             command=command,
             notes=evaluation["notes"],
+            warnings=_warnings(evaluation),
+            shifts=_shifts({config.method.name: evaluation}),
         ),
     )
     names = ("config.yaml", "environment.json", "metrics.jsonl", "evaluation.json")
@@ -76,17 +78,20 @@ def write_comparison(path: Path, folders: dict[str, Path], *, title: str, comman
     runs = {name: read_run(folder) for name, folder in folders.items()}
     base = next(iter(runs.values()))
     first = _evaluation(base)
+    evaluations = {name: _evaluation(run) for name, run in runs.items()}
     return write_report(
         path,
         ReportData(
             title=title,
-            runs=[_measured(name, _evaluation(run)) for name, run in runs.items()],
+            runs=[_measured(name, evaluation) for name, evaluation in evaluations.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
             facts=_facts(first, base.config["model"]["name"]),
             settings={name: run.config for name, run in runs.items()},
             environment=base.environment,
             command=command,
+            warnings=[f"{name}: {line}" for name, found in evaluations.items() for line in _warnings(found)],
+            shifts=_shifts(evaluations),
         ),
     )
 
@@ -110,6 +115,15 @@ def _facts(evaluation: dict[str, Any], model: str) -> list[str]:
     return [model, f"{rows['train']:,} training rows", f"{rows.get('test', 0):,} test rows"]
 
 
+def _warnings(evaluation: dict[str, Any]) -> list[str]:
+    """What the diagnostics of the attack said."""
+    return list(evaluation.get("robustness", {}).get("warnings", ()))
+
+
+def _shifts(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: found["shift"] for name, found in evaluations.items() if "shift" in found}
+
+
 def _shown(attack: dict[str, Any]) -> dict[str, Any]:
     """The attack's settings without its name, which stands before them."""
-    return {key: value for key, value in attack.items() if key not in ("name", "seed", "relative")}
+    return {key: value for key, value in attack.items() if key not in ("name", "seed")}

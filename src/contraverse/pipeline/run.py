@@ -1,12 +1,11 @@
 """A run: configuration -> data, model, method -> training -> measured model -> folder."""
 
-import json
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,53 +17,38 @@ from contraverse.errors import UserError
 from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
-from contraverse.pipeline.measure import measure_sts, measure_task
+from contraverse.pipeline.measure import measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.report import write_reports
+from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
+from contraverse.pipeline.stages import run_stages
+from contraverse.pipeline.start import start_model
 from contraverse.recipes import RunConfig
 from contraverse.reporting import environment
 from contraverse.training import StopOnInterrupt, Trainer
 from contraverse.types import Evaluator, Method
 
-Say = Callable[[str], None]
 
-
-def silent(line: str) -> None:
-    """Say nothing."""
-
-
-class Interrupted(Exception):
-    """Training was stopped on request; ``checkpoint`` is where it goes on."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__(f"stopped; the checkpoint is {checkpoint}")
-        self.checkpoint = checkpoint
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    ``metrics``: name -> value of the saved model, on ``split``. ``paths``: what lies where in ``folder``.
-    """
-
-    folder: Path
-    split: str
-    metrics: dict[str, float]
-    paths: dict[str, Path]
-    notes: list[str] = field(default_factory=list)
-
-
-def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say = silent) -> RunResult:
+def run(
+    config: RunConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    say: Say = silent,
+    counting: Counting = uncounted,
+    test: bool = True,
+) -> RunResult:
     """Train, save, measure and report; everything lies in ``output`` afterwards.
 
     The figures are those of the model read back from ``model/``, not of the one in memory: what is reported is
-    what is shipped.
+    what is shipped. With stages, each is such a run in a folder of its own inside ``output``.
 
     Args:
         config: all that decides the run; ``config.yaml`` in ``output`` will be the same.
         output: the run folder; made here.
         resume: go on from the last checkpoint in ``output``.
         say: told each step in a line.
+        counting: shows how far the measuring is.
+        test: whether the test rows are looked at; without, the figures are of the validation rows.
 
     Raises:
         UserError: data, model or settings cannot be used, or ``output`` holds another run.
@@ -74,27 +58,37 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
     # Of several processes (torchrun) one looks at the folder and writes to it.
     first = os.environ.get("RANK", "0") == "0"
     say = say if first else silent
+    run_one = partial(_run_one, say=say, counting=counting, test=test, first=first)
+    if not config.stages:
+        return run_one(config, output, resume=resume)
     if first:
         _check_output(config, output, resume)
-    task = get_task(config.task)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    return run_stages(config, output, run_one, say=say, first=first)
+
+
+def _run_one(
+    config: RunConfig, output: Path, *, resume: bool, say: Say, counting: Counting, test: bool, first: bool
+) -> RunResult:
+    if first:
+        _check_output(config, output, resume)
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
-    splits = _load(config, task, method)
-    for note in splits.notes:
-        say(f"  {note}")
+    splits = _load(config, method, test)
+    task = splits.task
     set_seed(config.train.arguments.get("seed", 42))
     say(f"Loading {config.model.name}")
-    model = TextModel.from_pretrained(
-        config.model.name,
-        labels=_labels(splits, method),
-        **config.model.model_dump(exclude={"name"}),
-    )
+    model, notes = start_model(config.model, _labels(splits, method), method.heads)
+    splits.notes.extend(notes)
+    for note in splits.notes:
+        say(f"  {note}")
 
     if first:
         output.mkdir(parents=True, exist_ok=True)
         (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         made_with = environment()
-        _write_json(output / "environment.json", made_with)
+        write_json(output / "environment.json", made_with)
 
     trainer, training = _train(config, output, resume, task, splits, model, method, say)
     if not first:
@@ -103,8 +97,7 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
     model.save(output / "model")
     del trainer
     saved = TextModel.load(output / "model")
-    say("Measuring it")
-    measured = _measure(config, task, splits, saved)
+    measured = _measure(config, splits, saved, say, counting, test)
     evaluation = {
         **measured,
         "labels": saved.labels,
@@ -114,7 +107,7 @@ def run(config: RunConfig, output: str | Path, *, resume: bool = False, say: Say
         "skipped_rows": splits.skipped,
         "notes": [*splits.notes, *measured.get("notes", [])],
     }
-    _write_json(output / "evaluation.json", evaluation)
+    write_json(output / "evaluation.json", evaluation)
     paths = write_reports(output, config, evaluation, task, made_with)
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
@@ -141,8 +134,8 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
         raise UserError("the folder is not empty, and no run", where=where, hint="choose another --output")
 
 
-def _load(config: RunConfig, task: Task, method: Method) -> Splits:
-    splits = load_splits(task, **config.data.model_dump())
+def _load(config: RunConfig, method: Method, test: bool) -> Splits:
+    splits = load_splits(get_task(config.task), **config.data.model_dump())
     train = splits.need("train")
     if method.needs == "labels" and train.labels is None:
         hint = "name the column with --label, or train without labels: simcse, uscal"
@@ -150,7 +143,27 @@ def _load(config: RunConfig, task: Task, method: Method) -> Splits:
     if method.needs == "pairs" and len(train.columns) < 2:
         hint = "give a file with a column of anchors and one of positives, as the task nli"
         raise UserError(f"{config.recipe} needs pairs of sentences", hint=hint)
+    if method.needs != "labels" and train.labels is not None:
+        # The same rows as with labels: what is validated on later is not seen here either.
+        splits.train = replace(train, labels=None, label_names=None)
+        splits.task = _without_labels(splits.task)
+        splits.notes.append(f"{config.method.name} does not look at the labels of {config.task}")
+    if not test:
+        splits.test = None
     return splits
+
+
+def _without_labels(task: Task) -> Task:
+    like = get_task("sentences")
+    return replace(
+        task,
+        kind=like.kind,
+        label=None,
+        labels=None,
+        metrics=like.metrics,
+        metric=like.metric,
+        greater_is_better=like.greater_is_better,
+    )
 
 
 def _labels(splits: Splits, method: Method) -> list[str] | None:
@@ -221,23 +234,28 @@ def _train(
     return trainer, training
 
 
-def _measure(config: RunConfig, task: Task, splits: Splits, model: TextModel) -> dict[str, Any]:
+def _measure(
+    config: RunConfig, splits: Splits, model: TextModel, say: Say, counting: Counting, test: bool
+) -> dict[str, Any]:
+    settings = config.evaluation
     if model.labels is None:
-        folder = config.evaluation.sts
-        return {"split": "test", **measure_sts(model, folder)} if folder else {"split": "none", "metrics": {}}
+        if not settings.sts:
+            return {"split": "none", "metrics": {}}
+        if not test:
+            return {"split": "validation", "metrics": StsbDev(settings.sts)(model)}
+        say("Measuring on the STS sets")
+        return {"split": "test", **measure_sts(model, settings.sts)}
     split: Literal["test", "validation", "train"] = (
         "test" if splits.test is not None else "validation" if splits.validation is not None else "train"
     )
-    found = measure_task(model, splits.need(split), task, config.evaluation, seed=config.data.seed)
+    rows = splits.need(split)
+    attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons and len(model.labels) > 1 else 0
+    say(f"Measuring on {len(rows):,} {split} rows" + (f", {attacked:,} of them attacked" if attacked else ""))
+    with counting("Measuring", settled_in_all(model, len(rows), settings)) as progress:
+        found = measure_task(model, rows, splits.task, settings, seed=config.data.seed, progress=progress)
     return {"split": split, **found}
 
 
 def _sizes(splits: Splits) -> dict[str, int]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {name: len(rows) for name, rows in parts.items() if rows is not None}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -6,21 +6,37 @@ from contraverse.recipes.config import (
     MethodConfig,
     ModelConfig,
     RunConfig,
+    SearchConfig,
+    StageConfig,
     TrainConfig,
 )
 from contraverse.recipes.papers import RECIPES, Recipe
-from contraverse.recipes.resolve import configure, load, parse
+from contraverse.recipes.resolve import change, configure, load, load_search, parse
+from contraverse.recipes.spaces import SPACES, Choices, Range, parse_range, read_space, space_of
+from contraverse.recipes.stages import Stage, split_stages
 
 __all__ = [
     "RECIPES",
+    "SPACES",
+    "Choices",
     "DataConfig",
     "EvaluationConfig",
     "MethodConfig",
     "ModelConfig",
+    "Range",
     "Recipe",
     "RunConfig",
+    "SearchConfig",
+    "Stage",
+    "StageConfig",
     "TrainConfig",
+    "change",
     "configure",
     "load",
+    "load_search",
     "parse",
+    "parse_range",
+    "read_space",
+    "space_of",
+    "split_stages",
 ]

@@ -51,10 +51,10 @@ _OURS = {
 
 _KINDS = {
     "labels": ("classification", "similarity"),
-    "sentences": ("sentences",),
+    "sentences": ("sentences", "classification", "similarity"),
     "pairs": ("triplets",),
 }
-"""The kinds of task that have what a method needs."""
+"""The kinds of task that have what a method needs: where there are labels there are sentences, too."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -73,6 +73,9 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
     for item in error.errors(include_url=False):
         names, parent = _locate(item["loc"], model)
         where = ".".join([section, *names] if section else names)
+        if isinstance(mistake := item.get("ctx", {}).get("error"), UserError):
+            found[where] = mistake  # says what and where better than pydantic can
+            continue
         if item["type"] == "extra_forbidden":
             what, hint = "no such setting", nearest(names[-1], parent.model_fields)
         elif item["type"] == "missing":
@@ -94,16 +97,26 @@ def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[s
     """The names on ``path`` and the model that holds the last; the labels of unions are left out."""
     names: list[str] = []
     parent, inside = model, True
+    keyed: type[BaseModel] | None = None
     for part in path:
         if isinstance(part, int):
             names[-1] += f"[{part}]"
+        elif keyed:
+            names.append(part)
+            parent, keyed = keyed, None
         elif inside:
             names.append(part)
             field = parent.model_fields.get(part)
             section = field.annotation if field else None
-            inside = inspect.isclass(section) and issubclass(section, BaseModel)
-            parent = cast(type[BaseModel], section) if inside else parent
+            if get_origin(section) is dict:  # sections by name
+                keyed = next((one for one in get_args(section) if _is_model(one)), None)
+            inside = _is_model(section) or keyed is not None
+            parent = cast(type[BaseModel], section) if _is_model(section) else parent
     return names, parent
+
+
+def _is_model(section: Any) -> bool:
+    return inspect.isclass(section) and issubclass(section, BaseModel)
 
 
 def _validated(section: str, fields: Mapping[str, tuple[Any, Any]], values: Mapping[str, Any]) -> BaseModel:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contraverse.recipes import notation
 
@@ -33,14 +33,16 @@ class MethodConfig(Section):
 class ModelConfig(Section):
     """The encoder that training starts from.
 
-    ``name``: ``minilm`` (bundled), a folder, or a name on the Hugging Face Hub. ``embedding``: whether a sentence
-    encoder gives the pooled features ``h`` or the projected ``z``. ``keep_layers``: use only the lower k layers;
-    ``reinit_layers``: draw the last n of these anew. Both make a start from which there is more to learn.
+    ``name``: ``minilm`` (bundled), a folder, or a name on the Hugging Face Hub. ``pooling``: the first token, or the
+    mean over tokens of the last layer, of the first and the last, or of the last two. ``embedding``: whether a sentence
+    encoder gives the pooled features ``h``, the projected ``z``, or the mean of IS-BERT's ``ngrams``. ``keep_layers``:
+    use only the lower k layers; ``reinit_layers``: draw the last n of these anew. Both make a start from which there
+    is more to learn.
     """
 
     name: str = "minilm"
-    pooling: Literal["cls", "mean"] = "cls"
-    embedding: Literal["h", "z"] = "h"
+    pooling: Literal["cls", "mean", "first-last", "last-two"] = "cls"
+    embedding: Literal["h", "z", "ngrams"] = "h"
     max_length: int = Field(default=128, ge=3, description="tokens a text is cut to, special ones included")
     keep_layers: int | None = Field(default=None, ge=1)
     reinit_layers: int = Field(default=0, ge=0)
@@ -49,34 +51,58 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Where the rows come from.
 
-    ``source``: a file or folder, files by split (train, validation, test), None for the task's own set on the Hub.
+    ``source``: a file or folder, files by split (train, validation, test), None for the task's own set on the Hub; a
+    list of sources with tasks and weights of their own is mixed, as `contraverse.data.mixture` says.
     ``text`` and ``label``: columns, None to take the task's or find them. ``seed`` draws the validation rows
-    (``validation_fraction`` of the training rows, where the source has none) and the ``train_rows``: it is not the
-    seed of training, so that runs with different seeds see the same rows.
+    (``validation_fraction`` of the training rows, where the source has none) and all that is drawn below: it is not
+    the seed of training, so that runs with different seeds see the same rows.
+
+    ``rows``: ``paper`` draws as many rows of each class as the task's paper does. ``train_rows``, ``validation_rows``
+    and ``test_rows`` keep so many rows of a split, each class in its share. ``adversaries``: a file that
+    ``contraverse adversaries`` wrote, whose texts are added to the training rows alone.
     """
 
-    source: str | dict[str, str] | None = None
+    source: str | list[Any] | dict[str, Any] | None = None
     text: str | list[str] | None = None
     label: str | None = None
     seed: int = Field(default=42, ge=0)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    rows: Literal["all", "paper"] = "all"
     train_rows: int | None = Field(default=None, ge=1)
+    validation_rows: int | None = Field(default=None, ge=1)
+    test_rows: int | None = Field(default=None, ge=1)
+    adversaries: str | None = None
     on_bad_row: Literal["error", "skip"] = "error"
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _check_source(cls, source: Any) -> Any:
+        if source is not None and not isinstance(source, str):
+            from contraverse.data.mixture import find_parts  # loads torch, which a plain source does without
+
+            find_parts(source)
+        return source
 
 
 class EvaluationConfig(Section):
     """What the trained model is measured on.
 
-    ``epsilons``: radii of the PGD attack on a classifier's word embeddings, none for no attack; ``norm``, ``steps``
-    and ``restarts`` are the attack's; ``rows``: attack at most so many test rows, drawn by ``data.seed``. ``sts``:
-    a folder of STS sets for a sentence encoder.
+    ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. ``attack``, ``norm``,
+    ``steps`` and ``restarts`` are the attack's; ``relative``: the radii are fractions of each text's own embeddings'
+    norm. ``rows``: attack at most so many test rows, drawn by ``data.seed``. ``shift``: measure also how far the
+    attack moves a text's representation. ``diagnostics``: try the attack itself on a few rows, and warn where it is
+    not to be believed; a number says on how many. ``sts``: a folder of STS sets for a sentence encoder.
     """
 
     epsilons: list[Annotated[float, Field(gt=0)]] = [0.1, 0.3, 1.0]
+    attack: Literal["pgd", "apgd"] = "apgd"
     norm: Literal["l2", "linf"] = "l2"
     steps: int = Field(default=5, ge=1)
     restarts: int = Field(default=1, ge=1)
+    relative: bool = False
     rows: int | None = Field(default=None, ge=1)
+    shift: bool = False
+    diagnostics: bool | Annotated[int, Field(ge=0)] = True
     sts: str | None = None
     batch_size: int = Field(default=64, ge=1)
 
@@ -97,11 +123,34 @@ class TrainConfig(Section):
         return dict(self.model_extra or {})
 
 
+class StageConfig(Section):
+    """A run that comes before the main one, and what it does otherwise.
+
+    Whatever a stage leaves out is as in the whole configuration, over which `contraverse.recipes.split_stages` lays it.
+    ``method`` stands by itself. ``init_from``: the earlier stage whose model this one starts from; None: the one
+    before it, and for the first ``model.name``.
+    """
+
+    method: MethodConfig
+    task: str | None = None
+    init_from: str | None = None
+    model: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
+StageName = Annotated[str, Field(pattern=r"^[\w-]+$")]
+
+
 class RunConfig(Section):
     """All that decides a run, beside the folder that it is written to.
 
     Made by `contraverse.recipes.configure` or a recipe; `to_yaml` is what a run keeps as ``config.yaml``, and what
     ``contraverse train --config`` reads back to the same value.
+
+    ``stages``: runs that come before this one, by name and in order, each from the model of another; the sections
+    beside it are those of the last. ``init_from``: the stage that the last one starts from, None for the one before.
     """
 
     recipe: str
@@ -111,7 +160,30 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     train: TrainConfig = TrainConfig()
+    stages: dict[StageName, StageConfig] = {}
+    init_from: str | None = None
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML, defaults included."""
+        """The whole configuration as YAML, defaults included; without stages nothing is said of them."""
+        written = self.model_dump(mode="json", exclude=None if self.stages else {"stages", "init_from"})
+        return notation.write(written)
+
+
+class SearchConfig(Section):
+    """All that decides a search: what is trained, and what is varied.
+
+    ``config``: the run that every trial is but for the ``space``. ``space``: the range of each setting that is varied,
+    as `contraverse.recipes.parse_range` reads it. ``trials``: how many runs. ``seed``: of what is tried; every trial
+    trains with the seed of ``config``. ``robust``: weight of the accuracy under attack in what is maximised, None to
+    maximise the clean metric.
+    """
+
+    config: RunConfig
+    space: dict[str, str | list[Any]]
+    trials: int = Field(default=20, ge=1)
+    seed: int = Field(default=0, ge=0)
+    robust: float | None = Field(default=None, ge=0, le=1)
+
+    def to_yaml(self) -> str:
+        """The whole search as YAML."""
         return notation.write(self.model_dump(mode="json"))

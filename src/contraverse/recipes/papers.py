@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from contraverse.recipes.config import MethodConfig, ModelConfig, RunConfig, TrainConfig
+from contraverse.recipes.config import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
 
 # Simple Contrastive Representation Adversarial Learning for NLP Tasks.
 SCAL_PAPER = "SCAL/USCAL (Miao et al. 2021)"
 # SimCSE: Simple Contrastive Learning of Sentence Embeddings.
 SIMCSE_PAPER = "SimCSE (Gao et al. 2021)"
+# Improving Gradient-based Adversarial Training for Text Classification by Contrastive Learning and Auto-Encoder.
+CARL_PAPER = "CARL/RAR (Qiu et al. 2021)"
+ITPT_PAPER = "How to Fine-Tune BERT for Text Classification? (Sun et al. 2019)"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ _OPTIMISER: dict[str, Any] = {
     "max_grad_norm": 1.0,
     "seed": 42,
 }
+_TEMPERATURE = {"temperature": 0.05}
 _BEST: dict[str, Any] = {"load_best_model_at_end": True, "save_total_limit": 2, "logging_steps": 50}
 
 
@@ -73,7 +77,9 @@ def _labelled(name: str, **settings: Any) -> RunConfig:
     )
 
 
-def _sentences(name: str, *, embedding: Literal["h", "z"] = "h", **changes: Any) -> RunConfig:
+def _sentences(
+    name: str, method: dict[str, Any], *, embedding: Literal["h", "z", "ngrams"] = "h", **changes: Any
+) -> RunConfig:
     """SCAL 4.1 on USCAL: batch 64, 32 tokens, STS-B's dev set every 250 steps, the best checkpoint kept; one epoch."""
     train: dict[str, Any] = {
         "num_train_epochs": 1,
@@ -83,11 +89,10 @@ def _sentences(name: str, *, embedding: Literal["h", "z"] = "h", **changes: Any)
         "save_strategy": "steps",
         "save_steps": 250,
     }
-    settings: dict[str, Any] = {"temperature": 0.05}
     return RunConfig(
         recipe=name,
         task=RECIPES[name].task,
-        method=MethodConfig(name=name, **settings),
+        method=MethodConfig(name=name, **method),
         model=ModelConfig(pooling="cls", max_length=32, embedding=embedding),
         train=TrainConfig(**{**train, **_OPTIMISER, **_BEST, **changes}),
     )
@@ -117,19 +122,117 @@ def scal() -> RunConfig:
     return _labelled("scal", epsilon=0.3, temperature=0.05)
 
 
+# CARL/RAR, Table 1, SST-2; epsilon 0 of the table is no limit. All else is the baselines', so that methods compare.
+_FREELB: dict[str, Any] = {"steps": 2, "step_size": 0.1, "gamma": 0.6, "epsilon": None}
+
+
+@_recipe("freelb", summary="adversarial training whose ascent is free", paper=CARL_PAPER, task="text")
+def freelb() -> RunConfig:
+    """FreeLB with the settings that CARL/RAR found for SST-2."""
+    return _labelled("freelb", **_FREELB)
+
+
+@_recipe("rar", summary="FreeLB, and tokens told from adversarial representations", paper=CARL_PAPER, task="text")
+def rar() -> RunConfig:
+    """RAR on that FreeLB, the reconstruction loss weighted .1 (4.3)."""
+    return _labelled("rar", weight=0.1, **_FREELB)
+
+
+# 4.3; the paper weighs L_D like L_C, and has it from step 6315 of SST-2 on (Table 3), which is 3.0 epochs.
+_CONTRAST: dict[str, Any] = {"weight": 1.0, "temperature": 0.07, "negatives": 16000, "momentum": 0.5, "start": 3.0}
+
+
+@_recipe("carl", summary="FreeLB, and contrast with adversaries over memory banks", paper=CARL_PAPER, task="text")
+def carl() -> RunConfig:
+    """CARL on that FreeLB."""
+    return _labelled("carl", **_CONTRAST, **_FREELB)
+
+
+@_recipe("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
+def smart() -> RunConfig:
+    """SMART with the method's own defaults, trained as the baselines are."""
+    return _labelled("smart")
+
+
+@_recipe("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
+def alum() -> RunConfig:
+    """ALUM's fine-tuning form with the method's own defaults, trained as the baselines are."""
+    return _labelled("alum")
+
+
+@_recipe("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
+def infobert() -> RunConfig:
+    """InfoBERT with the method's own defaults, trained as the baselines are."""
+    return _labelled("infobert")
+
+
 @_recipe("simcse", summary="sentence embeddings from dropout views", paper=SIMCSE_PAPER, task="sentences")
 def simcse() -> RunConfig:
     """Unsupervised SimCSE, trained as USCAL is, so that the two differ in the method alone."""
-    return _sentences("simcse")
+    return _sentences("simcse", _TEMPERATURE)
 
 
 @_recipe("simcse-sup", summary="sentence embeddings from NLI pairs with hard negatives", paper=SIMCSE_PAPER, task="nli")
 def simcse_sup() -> RunConfig:
     """Supervised SimCSE: three epochs at 5e-5, the head kept at test, but a batch of 64 where the paper has 512."""
-    return _sentences("simcse-sup", embedding="z", num_train_epochs=3, learning_rate=5e-5)
+    return _sentences("simcse-sup", _TEMPERATURE, embedding="z", num_train_epochs=3, learning_rate=5e-5)
 
 
 @_recipe("uscal", summary="sentence embeddings from adversarial views", paper=SCAL_PAPER, task="sentences")
 def uscal() -> RunConfig:
     """USCAL, trained as 4.1 says."""
-    return _sentences("uscal")
+    return _sentences("uscal", _TEMPERATURE)
+
+
+# The authors' unsup-consert-base.sh.
+_CONSERT: dict[str, Any] = {
+    "num_train_epochs": 10,
+    "per_device_train_batch_size": 96,
+    "learning_rate": 5e-7,
+    "eval_steps": 200,
+    "save_steps": 200,
+    "early_stopping_patience": 10,
+}
+
+
+@_recipe("consert", summary="contrast of augmented views", paper="ConSERT (Yan et al. 2021)", task="sentences")
+def consert() -> RunConfig:
+    """ConSERT, unsupervised, as the authors' script for BERT-base has it; the mean of the last two layers is tested."""
+    config = _sentences("consert", {}, **_CONSERT)
+    return config.model_copy(update={"model": ModelConfig(pooling="last-two", max_length=64)})
+
+
+@_recipe("isbert", summary="n-grams told by their sentence", paper="IS-BERT (Zhang et al. 2020)", task="sentences")
+def isbert() -> RunConfig:
+    """IS-BERT: batch 32, one epoch, and 2e-5 over a warm-up of a tenth, their code's defaults; 32 tokens, as USCAL."""
+    return _sentences("isbert", {}, embedding="ngrams", per_device_train_batch_size=32, learning_rate=2e-5)
+
+
+# ITPT: rate 5e-5, batch 32 and a warm-up over a tenth of the steps are the paper's. It takes 100,000 steps; the ten
+# epochs are ours.
+_FURTHER: dict[str, Any] = {
+    "num_train_epochs": 10,
+    "per_device_train_batch_size": 32,
+    "learning_rate": 5e-5,
+    "early_stopping_patience": None,
+}
+
+
+@_recipe("mlm", summary="further pre-training on texts", paper=ITPT_PAPER, task="sentences")
+def mlm() -> RunConfig:
+    """Masked language modelling alone, 128 tokens; there is nothing to validate on, and the last weights are kept."""
+    train = {**_OPTIMISER, **_FURTHER, "save_strategy": "epoch", "save_total_limit": 2, "logging_steps": 50}
+    return RunConfig(
+        recipe="mlm",
+        task=RECIPES["mlm"].task,
+        method=MethodConfig(name="mlm"),
+        model=ModelConfig(pooling="cls", max_length=128),
+        train=TrainConfig(**train),
+    )
+
+
+@_recipe("itpt", summary="further pre-training on the task's texts, then fine-tuning", paper=ITPT_PAPER, task="text")
+def itpt() -> RunConfig:
+    """Within-task further pre-training: masked language modelling on the training texts, then `ce` from there."""
+    stages = {"itpt": StageConfig(method=MethodConfig(name="mlm"), train=_FURTHER)}
+    return _labelled("ce").model_copy(update={"recipe": "itpt", "stages": stages})

@@ -1,7 +1,6 @@
 """From a recipe, a file and single values to a whole, checked `RunConfig`, before any work starts."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from pydantic import ValidationError
 from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.recipes.checks import check_method, check_task, check_train, explain, nearest
-from contraverse.recipes.config import RunConfig
+from contraverse.recipes.config import RunConfig, SearchConfig, StageConfig
 from contraverse.recipes.papers import RECIPES, Recipe
+from contraverse.recipes.stages import SECTIONS, merge, split_stages
 
 
 def configure(
@@ -36,10 +36,43 @@ def configure(
             together, or a file that cannot be read.
     """
     given = {name: value for name, value in (("task", task), ("data.source", source)) if value is not None}
-    config = _merged(recipe, file, {**given, **(settings or {})})
+    return _checked(_merged(recipe, file, {**given, **(settings or {})}))
+
+
+def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """``config`` with single settings by dotted name changed, checked as `configure` does.
+
+    Raises:
+        UserError: no such setting, or a value outside its range.
+    """
+    return _checked(_validated(merge(config.model_dump(), _nested(settings))))
+
+
+def _checked(config: RunConfig) -> RunConfig:
     method = check_method(config.method)
     check_task(config.task, method.name)
-    return config.model_copy(update={"method": method, "train": check_train(config.train)})
+    config = config.model_copy(update={"method": method, "train": check_train(config.train)})
+    if not config.stages:
+        return config
+    alone = [stage.config for stage in split_stages(config)]
+    stages = {
+        name: _checked_stage(f"stages.{name}", stage, run)
+        for (name, stage), run in zip(config.stages.items(), alone[:-1], strict=True)
+    }
+    return config.model_copy(update={"stages": stages})
+
+
+def _checked_stage(where: str, stage: StageConfig, alone: RunConfig) -> StageConfig:
+    """``stage`` with its method's settings filled in, and what else it says converted to its type."""
+    try:
+        run = _checked(alone)
+    except UserError as error:
+        raise UserError(
+            error.what, where=f"{where}.{error.where}" if error.where else where, hint=error.hint
+        ) from error
+    whole = run.model_dump()
+    said = {section: {key: whole[section][key] for key in getattr(stage, section)} for section in SECTIONS}
+    return stage.model_copy(update={"method": run.method, **said})
 
 
 def load(file: str | Path) -> RunConfig:
@@ -51,18 +84,45 @@ def load(file: str | Path) -> RunConfig:
     return _merged(None, file, {})
 
 
+def load_search(file: str | Path) -> SearchConfig:
+    """A search's ``search.yaml`` as it was written.
+
+    Raises:
+        UserError: the file cannot be read, or is no search.
+    """
+    try:
+        return SearchConfig.model_validate(_read(Path(file)))
+    except ValidationError as error:
+        raise explain(error, SearchConfig) from error
+
+
 def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
     written = _read(Path(file)) if file is not None else {}
     base = _choose(recipe, written.pop("recipe", None), file)().model_dump()
-    above: dict[str, Any] = {}
-    for name, value in settings.items():
-        above = _merge(above, _nest(name, value))
+    above = _nested(settings)
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
+    return _validated(merge(merge(base, written), above))
+
+
+def _validated(values: Mapping[str, Any]) -> RunConfig:
+    stages = values["stages"] if isinstance(values["stages"], Mapping) else {}
+    for name, stage in stages.items():
+        if isinstance(stage, Mapping) and "method" not in stage:
+            others = [other for other in stages if other != name]
+            hint = f"a stage of your own needs a method; {nearest(str(name), others)}"
+            raise UserError("no such stage", where=f"stages.{name}", hint=hint)
     try:
-        return RunConfig.model_validate(_merge(_merge(base, written), above))
+        return RunConfig.model_validate(values)
     except ValidationError as error:
         raise explain(error, RunConfig) from error
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = merge(nested, _nest(name, value))
+    return nested
 
 
 def parse(assignments: Sequence[str]) -> dict[str, Any]:
@@ -110,15 +170,3 @@ def _nest(name: str, value: Any) -> dict[str, Any]:
     for section in reversed(sections):
         nested = {section: nested}
     return nested
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(deepcopy(below))
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            # The settings of one method mean nothing to another.
-            names = {section["name"] for section in (merged[key], value) if key == "method" and "name" in section}
-            merged[key] = dict(value) if len(names) > 1 else _merge(merged[key], value)
-        else:
-            merged[key] = deepcopy(value)
-    return merged

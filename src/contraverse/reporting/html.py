@@ -45,7 +45,9 @@ class ReportData:
     ``test_rows``: how many rows the figures are over. ``facts``: short words under the title (task, model, seed).
     ``outcome``: the sentence at the top, by default that of `contraverse.reporting.outcome.outcome`.
     ``examples``: the first 12 are shown; ``examples_under`` says under what attack, "PGD at ε=0.3".
-    ``settings`` and ``environment`` may be nested. ``command``: what makes the report again.
+    ``settings`` and ``environment`` may be nested. ``command``: what makes the report again. ``warnings``: reasons to
+    doubt the figures, from `contraverse.evaluation.RobustReport`. ``shifts``: how far the attack moved representations,
+    by the run's name, as `contraverse.evaluation.ShiftReport.to_dict` gives it.
     """
 
     title: str
@@ -62,6 +64,8 @@ class ReportData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     digits: int = 1
 
 
@@ -89,6 +93,7 @@ def render_report(data: ReportData) -> str:
         swatches=SWATCHES,
         series=list(zip(curve.LIGHT, curve.DARK, strict=True)),
         curve=Markup(curve.accuracy_curve(data.runs)) if comparison.attacks else None,
+        shifts=list(_shifts(data.shifts)),
         costs=_costs(data.runs),
         examples=data.examples[:MOST_EXAMPLES],
         longest=LONGEST_TEXT,
@@ -132,6 +137,13 @@ def _sampling(comparison: Comparison, data: ReportData) -> str | None:
         f"Over {data.test_rows:,} test rows, an {label(data.metric)} of {amount(cell.mean, data.metric)} has "
         f"a standard error of {error:.1f} points from the draw of the rows alone."
     )
+
+
+def _shifts(shifts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    """Run, radius, cosine and distance of each radius of each run, as printed."""
+    for run, shift in shifts.items():
+        for at in shift["at"]:
+            yield run, f"{at['epsilon']:g}", f"{at['cosine']:.3f}", f"{at['euclidean']:.3f}"
 
 
 def _costs(runs: Sequence[Measured]) -> list[tuple[str, str | None, str | None, str | None]]:

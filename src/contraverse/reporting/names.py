@@ -70,6 +70,9 @@ def describe_attack(attack: str, settings: Mapping[str, Any]) -> str:
                 words.append(f"{NORMS.get(value, plain(value))} norm{scope}")
             case "random_start":
                 words.append("random start" if value else "no random start")
+            case "relative":
+                if value:
+                    words.append("ε as a fraction of each text's embeddings' norm")
             case "scope" if "norm" in given:
                 pass
             case _:

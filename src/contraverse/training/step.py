@@ -35,15 +35,15 @@ def step(
     Raises:
         ValueError: the method yields fewer or more losses than its ``passes``.
     """
-    losses = method.losses(model, batch)
+    losses, passes = method.losses(model, batch), method.passes
     seen = []
-    for i in range(method.passes):
-        with no_sync() if i < method.passes - 1 else nullcontext():
+    for i in range(passes):
+        with no_sync() if i < passes - 1 else nullcontext():
             loss = next(losses, None)
             if loss is None:
-                raise ValueError(f"{type(method).__name__} yielded {i} losses, but declares passes = {method.passes}")
+                raise ValueError(f"{type(method).__name__} yielded {i} losses, but declares passes = {passes}")
             backward(loss.total)
         seen.append(loss.parts)
     if next(losses, None) is not None:
-        raise ValueError(f"{type(method).__name__} yields more losses than its passes = {method.passes}")
+        raise ValueError(f"{type(method).__name__} yields more losses than its passes = {passes}")
     return seen

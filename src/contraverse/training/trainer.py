@@ -1,5 +1,6 @@
 """The engine: Hugging Face's `Trainer`, whose training step drives a method."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from contraverse.models import TextModel
 from contraverse.training.callbacks import Progress
 from contraverse.training.log import MetricsLog
 from contraverse.training.step import step
-from contraverse.types import Evaluator, Method
+from contraverse.types import Evaluator, Facts, Method
 
 METHOD_STATE, RUNNING = "method.safetensors", "running.json"
 
@@ -48,7 +49,7 @@ class Trainer(transformers.Trainer):
     Args:
         model: gets the heads that the method needs.
         method: what to train with.
-        train: rows to train on, tokenized or not.
+        train: rows to train on, tokenized or not; the method is told of them (`Method.prepare`).
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
         output_dir: holds ``metrics.jsonl`` and the checkpoints.
@@ -97,6 +98,7 @@ class Trainer(transformers.Trainer):
         model.add_heads(method.heads)
         if isinstance(train, TextData):
             train = EncodedText(train, model.tokenizer, model.max_length)
+        method.prepare(_facts(model, train))
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
@@ -111,8 +113,10 @@ class Trainer(transformers.Trainer):
             # transformers refuses to evaluate without a set, though ours is the evaluators' business.
             eval_dataset=train if self.evaluators else None,
             data_collator=Collator(model.tokenizer),
-            callbacks=[_Exactness(self), Progress(method.name), *callbacks],
+            callbacks=[_Exactness(self), _AfterStep(self), Progress(method.name), *callbacks],
         )
+        if method.wants_copy:  # prepared, so that it runs in the precision that the model does
+            method.receive(self.accelerator.prepare_model(copy.deepcopy(model), evaluation_mode=True))
         if early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience))
         if "tensorboard" in (self.args.report_to or ()) and self.is_world_process_zero():
@@ -184,7 +188,9 @@ class Trainer(transformers.Trainer):
             return
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.method.state_dict():
-            save_file({k: v.contiguous() for k, v in self.method.state_dict().items()}, folder / METHOD_STATE)
+            # Copies: safetensors refuses tensors that share memory, as the tied weights of a frozen model do.
+            state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.method.state_dict().items()}
+            save_file(state, folder / METHOD_STATE)
         running = {
             "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
@@ -199,6 +205,29 @@ class Trainer(transformers.Trainer):
         if self.method.state_dict():
             self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
         self._resumed = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+
+
+def _facts(model: TextModel, train: EncodedText) -> Facts:
+    labels = train.labels
+    return Facts(
+        rows=len(train.data),
+        width=model.width,
+        labels=None if labels is None else torch.from_numpy(labels),
+        vocabulary=model.words[0],
+        mask_id=model.tokenizer.mask_token_id,
+        special_ids=tuple(model.tokenizer.all_special_ids),
+    )
+
+
+class _AfterStep(TrainerCallback):
+    """Tells the method of each step of the optimizer, before a checkpoint is written."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        assert isinstance(self.trainer.model, nn.Module)
+        self.trainer.method.after_step(self.trainer.model)
 
 
 class _Exactness(TrainerCallback):

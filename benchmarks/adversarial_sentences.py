@@ -1,0 +1,160 @@
+"""Text-form adversaries on SST-2 (CARL/RAR, Table 6): how often RAR's head reads a sentence that fools, and how close.
+
+    python benchmarks/adversarial_sentences.py --data ../shared/data/text      # goes on where it stopped
+    python benchmarks/adversarial_sentences.py --table                         # print what is there
+
+Trains RAR, whose sentences they are, and CE, which the paper says they fool as well, on the same rows; each is a line
+of the results file with its accuracy on validation rows that are cut from the training rows, and is kept in --models.
+Then the search on SST-2's validation set, once for each way of reading: *paper* takes the reading whole and keeps what
+it may; *near* replaces few tokens, and each by one of a like word embedding. A line holds the figures and 20 of the
+sentences that change the prediction, drawn by seed from all of them, far ones too.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from contraverse import METHODS, TextData, TextModel, Trainer, load_splits
+from contraverse.evaluation import evaluate
+from contraverse.evaluation.adversaries import changed_words, find_adversaries
+
+RESULTS = Path("docs/results/adversarial_sentences.jsonl")
+TRAINED: dict[str, dict[str, Any]] = {
+    "rar": {"weight": 0.1, "steps": 2, "step_size": 0.1},
+    "ce": {},
+}
+READINGS: dict[str, dict[str, Any]] = {
+    "paper": {"substitutions": 0, "min_word_similarity": -1.0},
+    "near": {"substitutions": 3, "min_word_similarity": 0.4},
+}
+EPSILONS = (0.3, 1.0, 3.0)
+ROWS, EPOCHS, RATE, SEED, SHOWN = 3000, 3, 3e-4, 1, 20
+
+
+def rows(folder: Path) -> tuple[TextData, TextData, TextData]:
+    """Training rows, rows to judge a training by, and rows to attack, which no training saw."""
+    train = load_splits("sst2", {"train": folder / "sst2/train_sentences.parquet"}, validation_fraction=0).train
+    attacked = load_splits("sst2", {"test": folder / "sst2/validation.parquet"}).need("test")
+    assert train is not None
+    return *train.sample(ROWS + 300, seed=0).split(300 / (ROWS + 300), seed=0), attacked
+
+
+def train(method: str, data: TextData, judged: TextData, folder: Path, bf16: bool) -> dict[str, Any]:
+    """Train once, save, and say what it is worth."""
+    set_seed(SEED)
+    model = TextModel.from_pretrained("minilm", labels=data.label_names)
+    with TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            model,
+            METHODS[method](**TRAINED[method]),
+            data,
+            output_dir=scratch,
+            seed=SEED,
+            learning_rate=RATE,
+            num_train_epochs=EPOCHS,
+            save_strategy="no",
+            report_to="none",
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            disable_tqdm=True,
+        )
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    model.save(folder)
+    return {"metrics": evaluate(model, judged), "rows": len(data), "seconds": round(seconds, 1), "bf16": bf16}
+
+
+def search(reading: str, attacked: TextData, models: Path) -> dict[str, Any]:
+    """One search: its figures, how close what it found is, and a draw of the sentences."""
+    model, other = (TextModel.load(models / name).to(_device()) for name in ("rar", "ce"))
+    began = time.perf_counter()
+    report = find_adversaries(model, attacked, epsilons=EPSILONS, other=other, **READINGS[reading])
+    drawn = np.random.default_rng(0).permutation(len(report.found))[:SHOWN]
+    closeness = {
+        name: round(statistics.mean(getattr(one, name) for one in report.kept), 3) if report.kept else None
+        for name in ("similarity", "edits", "share")
+    }
+    return {
+        "figures": report.to_dict(),
+        "closeness": closeness,
+        "seconds": round(time.perf_counter() - began, 1),
+        "sentences": [one.to_dict() | {"close": one.close} for one in (report.found[i] for i in sorted(drawn))],
+    }
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read() -> list[dict[str, Any]]:
+    """The lines of the results file."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+
+
+def write(row: dict[str, Any]) -> None:
+    """Add a line."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row | {"commit": commit}, ensure_ascii=False) + "\n")
+    print(json.dumps({k: v for k, v in row.items() if k != "sentences"}), flush=True)
+
+
+def table() -> str:
+    """What is there, as Markdown."""
+    lines = []
+    for row in read():
+        if row["stage"] == "train":
+            lines.append(f"{row['method']}: {json.dumps(row['settings'])}, {json.dumps(row['metrics'])}\n")
+            continue
+        lines.append(f"### {row['reading']}\n\n{json.dumps(row['figures'])}\n\n{json.dumps(row['closeness'])}\n")
+        lines += ["| original | rewritten | similarity | edits | kept | other |", "|---" * 6 + "|"]
+        for one in row["sentences"]:
+            marked = " ".join(f"**{w}**" if new else w for w, new in changed_words(one["original"], one["rewritten"]))
+            lines.append(
+                f"| {one['original']} ({one['prediction_original']}) | {marked} ({one['prediction_rewritten']}) | "
+                f"{one['similarity']:.2f} | {one['edits']} | {'yes' if one['close'] else 'no'} | "
+                f"{one['prediction_other']} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
+    parser.add_argument("--models", type=Path, default=Path("runs/adversarial_sentences"), help="where both are kept")
+    parser.add_argument("--fp32", action="store_true", help="train in fp32, not in bf16 autocast")
+    parser.add_argument("--table", action="store_true", help="print what is there and stop")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+        return
+    set_verbosity_error()
+    disable_progress_bar()
+    data, judged, attacked = rows(arguments.data)
+    for method, settings in TRAINED.items():
+        key = {"stage": "train", "method": method, "settings": settings, "rate": RATE, "epochs": EPOCHS, "seed": SEED}
+        done = any(all(row.get(k) == v for k, v in key.items()) for row in read())
+        if not done or not (arguments.models / method / "config.json").is_file():
+            write(key | train(method, data, judged, arguments.models / method, not arguments.fp32))
+    for reading, settings in READINGS.items():
+        key = {"stage": "search", "reading": reading, "settings": settings, "epsilons": list(EPSILONS)}
+        if not any(all(row.get(k) == v for k, v in key.items()) for row in read()):
+            write(key | search(reading, attacked, arguments.models))
+
+
+if __name__ == "__main__":
+    main()

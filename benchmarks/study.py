@@ -1,0 +1,62 @@
+"""What the studies share: one line of a file for each finished training, and none of them done twice."""
+
+import json
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+class Study:
+    """A study's results file: JSON lines, each a *key* (what was run) with its ``metrics``.
+
+    Args:
+        path: the file; made on the first result.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self, **key: Any) -> list[Row]:
+        """The lines that hold ``key``, in the order of the file."""
+        if not self.path.is_file():
+            return []
+        rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if all(row.get(name) == value for name, value in key.items())]
+
+    def best(self, score: Callable[[Row], float], **key: Any) -> Row:
+        """The line with ``key`` whose ``score`` is highest, the first of equals."""
+        return max(self.rows(**key), key=score)
+
+    def run(self, plan: Iterable[Row], work: Callable[[Row], dict[str, float]], **noted: Any) -> None:
+        """Do each key of ``plan`` that no line holds yet: ``work(key)`` gives its metrics.
+
+        ``plan`` may be a generator that looks at `rows`: what comes later can depend on what was found before. Each
+        line is written as soon as it is found, with the commit, the number of threads and what is ``noted``.
+        """
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        for key in plan:
+            if self.rows(**key):
+                continue
+            row = {**key, "metrics": work(key), "threads": torch.get_num_threads(), "commit": commit, **noted}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
+    """``"83.6 ± 1.0"``, the sample standard deviation; the mean alone where there is one value."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)

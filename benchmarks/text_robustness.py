@@ -1,0 +1,173 @@
+"""The shape of CARL/RAR's Tables 2, 4 and 5 at a small scale: eight methods on SST-2, AG News and Yelp sentences.
+
+    python benchmarks/text_robustness.py --data ../shared/data/text               # everything, goes on where it stopped
+    python benchmarks/text_robustness.py --data ../shared/data/text --tasks sst2
+    python benchmarks/text_robustness.py --table                                  # print the tables from what is there
+
+Two stages. *select*: per task, each method tries three settings with one seed, cross-entropy three learning rates, the
+others settings of their own at the rate that cross-entropy chose; scored on validation rows alone by the mean of
+accuracy clean and under APGD at the middle epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
+clean and under attack, how far the attack moves the representation, and seconds of training.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from study import Row, Study, markdown, mean_and_deviation
+from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from contraverse import METHODS, TextData, TextModel, Trainer, load_splits, robust_accuracy
+from contraverse.evaluation import TaskEvaluator, representation_shift
+
+STUDY = Study(Path("docs/results/text_robustness.jsonl"))
+SEEDS = (1, 2, 3)
+EPSILONS = (0.1, 0.3, 1.0)
+TRAIN, VALIDATION, ATTACKED, EPOCHS = 1000, 300, 200, 4
+FILES = {
+    "sst2": {"train": "sst2/train_sentences.parquet", "test": "sst2/test.parquet"},
+    "ag_news": {"train": "ag_news/train_part.parquet", "test": "ag_news/test.parquet"},
+    "yelp": {"train": "yelp_sentences/part.parquet"},
+}
+ATTACKED_BY = {"attack": "apgd", "steps": 10}
+GRID: dict[str, list[dict[str, Any]]] = {
+    "ce": [{"rate": 5e-5}, {"rate": 1e-4}, {"rate": 2e-4}],
+    "scal": [{"epsilon": 0.1}, {"epsilon": 0.2}, {"epsilon": 0.3}],
+    "freelb": [{"step_size": 0.05}, {"step_size": 0.1}, {"step_size": 0.2}],
+    "rar": [{"step_size": 0.05}, {"step_size": 0.1}, {"step_size": 0.2}],
+    "carl": [{"step_size": 0.05}, {"step_size": 0.1}, {"step_size": 0.2}],
+    "smart": [{}],
+    "alum": [{}],
+    "infobert": [{}],
+}
+
+
+def parts(task: str, folder: Path) -> tuple[TextData, TextData, TextData]:
+    """Training, validation and test rows; the draw does not depend on the seed of training."""
+    files = {split: str(folder / file) for split, file in FILES[task].items()}
+    splits = load_splits("text" if task == "yelp" else task, files)
+    rows, test = splits.need("train").sample(TRAIN + VALIDATION + (1000 if task == "yelp" else 0), seed=0), splits.test
+    if test is None:
+        rows, test = rows.split(1000 / len(rows), seed=0)
+    train, validation = rows.split(VALIDATION / len(rows), seed=0)
+    return train, validation, test
+
+
+def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
+    """Train once and measure."""
+    set_seed(key["seed"])
+    model = TextModel.from_pretrained("minilm", labels=train.label_names)
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model,
+            METHODS[key["method"]](**key["settings"]),
+            train,
+            output_dir=folder,
+            seed=key["seed"],
+            learning_rate=key["rate"],
+            num_train_epochs=EPOCHS,
+            save_strategy="no",
+            report_to="none",
+            bf16=True,
+            disable_tqdm=True,
+        )
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
+    found = TaskEvaluator(measured, ("accuracy",))(model)
+    attacked = measured.sample(ATTACKED, seed=0)
+    robust = robust_accuracy(model, attacked, EPSILONS, **ATTACKED_BY)
+    found |= {name: value for name, value in robust.metrics.items() if "@" in name}
+    if key["stage"] == "test":
+        shift = representation_shift(model, attacked, EPSILONS[:2]).to_dict()["at"]
+        for moved in shift:
+            found |= {f"{name}@{moved['epsilon']:g}": moved[name] for name in ("cosine", "euclidean")}
+    return found | {"seconds": round(seconds, 1)}
+
+
+def score(row: Row) -> float:
+    """What settings are chosen by."""
+    return (row["metrics"]["accuracy"] + row["metrics"]["accuracy@apgd-0.3"]) / 2
+
+
+def plan(task: str) -> Iterator[Row]:
+    """Every training of a task in order; what comes later depends on what was found before."""
+
+    def row(stage: str, method: str, settings: Row, rate: float, seed: int) -> Row:
+        return {"stage": stage, "task": task, "method": method, "settings": settings, "rate": rate, "seed": seed}
+
+    def best(method: str) -> Row:
+        return STUDY.best(score, stage="select", task=task, method=method)
+
+    for choice in GRID["ce"]:
+        yield row("select", "ce", {}, choice["rate"], 0)
+    for method, grid in GRID.items():
+        for settings in grid if method != "ce" else ():
+            yield row("select", method, settings, best("ce")["rate"], 0)
+    for seed in SEEDS:
+        for method in GRID:
+            yield row("test", method, best(method)["settings"], best(method)["rate"], seed)
+
+
+def table(task: str) -> str:
+    """The test stage of one task as Markdown: mean and standard deviation over seeds."""
+    rows = STUDY.rows(stage="test", task=task)
+    if not rows:
+        return ""
+    names = ["accuracy", *(f"accuracy@apgd-{e:g}" for e in EPSILONS)]
+    moved = [f"{name}@{e:g}" for name in ("cosine", "euclidean") for e in EPSILONS[:2]]
+    slowest = statistics.median(r["metrics"]["seconds"] for r in rows if r["method"] == "ce")
+    lines = []
+    for method in GRID:
+        mine = [r for r in rows if r["method"] == method]
+        if not mine:
+            continue
+        settings = ", ".join([f"lr {mine[0]['rate']:g}", *(f"{k} {v}" for k, v in mine[0]["settings"].items())])
+        columns = {name: [r["metrics"][name] for r in mine] for name in [*names, *moved]}
+        seconds = statistics.median(r["metrics"]["seconds"] for r in mine) / slowest
+        lines.append(
+            [
+                method,
+                settings,
+                METHODS[method](**mine[0]["settings"]).cost,
+                f"{seconds:.1f}",
+                str(len(mine)),
+                *(mean_and_deviation(columns[name]) for name in names),
+                *(mean_and_deviation(columns[name], 3 if "cos" in name else 2) for name in moved),
+            ]
+        )
+    header = ["method", "settings", "cost", "time of ce", "seeds", *names, *moved]
+    return f"### {task}\n\n{markdown(header, lines)}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
+    parser.add_argument("--tasks", nargs="+", choices=FILES, default=list(FILES))
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print("\n".join(filter(None, map(table, FILES))))
+        return
+    set_verbosity_error()
+    disable_progress_bar()
+    for task in arguments.tasks:
+        train, validation, test = parts(task, arguments.data)
+        STUDY.run(
+            plan(task),
+            lambda key, t=train, v=validation, s=test: trial(key, t, s if key["stage"] == "test" else v),
+            attack=ATTACKED_BY,
+            bf16=True,
+            device="cpu" if not torch.cuda.is_available() else "cuda",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""``contraverse postprocess``: a whitening or a flow on top of a sentence encoder."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contraverse.cli.console import doing, say
+from contraverse.cli.files import load_model, read_texts
+from contraverse.errors import UserError
+
+
+class Kind(StrEnum):
+    """What embeddings can be put through."""
+
+    WHITENING = "whitening"
+    FLOW = "flow"
+
+
+def postprocess(
+    kind: Annotated[Kind, typer.Argument(help="What is fitted.")],
+    model: Annotated[str, typer.Argument(help="A run's folder, a model's folder, or minilm.")],
+    sentences: Annotated[str, typer.Argument(help="A file of training sentences, never of test ones; - for stdin.")],
+    output: Annotated[Path, typer.Option(help="Folder of the model with what was fitted.")],
+    dim: Annotated[int | None, typer.Option(min=1, help="Keep so many dimensions (whitening). (default: all)")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the sentences (flow). (default: 1)")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn (flow). (default: 0)")] = None,
+    text: Annotated[str | None, typer.Option(help="Text column.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+) -> None:
+    """Fit a map to a sentence encoder's embeddings, and save the encoder with it: no training, no labels."""
+    others = {"--dim": dim} if kind is Kind.FLOW else {"--epochs": epochs, "--seed": seed}
+    if wrong := [name for name, value in others.items() if value is not None]:
+        raise UserError(f"a {kind.value} has no {wrong[0]}")
+    if output.exists() and not force:
+        raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
+    loaded = load_model(model).model
+    if loaded.labels is not None:
+        raise UserError("a classifier has no sentence embeddings to put through it", where=model)
+    rows = [texts[0] for texts in read_texts(sentences, [text] if text else None, 1).texts]
+    from contraverse.models import fit_flow, fit_whitening
+
+    with doing(f"Fitting a {kind.value} to {len(rows)} sentences…"):
+        if kind is Kind.WHITENING:
+            loaded.postprocess = fit_whitening(loaded, rows, dim=dim, batch_size=batch_size)
+        else:
+            loaded.postprocess = fit_flow(loaded, rows, epochs=epochs or 1, seed=seed or 0, batch_size=batch_size)
+    loaded.save(output)
+    say(f"{output}: a sentence encoder with a {kind.value} fitted to {len(rows)} sentences")

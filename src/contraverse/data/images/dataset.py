@@ -1,0 +1,189 @@
+"""Images with their labels, split into training, validation and test images, and their batches."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from contraverse.data.drawing import balanced_rows, part_rows, sample_rows
+from contraverse.data.images.tasks import ImageTask
+from contraverse.errors import UserError
+
+
+@dataclass(eq=False)
+class ImageData(Dataset[dict[str, Any]]):
+    """Images in memory, as bytes.
+
+    ``pixels``: (N, C, H, W) uint8. ``labels``: (N,) int64 class ids in [0, len(label_names)), or None. ``source``:
+    where they are from. Made by `load_images`, or from arrays by `ImageData.from_arrays`.
+
+    An item is ``{"pixel_values": (C, H, W) uint8, "index": int}``, with ``label`` (int) if there are labels; ``index``
+    is the image's number here. `ImageCollator` makes batches of them.
+    """
+
+    pixels: Tensor = field(repr=False)
+    labels: Tensor | None = field(repr=False)
+    label_names: tuple[str, ...] | None
+    source: str = "memory"
+
+    @classmethod
+    def from_arrays(
+        cls,
+        pixels: np.ndarray | Tensor,
+        labels: Sequence[int] | np.ndarray | Tensor | None = None,
+        label_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Images from arrays.
+
+        ``pixels``: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with 1 or 3 channels; whole numbers from 0 to 255 or
+        floats from 0 to 1. One channel becomes three. ``labels``: class ids; ``label_names`` default to "0", "1", ...
+        up to the largest.
+
+        Raises:
+            UserError: no images, another shape, values out of range, or a label that is missing or is no class.
+        """
+        images = to_bytes(np.asarray(pixels))
+        if labels is None:
+            return cls(torch.from_numpy(images), None, tuple(label_names) if label_names else None)
+        ids = np.asarray(labels)
+        if ids.shape != (len(images),) or ids.dtype.kind not in "iu":
+            raise UserError(f"{len(images)} images, but labels of shape {ids.shape} and type {ids.dtype}")
+        names = tuple(label_names) if label_names else tuple(str(i) for i in range(int(ids.max()) + 1))
+        wrong = np.flatnonzero((ids < 0) | (ids >= len(names)))
+        if len(wrong):
+            raise UserError(f"label {ids[wrong[0]]} is none of the {len(names)} classes", where=f"image {wrong[0]}")
+        return cls(torch.from_numpy(images), torch.from_numpy(ids.astype(np.int64)), names)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"pixel_values": self.pixels[index], "index": int(index)}
+        if self.labels is not None:
+            item["label"] = int(self.labels[index])
+        return item
+
+    def select(self, rows: Sequence[int]) -> "ImageData":
+        """The images of these numbers, in this order."""
+        at = torch.as_tensor(rows, dtype=torch.long)
+        labels = None if self.labels is None else self.labels[at]
+        return ImageData(self.pixels[at], labels, self.label_names, self.source)
+
+    def split(self, fraction: float, seed: int) -> tuple["ImageData", "ImageData"]:
+        """``(rest, part)``: ``part`` has this fraction of the images, stratified by class, as `TextData.split` does."""
+        rest, part = part_rows(len(self), self._classes, fraction, seed, self.source)
+        return self.select(rest), self.select(part)
+
+    def sample(self, n: int, seed: int) -> "ImageData":
+        """``n`` of the images, stratified by class, or all of them, as `TextData.sample` does."""
+        return self.select(sample_rows(len(self), self._classes, n, seed))
+
+    def labelled_fraction(self, amount: str | float, seed: int) -> tuple["ImageData", "ImageData"]:
+        """``(unlabelled, labelled)``: labels for a few images, balanced over the classes; the rest without theirs.
+
+        ``amount``: ``"10%"`` of the images, or a fraction below 1, or a number of images. Each class has as many of the
+        labelled ones as any other, to within one; for one seed, a smaller amount is part of a larger one. This is the
+        protocol of label-efficient training in ACL (Jiang et al. 2020): 450 or 4,500 of 45,000 images of CIFAR-10.
+
+        Raises:
+            UserError: there are no labels, the amount cannot be read or leaves no image unlabelled, or a class has
+                too few images.
+        """
+        if self.labels is None or self.label_names is None:
+            raise UserError("there are no labels to draw from", where=self.source)
+        n = _count(amount, len(self))
+        if n >= len(self):
+            raise UserError(f"{n:,} labels of {len(self):,} images leave none unlabelled", where=self.source)
+        drawn = balanced_rows(self.labels.tolist(), self.label_names, n, seed, self.source)
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[drawn] = False
+        unlabelled = self.select(rest.nonzero()[:, 0].tolist())
+        unlabelled.labels = None
+        return unlabelled, self.select(drawn)
+
+    @property
+    def _classes(self) -> list[int] | None:
+        return None if self.labels is None else self.labels.tolist()
+
+
+def _count(amount: str | float, total: int) -> int:
+    """How many of ``total`` images ``amount`` is: a percentage, a fraction below 1, or a whole number."""
+    said = str(amount).strip()
+    try:
+        value = float(said.removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    whole = value >= 1 and not said.endswith("%")
+    if not 0 < value < math.inf or (whole and value != int(value)):
+        raise UserError(f"{amount!r} is no number of labels", hint='Give "1%", a fraction below 1 or a whole number.')
+    if whole:
+        return int(value)
+    return round(total * value / 100 if said.endswith("%") else total * value)
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """(N, 3, H, W) uint8 from grey or coloured images in the shapes and ranges of `ImageData.from_arrays`; a copy."""
+    shape = pixels.shape
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.ndim == 4 and pixels.shape[-1] in (1, 3):
+        pixels = pixels.transpose(0, 3, 1, 2)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or not pixels.size:
+        raise UserError(
+            f"an array of shape {shape} holds no images",
+            hint="Wanted: (N, H, W), (N, H, W, C) or (N, C, H, W), with C = 1 or 3 and N at least 1.",
+        )
+    if pixels.dtype != np.uint8:
+        top = 1 if pixels.dtype.kind == "f" else 255
+        if pixels.dtype.kind not in "iuf" or not (pixels.min() >= 0 and pixels.max() <= top):
+            raise UserError(
+                f"the pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}",
+                hint="Wanted: whole numbers from 0 to 255, or floats from 0 to 1, before any normalisation.",
+            )
+        pixels = np.rint(pixels * (255 / top)).astype(np.uint8)
+    return np.array(np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])), order="C")
+
+
+class ImageCollator:
+    """Items of `ImageData` to one batch.
+
+    ``pixel_values``: (B, C, H, W) float32 in [0, 1]; the normalisation is the model's, so that an epsilon is in pixels.
+    ``labels``: (B,) int64, left out where the items have none. ``index``: (B,) int64.
+    """
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = {
+            "pixel_values": torch.stack([item["pixel_values"] for item in items]).float() / 255,
+            "index": torch.tensor([item["index"] for item in items]),
+        }
+        if "label" in items[0]:
+            batch["labels"] = torch.tensor([item["label"] for item in items])
+        return batch
+
+
+@dataclass
+class ImageSplits:
+    """What `load_images` gives. A split that the source does not have, or has without labels, is None.
+
+    ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
+    the way, in sentences for a reader.
+    """
+
+    train: ImageData | None
+    validation: ImageData | None
+    test: ImageData | None
+    task: ImageTask
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def need(self, name: Literal["train", "validation", "test"]) -> ImageData:
+        """The split of that name; a `UserError` where there is none."""
+        data: ImageData | None = getattr(self, name)
+        if data is None:
+            raise UserError(f"there is no {name} split", hint=" ".join(self.notes) or None)
+        return data

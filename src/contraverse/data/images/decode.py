@@ -1,0 +1,104 @@
+"""From an encoded image to RGB bytes; what cannot be read faithfully is refused with the reason."""
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+EXTENSIONS = frozenset(".png .jpg .jpeg .jpe .jfif .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm".split())
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""The formats that are tried, whatever a file is called: Pillow has others that run programs (EPS)."""
+_ORIENTATION = 0x0112
+
+
+class BadImage(Exception):
+    """An image that cannot be used, and why."""
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Within it a decompression bomb is an error, and Pillow's remarks on metadata are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> np.ndarray:
+    """(3, H, W) uint8 of one encoded image; ``seen`` counts what was converted on the way, in words.
+
+    Palettes, CMYK and other colour spaces become RGB, grey becomes three equal channels, transparency is laid on
+    white, a photo is turned as its EXIF data says, and of several frames the first is read. With ``size`` the shorter
+    side is scaled to it (bilinear, antialiased) and the longer one is cut at both ends.
+
+    Raises:
+        BadImage: it is missing, empty, no image of a known format, broken, cut short, or has more than 8 bits a channel
+            in one grey channel: how such values map to 8 bits only their owner knows.
+    """
+    if data is None or data == b"":
+        raise BadImage("the image is missing" if data is None else "the image is empty")
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
+            image.load()
+            return _to_array(resized(_to_rgb(_upright(image, seen), seen), size, seen))
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        empty = isinstance(data, Path) and not data.stat().st_size
+        raise BadImage("the file is empty" if empty else "is no image, or its start is broken") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others on broken data.
+        raise BadImage(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def _upright(image: Image.Image, seen: Counter[str]) -> Image.Image:
+    if getattr(image, "n_frames", 1) > 1:
+        seen["have several frames, of which the first is read"] += 1
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    seen["are turned as their EXIF data says"] += 1
+    return ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image: Image.Image, seen: Counter[str]) -> Image.Image:
+    mode = image.mode
+    if mode in ("I", "F") or mode.startswith("I;"):
+        raise BadImage(f"has more than 8 bits a channel (mode {mode}): convert it to 8 bits first")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        if np.asarray(layered)[:, :, 3].min() < 255:
+            seen["have transparent parts, which are laid on white"] += 1
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    if mode == "P":
+        seen["have a palette and are converted to RGB"] += 1
+    elif mode in ("L", "1"):
+        seen["are grey and get three equal channels"] += 1
+    elif mode != "RGB":
+        seen[f"are {mode} and are converted to RGB without a colour profile"] += 1
+    return image.convert("RGB")
+
+
+def resized(image: Image.Image, size: int | None, seen: Counter[str]) -> Image.Image:
+    """The image with its shorter side scaled to ``size`` and the longer one cut at both ends; None leaves it."""
+    if size is None or image.size == (size, size):
+        return image
+    seen[f"are resized to {size}x{size}"] += 1
+    if image.width != image.height:
+        seen["are not square and are cut to a square"] += 1
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+
+
+def resized_array(pixels: np.ndarray, size: int | None, seen: Counter[str]) -> np.ndarray:
+    """(N, 3, size, size) of (N, 3, H, W) uint8, as `resized` does; as it is where there is nothing to do."""
+    if size is None or pixels.shape[2:] == (size, size):
+        return pixels
+    images = (Image.fromarray(np.ascontiguousarray(one.transpose(1, 2, 0))) for one in pixels)
+    return np.stack([_to_array(resized(image, size, seen)) for image in images])
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).transpose(2, 0, 1)

@@ -1,0 +1,134 @@
+"""Encoded images in tables: Parquet files and data sets of the Hugging Face Hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contraverse.data.folder import SPLITS, SplitName, match_names
+from contraverse.data.formats import declared_classes
+from contraverse.data.hub import hub_splits
+from contraverse.data.images.parts import Part, listed
+from contraverse.data.images.tasks import ImageTask
+from contraverse.errors import UserError
+
+_IMAGES = ("image", "img", "picture")
+_LABELS = ("label", "labels", "class", "category")
+_USUAL: dict[str, str] = {split: split for split in SPLITS}
+
+
+def read_parquet(
+    path: Path, task: ImageTask, image: str | None, label: str | None
+) -> tuple[dict[SplitName, Part], list[str]]:
+    """The splits of a Parquet file, by its column ``split`` (all of it is training rows without one), with notes.
+
+    The images are bytes, or structs of ``bytes`` and ``path`` as `datasets` writes them; a path is read relative to the
+    file's folder. ``image`` and ``label`` name columns; the label may be absent.
+
+    Raises:
+        UserError: the file cannot be read, a column is not there or of another type, or no row has a known split.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    where = str(path)
+    try:
+        table = parquet.read_table(pa.BufferReader(path.read_bytes()))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
+            where=where,
+            hint="The file is damaged, cut short, or not Parquet at all.",
+        ) from error
+    columns = _columns(table.schema.names, where, task, image, label)
+    images = _encoded(table.column(columns[0]).to_pylist(), where, columns[0], path.parent)
+    labels = None if columns[1] is None else table.column(columns[1]).to_pylist()
+    classes = declared_classes(table.schema.metadata or {}).get(columns[1] or "")
+    chosen, notes = _split_rows(table, where, columns)
+    parts = {}
+    for split, rows in chosen.items():
+        parts[split] = Part(
+            where,
+            [images[i] for i in rows],
+            None if labels is None else [labels[i] for i in rows],
+            [f"{where}, row {i + 1}" for i in rows],
+            tuple(classes) if classes else None,
+        )
+    return parts, notes
+
+
+def _split_rows(
+    table: Any, where: str, columns: Sequence[str | None]
+) -> tuple[Mapping[SplitName, Sequence[int]], list[str]]:
+    """The numbers of each split's rows."""
+    if "split" not in table.schema.names or "split" in columns:
+        return {"train": range(table.num_rows)}, []
+    names = [str(value) for value in table.column("split").to_pylist()]
+    chosen = match_names(dict.fromkeys(names), _USUAL)
+    if not chosen:
+        known = listed(sorted(set(names)))
+        raise UserError(f"no row's split is train, validation or test: {known}", where=where)
+    used = {name for matched in chosen.values() for name in matched}
+    left = sorted(set(names) - used)
+    notes = [f"{where}: left out the rows whose split is {listed(left)}"] if left else []
+    return {split: [i for i, name in enumerate(names) if name in matched] for split, matched in chosen.items()}, notes
+
+
+def read_hub(source: str | None, task: ImageTask, image: str | None, label: str | None) -> dict[SplitName, list[Part]]:
+    """The splits of a Hub data set; see `hub_splits` for ``source``.
+
+    Raises:
+        UserError: as `hub_splits`; or a column is not there or holds no images.
+    """
+    import datasets
+
+    parts: dict[SplitName, list[Part]] = {}
+    for split, found in hub_splits(source, task).items():
+        for where, rows in found:
+            image_column, label_column = _columns(rows.column_names, where, task, image, label)
+            if isinstance(rows.features[image_column], datasets.Image):
+                rows = rows.cast_column(image_column, datasets.Image(decode=False))
+            classes = getattr(rows.features.get(label_column), "names", None)
+            part = Part(
+                where,
+                _encoded(rows[image_column][:], where, image_column, Path()),
+                None if label_column is None else rows[label_column][:],
+                [f"{where}, row {i + 1}" for i in range(len(rows))],
+                tuple(classes) if classes else None,
+            )
+            parts.setdefault(split, []).append(part)
+    return parts
+
+
+def _columns(
+    names: Sequence[str], where: str, task: ImageTask, image: str | None, label: str | None
+) -> tuple[str, str | None]:
+    for wanted, flag in ((image, "--image"), (label, "--label")):
+        if wanted is not None and wanted not in names:
+            raise UserError(
+                f"there is no column {wanted!r}", where=where, hint=f"Columns: {', '.join(names)} ({flag})."
+            )
+    found = image or next((name for name in (task.image, *_IMAGES) if name in names), None)
+    if found is None:
+        raise UserError(
+            f"no column is called {' or '.join(_IMAGES)}: {', '.join(names)}",
+            where=where,
+            hint="Name the column of the encoded images with --image.",
+        )
+    return found, label or next((name for name in (task.label, *_LABELS) if name in names and name != found), None)
+
+
+def _encoded(values: Sequence[Any], where: str, column: str, folder: Path) -> list[Path | bytes | None]:
+    """The encoded bytes of each row, or the file that holds them."""
+    encoded: list[Path | bytes | None] = []
+    for value in values:
+        held = value.get("bytes") if isinstance(value, Mapping) else value
+        if held is None and isinstance(value, Mapping) and value.get("path"):
+            held = folder / value["path"]
+        if not isinstance(held, bytes | Path | None):
+            raise UserError(
+                f"column {column!r} holds {type(value).__name__}, not encoded images",
+                where=where,
+                hint="Wanted: the bytes of a PNG, JPEG or the like, or a struct of bytes and path.",
+            )
+        encoded.append(held)
+    return encoded

@@ -1,0 +1,99 @@
+"""A folder of images: one folder for each class, in folders for training, validation and test images if there are."""
+
+import os
+import re
+from pathlib import Path
+
+from contraverse.data.folder import SplitName, match_names
+from contraverse.data.images.decode import EXTENSIONS
+from contraverse.data.images.parts import Part, listed
+from contraverse.errors import UserError
+
+_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+_USUAL = {"train": "train", "validation": "validation", "test": "test"}
+LAYOUT = "Wanted: FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE."
+
+
+def read_image_folder(folder: Path) -> tuple[dict[SplitName, list[Part]], list[str]]:
+    """The images below ``folder`` with the names of their classes, and notes on what was left out.
+
+    Folders called train, validation (valid, val, dev) and test that hold folders are the splits; otherwise all of it is
+    training images. In each, a folder is a class, of which all images below it are members. A split without such
+    folders has no labels. Hidden files, and those that desktops leave behind, are passed over. In a class's folder
+    any other file that is not an image by its ending is a fault, and so is a class without training images.
+
+    Raises:
+        UserError: the folder cannot be read, or holds no image.
+    """
+    notes: list[str] = []
+    inside = _visible(folder, notes)
+    holders = {path.name: path for path in inside if path.is_dir()}
+    splits = match_names(holders, _USUAL)
+    if "train" in splits and any(path.is_dir() for path in _visible(holders[splits["train"][0]], [])):
+        chosen = {split: holders[names[0]] for split, names in splits.items()}
+        left = [path.name for path in inside if path not in chosen.values()]
+        notes += [f"{folder}: left out {listed(left)}"] if left else []
+        parts = {split: [read_classes(path, notes, train=split == "train")] for split, path in chosen.items()}
+    else:
+        parts = {"train": [read_classes(folder, notes, train=True)]}
+    return parts, notes
+
+
+def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
+    """The images of one split, whose classes are the folders in it; see `read_image_folder`."""
+    inside = _visible(folder, notes)
+    classes = sorted((path for path in inside if path.is_dir()), key=lambda path: natural(path.name))
+    beside = [path for path in inside if not path.is_dir()]
+    if not classes:
+        images = [path for path in beside if path.suffix.lower() in EXTENSIONS]
+        left = [path.name for path in beside if path not in images]
+        notes += [f"{folder}: left out {listed(left)}"] if left else []
+        if not images:
+            raise UserError("the folder holds no images", where=str(folder), hint=LAYOUT)
+        return Part(str(folder), images, None, list(map(str, images)))
+    notes += [f"{folder}: left out beside the classes: {listed([path.name for path in beside])}"] if beside else []
+    files: list[Path] = []
+    labels: list[str] = []
+    faults: list[str] = []
+    names: list[str] = []
+    for one in classes:
+        found = _below(one, notes)
+        images = [path for path in found if path.suffix.lower() in EXTENSIONS]
+        faults += [f"{path}: is not an image by its ending" for path in found if path.suffix.lower() not in EXTENSIONS]
+        files += images
+        labels += [one.name] * len(images)
+        if images:
+            names.append(one.name)
+        elif train:
+            faults.append(f"{one}: the folder of this class holds no image")
+        else:
+            notes.append(f"{one}: holds no image")
+    if not files:
+        raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
+    return Part(str(folder), files, labels, list(map(str, files)), tuple(names), faults)
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key that sorts ``class2`` before ``class10``, regardless of case."""
+    pieces = re.split(r"([0-9]+)", name.casefold())
+    # Text and numbers alternate, beginning with text, so that like is compared with like.
+    return [(int(piece), piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+
+
+def _below(folder: Path, notes: list[str]) -> list[Path]:
+    found: list[Path] = []
+    for root, folders, _ in os.walk(folder):
+        visible = _visible(Path(root), notes)
+        folders[:] = sorted(path.name for path in visible if path.is_dir())
+        found += [path for path in visible if not path.is_dir()]
+    return found
+
+
+def _visible(folder: Path, notes: list[str]) -> list[Path]:
+    try:
+        inside = sorted(folder.iterdir(), key=lambda path: natural(path.name))
+    except OSError as error:
+        raise UserError(f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
+    hidden = [path.name for path in inside if path.name.startswith(".") or path.name.casefold() in _JUNK]
+    notes += [f"{folder}: passed over {listed(hidden)}"] if hidden else []
+    return [path for path in inside if path.name not in hidden]

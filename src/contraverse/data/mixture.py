@@ -1,0 +1,231 @@
+"""Several sources as one: each with its own task, columns and weight, all with the same classes by name.
+
+Written as a list, the training rows of its sources are mixed; by split, each split is one source or a list of them::
+
+    data:
+      source:
+        train: [{task: snli}, {task: anli_a1, weight: 10}, {task: pair, source: mine.csv, weight: .5}]
+        validation: {task: anli}
+        test: {task: anli}
+
+A source is a file or folder, a Hub id, or has these keys, all of which may be left out:
+
+- ``task``: whose columns and labels it has; the run's.
+- ``source``: a file (all of its rows are used), a folder, or a Hub id; the task's own Hub data set.
+- ``split``: which of its splits the rows are from, one or a list; the split that they are for.
+- ``weight``: of training rows, above 0; 1. In an epoch each row is seen ``w`` times where that is an integer, as ANLI's
+  official weights are. Of a fraction, the whole part is seen by every row and what is over by a stratified sample of
+  that share, drawn once by ``data.seed``: at 2.25 every row is seen twice and a quarter of them a third time.
+- ``text`` and ``label``: columns.
+
+A row that is seen often is one row all the same, with one number (`TextData.repeats`, `EncodedText`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+from contraverse.data.dataset import Labels, TextData
+from contraverse.data.folder import SPLITS, SplitName
+from contraverse.data.nearest import nearest
+from contraverse.data.reading import OnBadRow, Read, read_source
+from contraverse.data.tasks import TASKS, Task
+from contraverse.errors import UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture; ``where`` names it in messages, the rest is as in the module's description."""
+
+    where: str
+    split: tuple[SplitName, ...]
+    task: str | None = None
+    source: str | Path | None = None
+    weight: float = 1.0
+    text: tuple[str, ...] | None = None
+    label: str | None = None
+
+
+_KEYS = [field.name for field in fields(Part) if field.name != "where"]
+
+
+def find_parts(source: Any) -> dict[SplitName, list[Part]] | None:
+    """The parts that a source is mixed of, by the split that they are for; None for a single source.
+
+    Raises:
+        UserError: a key or split is unknown, or a value is of the wrong kind; ``data.source[1]`` says which.
+    """
+    where = "data.source"
+    if source is None or isinstance(source, str | Path):
+        return None
+    if isinstance(source, Sequence):
+        return {"train": _parts(source, "train", where)}
+    if not isinstance(source, Mapping):
+        raise UserError(f"a source is a path, a Hub id, files by split or a list, not {source!r}", where=where)
+    if not source or not set(source) <= set(SPLITS):
+        named = ", ".join(map(str, source)) or "none at all"
+        hint = (
+            "A source with settings of its own is one of a list: [{task: snli}]" if set(source) & set(_KEYS) else None
+        )
+        raise UserError(f"files are named as train, validation and test, not {named}", where=where, hint=hint)
+    if all(isinstance(part, str | Path) for part in source.values()):
+        return None
+    parts = {}
+    for split in SPLITS:
+        if split in source:
+            given = source[split]
+            listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+            parts[split] = _parts(listed, split, f"{where}.{split}")
+    return parts
+
+
+def _parts(given: Sequence[Any], split: SplitName, where: str) -> list[Part]:
+    if not given:
+        raise UserError("the list of sources is empty", where=where)
+    return [_part(one, split, f"{where}[{i}]") for i, one in enumerate(given)]
+
+
+def _part(given: Any, split: SplitName, where: str) -> Part:
+    if isinstance(given, str | Path):
+        return Part(where, (split,), source=given)
+    if not isinstance(given, Mapping):
+        raise UserError(f"a source is a path, a Hub id or settings, not {given!r}", where=where)
+    for name in given:
+        if name not in _KEYS:
+            known = ", ".join(nearest(str(name), _KEYS))
+            raise UserError(f"a source has no {name!r}", where=where, hint=f"Known, the nearest first: {known}.")
+    values = {name: value for name, value in given.items() if value is not None}
+    for name in ("task", "label"):
+        if not isinstance(values.get(name, ""), str):
+            raise UserError(f"{name} is a name, not {values[name]!r}", where=where)
+    if not isinstance(values.get("source", ""), str | Path):
+        raise UserError(f"source is a path or a Hub id, not {values['source']!r}", where=where)
+    if (task := values.get("task")) is not None and task not in TASKS:
+        known = ", ".join(nearest(task, TASKS))
+        raise UserError(f"no task {task!r}", where=where, hint=f"Known, the nearest first: {known}.")
+    splits = _names(values.pop("split", split), "split", where)
+    if not splits or not set(splits) <= set(SPLITS):
+        raise UserError(f"split is train, validation or test, not {', '.join(splits) or 'none'}", where=where)
+    weight = values.pop("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise UserError(f"a weight is a number above 0, not {weight!r}", where=where)
+    if split != "train" and weight != 1:
+        raise UserError("a weight is for training rows: those that are measured are measured once", where=where)
+    if "text" in values:
+        values["text"] = _names(values["text"], "text", where)
+    return Part(where, cast(tuple[SplitName, ...], splits), weight=float(weight), **values)
+
+
+def _names(given: Any, what: str, where: str) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{what} is a name or a list of names, not {given!r}", where=where)
+    return names
+
+
+def read_parts(
+    parts: Mapping[SplitName, Sequence[Part]],
+    task: Task,
+    *,
+    text: Sequence[str] | None,
+    label: str | None,
+    seed: int,
+    on_bad_row: OnBadRow,
+) -> Read:
+    """Read and join the parts of each split; ``text`` and ``label`` are for parts of the run's task that name none.
+
+    The classes are the task's, or those of the first part where it has none.
+
+    Raises:
+        UserError: a part cannot be read, has not the split that is wanted, or has other classes or another number
+            of texts than the task.
+    """
+    names, skipped, notes = task.labels, 0, list[str]()
+    data: dict[SplitName, TextData] = {}
+    for split, listed in parts.items():
+        joined: list[TextData] = []
+        for part in listed:
+            own = TASKS[part.task] if part.task not in (None, task.name) else task
+            if (own.kind, len(own.columns)) != (task.kind, len(task.columns)):
+                raise UserError(f"task {own.name!r} has other rows than {task.name!r}", where=part.where)
+            read = read_source(
+                _one_file(part),
+                own,
+                text=part.text or (text if own is task else None),
+                label=part.label or (label if own is task else None),
+                on_bad_row=on_bad_row,
+                names=names,
+                only=part.split,
+            )
+            skipped += read.skipped
+            notes += read.notes
+            for wanted in part.split:
+                if wanted not in read.data:
+                    raise UserError(f"it has no labelled {wanted} rows", where=_said(part))
+                rows = read.data[wanted]
+                names = names or rows.label_names
+                joined.append(_weighted(_renamed(rows, names, _said(part)), part.weight, seed))
+                if part.weight != 1:
+                    seen = sum(joined[-1].repeats or ())
+                    notes.append(f"{rows.source}: weight {part.weight:g}, {len(rows)} rows are seen {seen} times")
+        data[split] = _joined(joined, task)
+    return Read(data, skipped, notes)
+
+
+def _one_file(part: Part) -> str | Path | dict[str, Path] | None:
+    """Of a single file all rows are meant, whichever split they are to be."""
+    if part.source is None or not Path(part.source).expanduser().is_file():
+        return part.source
+    if len(part.split) > 1:
+        raise UserError("one file is one split", where=_said(part))
+    return {part.split[0]: Path(part.source)}
+
+
+def _said(part: Part) -> str:
+    return f"{part.where} ({part.source or part.task or 'on the Hub'})"
+
+
+def _renamed(rows: TextData, names: tuple[str, ...] | None, where: str) -> TextData:
+    """``rows`` with the ids that their classes, by name and regardless of case, have in ``names``."""
+    if rows.label_names is None or names is None or rows.label_names == names:
+        return rows
+    ids = {name.casefold(): i for i, name in enumerate(names)}
+    own = [name.casefold() for name in rows.label_names]
+    if set(own) != set(ids):
+        raise UserError(f"its classes are {_listed(rows.label_names)}, and not {_listed(names)}", where=where)
+    labels = [ids[own[int(label)]] for label in rows.labels or ()]
+    return replace(rows, labels=labels, label_names=names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def _weighted(rows: TextData, weight: float, seed: int) -> TextData:
+    whole, over = divmod(weight, 1)
+    more = round(len(rows) * over)
+    if whole == 0:
+        return rows.sample(max(1, more), seed)
+    repeats = [int(whole)] * len(rows)
+    if more:
+        numbers = replace(rows, texts=[(str(i),) for i in range(len(rows))])
+        for (number,) in numbers.sample(more, seed).texts:
+            repeats[int(number)] += 1
+    return replace(rows, repeats=repeats)
+
+
+def _joined(parts: Sequence[TextData], task: Task) -> TextData:
+    labels: list[Any] | None = None
+    if all(part.labels is not None for part in parts):
+        labels = [label for part in parts for label in part.labels or ()]
+    repeats = [count for part in parts for count in part.repeats or [1] * len(part)]
+    return TextData(
+        texts=[row for part in parts for row in part.texts],
+        labels=cast(Labels, labels),
+        label_names=parts[0].label_names,
+        columns=task.columns,
+        source=", ".join(dict.fromkeys(part.source for part in parts)),
+        repeats=None if set(repeats) == {1} else repeats,
+    )

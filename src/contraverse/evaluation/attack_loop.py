@@ -1,0 +1,226 @@
+"""Attacking rows of a data set: what every evaluation under attack shares."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contraverse.attacks import EmbeddingBall, apgd, dlr, margin, perturbable, pgd
+from contraverse.data import EncodedText
+from contraverse.errors import UserError
+from contraverse.evaluation.predict import Progress, batches, logits_of
+from contraverse.functional import Norm, dead, norm
+from contraverse.models import TextModel
+from contraverse.types import Batch, Inputs
+
+AttackName = Literal["pgd", "apgd"]
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"),
+    "margin": margin,
+    "dlr": dlr,
+}
+"""What an attack climbs, one value per row: from logits (B, C) and labels (B,)."""
+
+ATTACKS = {"pgd": pgd, "apgd": apgd}
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """How hard each radius is attacked; see `contraverse.evaluation.robust_accuracy`.
+
+    Raises:
+        UserError: a setting is impossible.
+    """
+
+    attack: AttackName = "pgd"
+    norm: Norm = "l2"
+    steps: int = 5
+    step_size: float | None = None
+    restarts: int = 1
+    random_start: bool = False
+    relative: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.attack not in ATTACKS:
+            raise UserError(f"no attack is called {self.attack!r}", hint="use pgd or apgd")
+        if self.norm not in ("l2", "linf"):
+            raise UserError(f"no norm is called {self.norm!r}", hint="use l2 or linf")
+        if self.steps < 1 or self.restarts < 1:
+            raise UserError(f"steps and restarts must be at least 1, not {self.steps} and {self.restarts}")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise UserError(f"step_size must be positive, not {self.step_size}")
+
+    def step_at(self, epsilon: float) -> float:
+        """The (first) step at this radius, unless it is set.
+
+        PGD's is 2.5 epsilon / steps, as Madry et al. (2018); APGD begins with 2 epsilon.
+        """
+        if self.step_size is not None:
+            return self.step_size
+        return 2 * epsilon if self.attack == "apgd" else 2.5 * epsilon / self.steps
+
+    def losses(self, classes: int) -> tuple[str, ...]:
+        """What is climbed, in turn, by name: see `LOSSES`.
+
+        Of two classes the cross-entropy is ``log(1 + exp(margin))``, so that APGD takes the same way on both, and the
+        margin alone does not saturate.
+        """
+        if self.attack == "pgd":
+            return ("ce",)
+        return ("margin",) if classes == 2 else ("ce", "dlr")
+
+    def attempts(self, classes: int) -> int:
+        """How often a row that holds is attacked: restarts times losses. One costs ``2 * steps + 1`` forward-units."""
+        return self.restarts * len(self.losses(classes))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an attack did to the N rows of a data set, of which it attacked some.
+
+    Attributes:
+        held: (N,) bool: attacked, and right under every perturbation tried.
+        relative_size: (N,) ||delta|| / ||E|| of the perturbation of largest loss in the last attempt; 0 where a row
+            was not attacked.
+        gradients: how many were taken with each loss, over rows, steps and restarts.
+        dead: how many of them were zero or not finite, on rows that were still right.
+    """
+
+    held: np.ndarray = field(repr=False)
+    relative_size: np.ndarray = field(repr=False)
+    gradients: dict[str, int]
+    dead: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SeededBall(EmbeddingBall):
+    """A ball whose random starts are each row's own: the same whatever rows and padding share the batch.
+
+    ``seeds``: one for each row. Drawn on the CPU, so that they are the same on every device.
+    """
+
+    seeds: tuple[int, ...] = ()
+
+    def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
+        if not random or self.epsilon is None:
+            return super().start(inputs, random=random)
+        delta = torch.zeros_like(inputs.values)
+        for i, seed in enumerate(self.seeds):
+            real = inputs.mask[i, :, 0]
+            there = torch.zeros(1, int(real.sum()), delta.shape[-1])
+            torch.manual_seed(seed)
+            unit = EmbeddingBall(1.0, 0.0, self.norm).start(Inputs(there, torch.ones_like(there) > 0), random=True)
+            delta[i, real] = unit[0].detach().to(delta)
+        return self._leaf(delta * self.epsilon, inputs)
+
+
+def ball_of(inputs: Inputs, rows: np.ndarray, epsilon: float, settings: AttackSettings, attempt: int) -> SeededBall:
+    """The ball of each row; ``rows`` are their numbers in the data set, which with ``attempt`` seed its starts."""
+    length = norm(inputs.values * inputs.mask, settings.norm)
+    unit = length if settings.relative else torch.ones_like(length)
+    keys = ([settings.seed, attempt, int(row)] for row in rows)
+    seeds = tuple(int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys)
+    return SeededBall(epsilon * unit, settings.step_at(epsilon) * unit, settings.norm, seeds=seeds)
+
+
+def attack_rows(
+    model: TextModel,
+    data: EncodedText,
+    rows: np.ndarray,
+    epsilon: float,
+    settings: AttackSettings,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Attack ``rows`` (their numbers), attempt by attempt, each on those that the ones before left right.
+
+    The model has to be in eval mode and `frozen`, inside `seeded`. ``progress`` is told ``len(rows)`` rows an attempt.
+    """
+    held = np.zeros(len(data), dtype=bool)
+    held[rows] = True
+    relative_size, losses = np.zeros(len(data)), settings.losses(len(model.labels or ()))
+    gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
+    for attempt in range(settings.restarts * len(losses)):
+        loss, random = losses[attempt // settings.restarts], settings.random_start or attempt % settings.restarts > 0
+        survivors = np.flatnonzero(held)
+        if progress:
+            progress(len(rows) - len(survivors))
+        for chosen, batch in batches(model, data, survivors, batch_size):
+            inputs = perturbable(model, batch)
+            ball = ball_of(inputs, chosen, epsilon, settings, attempt)
+            broken, delta, blind = attack_batch(model, batch, inputs, ball, settings, loss, random)
+            held[chosen] = ~broken.cpu().numpy()
+            relative_size[chosen] = relative_sizes(delta, inputs, settings.norm).cpu().numpy()
+            gradients[loss] += settings.steps * len(chosen)
+            unseen[loss] += blind
+            if progress:
+                progress(len(chosen))
+    return Outcome(held, relative_size, gradients, unseen)
+
+
+def attack_batch(
+    model: TextModel,
+    batch: Batch,
+    inputs: Inputs,
+    ball: EmbeddingBall,
+    settings: AttackSettings,
+    loss: str,
+    random: bool,
+) -> tuple[Tensor, Tensor, int]:
+    """One attempt on one batch: which rows broke (B,), delta (B, T, D) of largest loss, number of dead gradients.
+
+    A row is broken where *any* point that was looked at is classified wrongly: of three classes, the one of largest
+    loss need not be. A gradient that dies on a row that is broken by then is not counted: DLR is flat there.
+    """
+    labels, of_logits, blind = batch["labels"], LOSSES[loss], 0
+    broken = torch.zeros_like(labels, dtype=torch.bool)
+
+    def loss_of(delta: Tensor) -> Tensor:
+        logits = logits_of(model, batch, delta)
+        broken.logical_or_(logits.detach().argmax(-1) != labels)
+        if delta.requires_grad and torch.is_grad_enabled():
+            delta.register_hook(count)
+        return of_logits(logits, labels)
+
+    def count(gradient: Tensor) -> None:
+        nonlocal blind
+        real = torch.where(inputs.mask, gradient, 0.0)
+        blind += int(dead(torch.where(broken[:, None, None], 1.0, real)))
+
+    found = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random)
+    return broken, found.delta, blind
+
+
+def relative_sizes(delta: Tensor, inputs: Inputs, kind: Norm) -> Tensor:
+    """||delta|| / ||E|| of each row (B,), E the embeddings of its real tokens."""
+    length = norm(inputs.values * inputs.mask, kind)
+    return (norm(delta, kind) / length.clamp(min=torch.finfo(length.dtype).tiny)).flatten()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient inside, so that none is computed."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The random state that ``seed`` gives inside, on every device; the one from before afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,192 @@
+"""How far an attack moves a text's representation: Table 4 of CARL/RAR."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contraverse.attacks import EmbeddingBall, margin, perturbable
+from contraverse.data import EncodedText, TextData
+from contraverse.errors import UserError
+from contraverse.evaluation.attack_loop import (
+    ATTACKS,
+    AttackName,
+    AttackSettings,
+    attack_batch,
+    ball_of,
+    frozen,
+    seeded,
+)
+from contraverse.evaluation.predict import Progress, batches, encode_data
+from contraverse.functional import Norm
+from contraverse.models import TextModel, evaluating
+from contraverse.types import Batch, Inputs
+
+Climbed = Literal["class", "distance"]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What one radius did: ``cosine`` similarity and ``euclidean`` distance of h(x) and h(x_adv), (N,) each."""
+
+    cosine: np.ndarray = field(repr=False)
+    euclidean: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ShiftReport:
+    """How far representations moved at each radius.
+
+    Attributes:
+        at: what each epsilon did, ascending.
+        settings: of the attack.
+        climbed: ``"class"``: the attack climbed the classification loss; ``"distance"``: ||h(x_adv) - h(x)||^2.
+    """
+
+    at: dict[float, Shift]
+    settings: AttackSettings
+    climbed: Climbed
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: means over the rows."""
+        s = self.settings
+        return {
+            "attack": {"name": s.attack, **{key: value for key, value in vars(s).items() if key != "attack"}},
+            "climbed": self.climbed,
+            "at": [
+                {"epsilon": epsilon, "cosine": float(found.cosine.mean()), "euclidean": float(found.euclidean.mean())}
+                for epsilon, found in self.at.items()
+            ],
+        }
+
+
+def representation_shift(
+    model: TextModel,
+    data: TextData | EncodedText,
+    epsilons: Sequence[float],
+    *,
+    attack: AttackName = "pgd",
+    norm: Norm = "l2",
+    steps: int = 5,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = False,
+    batch_size: int = 64,
+    relative: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ShiftReport:
+    """Cosine similarity and Euclidean distance of h(x) and h(x_adv): Table 4 and section 4.5 of CARL/RAR.
+
+    h is the pooled feature, not normalised: the distances of the table, 8.4 at a cosine of .85, are those of vectors
+    of length 15. Every row is attacked at every radius from the beginning, rows that are wrong clean included. The
+    attack is that of `contraverse.evaluation.robust_accuracy`; of its attempts, the perturbation with the largest
+    logit margin ``max_{i != y} z_i - z_y`` counts.
+
+    A model without classes, or data without labels, is attacked by climbing the squared distance ||h(x_adv) - h(x)||^2
+    itself, and the largest distance counts. Its gradient is zero at x, so that every restart then begins at random.
+    These figures cannot be compared with those of an attack on a classification loss.
+
+    Costs a row and radius ``attempts * (2 * steps + 2)`` forward-units, and once 1 for h(x).
+
+    Args:
+        model: a classifier or a sentence encoder; left as it was, the global random state too.
+        data: rows; their labels are used where the model has classes.
+        epsilons: radii > 0.
+        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed: as in `robust_accuracy`.
+        progress: told the rows settled; they add up to N * attempts * number of radii.
+
+    Raises:
+        UserError: no rows, a regression with labels, or an impossible setting.
+    """
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed)
+    radii = sorted({float(e) for e in epsilons})
+    for epsilon in radii:
+        if not 0 < epsilon < math.inf:
+            raise UserError(f"epsilon must be a finite number > 0, not {epsilon}")
+    encoded = encode_data(model, data)
+    classes = len(model.labels or ())
+    climbed: Climbed = "class" if classes > 1 and encoded.labels is not None else "distance"
+    if classes == 1 and encoded.labels is not None:
+        raise UserError(
+            "the shift of a regression under attack is not defined", hint="give rows without labels, or a classifier"
+        )
+    at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
+    with evaluating(model), frozen(model), seeded(seed):
+        for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
+            inputs = perturbable(model, batch)
+            with torch.no_grad():
+                clean = _features(model, batch)
+            for epsilon in radii:
+                moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
+                at[epsilon].cosine[rows] = F.cosine_similarity(clean, moved).cpu().numpy()
+                at[epsilon].euclidean[rows] = (moved - clean).norm(dim=1).cpu().numpy()
+    return ShiftReport(at, settings, climbed)
+
+
+def shift_attempts(settings: AttackSettings, classes: int, labelled: bool) -> int:
+    """How often `representation_shift` attacks each row at each radius."""
+    return settings.attempts(classes) if classes > 1 and labelled else settings.restarts
+
+
+def _attacked(
+    model: TextModel,
+    batch: Batch,
+    rows: np.ndarray,
+    inputs: Inputs,
+    clean: Tensor,
+    epsilon: float,
+    settings: AttackSettings,
+    climbed: Climbed,
+    progress: Progress | None,
+) -> Tensor:
+    """h(x_adv) (B, H) of each row's worst perturbation over restarts and losses."""
+    losses = settings.losses(len(model.labels or ())) if climbed == "class" else ("distance",)
+    moved, worst = clean, torch.full_like(clean[:, 0], -math.inf)
+    for attempt in range(len(losses) * settings.restarts):
+        ball = ball_of(inputs, rows, epsilon, settings, attempt)
+        if climbed == "class":
+            random = settings.random_start or attempt % settings.restarts > 0
+            loss = losses[attempt // settings.restarts]
+            _, delta, _ = attack_batch(model, batch, inputs, ball, settings, loss, random)
+            features, score = _features_and_margin(model, batch, delta)
+        else:
+            delta = _pushed_away(model, batch, inputs, clean, ball, settings)
+            with torch.no_grad():
+                features = _features(model, batch, delta)
+            score = (features - clean).norm(dim=1)
+        better = score > worst
+        worst, moved = torch.where(better, score, worst), torch.where(better[:, None], features, moved)
+        if progress:
+            progress(len(rows))
+    return moved
+
+
+def _pushed_away(
+    model: TextModel, batch: Batch, inputs: Inputs, clean: Tensor, ball: EmbeddingBall, settings: AttackSettings
+) -> Tensor:
+    """The perturbation that the attack finds to move h(x) the farthest."""
+
+    def distance(delta: Tensor) -> Tensor:
+        return (_features(model, batch, delta) - clean).square().sum(1)
+
+    return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
+
+
+def _features(model: TextModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
+    h = model(batch, delta=delta, want=("h",)).h
+    assert isinstance(h, Tensor)
+    return h.float()
+
+
+@torch.no_grad()
+def _features_and_margin(model: TextModel, batch: Batch, delta: Tensor) -> tuple[Tensor, Tensor]:
+    out = model(batch, delta=delta, want=("h", "logits"))
+    assert isinstance(out.h, Tensor)
+    assert isinstance(out.logits, Tensor)
+    return out.h.float(), margin(out.logits.float(), batch["labels"])

@@ -1,0 +1,182 @@
+"""Reading weights that others trained, by their key names.
+
+Layouts that are known, each with or without DataParallel's ``module.``, bare or under ``state_dict`` (``net``,
+``P_state``, ``model``):
+
+- torchvision's ResNets with a 3 x 3 stem: ``fc`` is the classifier;
+- those widespread for CIFAR: ``linear`` is the classifier, ``shortcut`` a block's ``downsample``;
+- ACL's: ``bn_list.0`` is the clean set of a batch norm and ``bn_list.1`` the adversarial one, ``downsample.conv`` and
+  ``downsample.bn`` a shortcut, ``fc.fcN`` and ``fc.bnN`` the projection head, which becomes the head ``z``;
+- wide residual networks as in the papers' code.
+
+Nothing is left out without a word: a file that lacks a weight of its backbone, or has one too many, is refused. Only
+``num_batches_tracked``, which old files lack, may be missing; it counts from zero then.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from contraverse.errors import UserError
+from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone
+from contraverse.models.dual_bn import to_dual
+from contraverse.models.heads import mlp
+from contraverse.models.resnet import BACKBONES
+from contraverse.types import HeadSpec
+
+if TYPE_CHECKING:
+    from contraverse.models.image import ImageModel
+
+WRAPPERS = ("state_dict", "net", "P_state", "model")
+SETS = {"0": "clean", "1": "adversarial"}
+COUNTER = "num_batches_tracked"
+SHOWN = 4
+
+
+@dataclass
+class _Weights:
+    """What a file holds, by our names."""
+
+    encoder: dict[str, Tensor] = field(default_factory=dict)
+    classifier: dict[str, Tensor] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
+    dual: bool = False
+    normalisation: Normalisation = IMAGENET
+
+
+def load(path: Path, cls: "type[ImageModel]", labels: Sequence[str] | None) -> "ImageModel":
+    """See `ImageModel.from_checkpoint`."""
+    state, notes = _read(path)
+    weights = _translated(state, str(path))
+    if "mean" in notes and "std" in notes:
+        weights.normalisation = tuple(json.loads(notes["mean"])), tuple(json.loads(notes["std"]))
+    name = _fitting(weights, str(path))
+    encoder, width, _ = build_backbone(name, pretrained=False)
+    if weights.classifier:
+        classes = len(weights.classifier.get("weight", "?"))
+        _check("classifier", weights.classifier, lambda: nn.Linear(width, classes), str(path))
+        labels = labels or json.loads(notes.get("labels", "null")) or [str(i) for i in range(classes)]
+        if len(labels) != classes:
+            raise UserError(f"tells {classes} classes apart, and {len(labels)} labels were given", where=str(path))
+    mean, std = weights.normalisation
+    model = cls(encoder, width, backbone=name, labels=labels, dual=weights.dual, mean=mean, std=std)
+    _fill(model.encoder, weights.encoder)
+    if weights.classifier and model.classifier is not None:
+        model.classifier.load_state_dict(weights.classifier)
+    if weights.head:
+        layers = max(int(part[1]) for part in (re.match(r"[a-z]+(\d)", key) for key in weights.head) if part)
+        _check("projection head", weights.head, lambda: _dual_if(weights.dual, mlp(width, width, layers)), str(path))
+        model.add_heads({"z": HeadSpec(kind="mlp", layers=layers)})
+        _fill(model.heads["z"], weights.head)
+    return model.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and what a safetensors file notes beside them."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(
+            f"cannot be read as weights: {str(error).splitlines()[0]}",
+            where=str(path),
+            hint="give a file of tensors alone: a state dict by torch.save, or safetensors",
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
+    if not state:
+        raise UserError("holds no weights by name", where=str(path), hint="give a file that holds a state dict")
+    return state, {}
+
+
+def _translated(state: dict[str, Tensor], where: str) -> _Weights:
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    lists = {found[1] for name in state if (found := re.search(r"\bbn_list\.(\d+)\.", name))}
+    if not lists <= SETS.keys():
+        raise UserError(f"has {len(lists)} sets of batch norms, and two are known: clean, adversarial", where=where)
+    weights = _Weights(dual=len(lists) > 1)
+    normal: dict[str, tuple[float, ...]] = {}
+    for name, value in state.items():
+        if found := re.fullmatch(r"normalize\.(mean|std)", name):
+            normal[found[1]] = tuple(value.flatten().tolist())
+            continue
+        # Where there is one list, or none, its batch norm is the only one.
+        name = re.sub(r"\bbn_list\.(?:(\d+)\.)?", lambda m: f"{SETS[m[1]]}." if weights.dual else "", name)
+        if found := re.fullmatch(r"(?:fc|linear)\.(weight|bias)", name):
+            weights.classifier[found[1]] = value
+        elif found := re.fullmatch(r"fc\.(fc|bn)(\d)\.(.+)", name):
+            weights.head[f"{'linear' if found[1] == 'fc' else 'norm'}{found[2]}.{found[3]}"] = value
+        else:
+            name = re.sub(r"\bshortcut\.(\d)", r"downsample.\1", name)
+            name = name.replace("downsample.conv.", "downsample.0.").replace("downsample.bn.", "downsample.1.")
+            weights.encoder[name] = value
+    if normal:
+        if len(normal) == 1:
+            raise UserError("has a mean or a std to normalise with, and not both", where=where)
+        weights.normalisation = normal["mean"], normal["std"]
+    return weights
+
+
+def _fitting(weights: _Weights, where: str) -> str:
+    """The backbone whose weights these are, all of them and no others."""
+    given = _shapes(weights.encoder)
+    nearest: tuple[int, str, str] | None = None
+    for name in BACKBONES:
+        with torch.device("meta"):
+            backbone = BACKBONES[name]()
+        expected = _shapes(_dual_if(weights.dual, backbone).state_dict())
+        if given == expected:
+            return name
+        differences = _differences(given, expected)
+        if nearest is None or differences[0] < nearest[0]:
+            nearest = (differences[0], name, differences[1])
+    assert nearest is not None
+    raise UserError(f"fits no backbone; of {nearest[1]}, the nearest, {nearest[2]}", where=where)
+
+
+def _check(what: str, given: Mapping[str, Tensor], build: Callable[[], nn.Module], where: str) -> None:
+    with torch.device("meta"):
+        expected = _shapes(build().state_dict())
+    if _shapes(given) != expected:
+        raise UserError(f"of the {what}, {_differences(_shapes(given), expected)[1]}", where=where)
+
+
+def _dual_if(dual: bool, module: nn.Module) -> nn.Module:
+    return to_dual(module) if dual else module
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items() if not name.endswith(COUNTER)}
+
+
+def _differences(given: dict[str, torch.Size], expected: dict[str, torch.Size]) -> tuple[int, str]:
+    """How many there are, and the first few in words."""
+    kinds = {
+        "lacks": sorted(expected.keys() - given.keys()),
+        "does not know": sorted(given.keys() - expected.keys()),
+        "has another shape of": sorted(k for k in given.keys() & expected.keys() if given[k] != expected[k]),
+    }
+    words = [
+        f"it {kind} {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        for kind, names in kinds.items()
+        if names
+    ]
+    return sum(map(len, kinds.values())), "; ".join(words)
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    missing = {name: value for name, value in module.state_dict().items() if name.endswith(COUNTER)}
+    module.load_state_dict({**missing, **state})

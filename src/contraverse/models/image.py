@@ -1,0 +1,304 @@
+"""Any convolutional backbone, with a perturbation added to its pixels and, if wanted, dual batch norm."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from contraverse.errors import UserError
+from contraverse.models import checkpoints, image_export, image_storage
+from contraverse.models.backbones import IMAGENET, build_backbone, is_backbone
+from contraverse.models.dual_bn import routed, to_dual, to_plain
+from contraverse.models.heads import build_head
+from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Route, Wanted
+
+
+class ImageModel(Model):
+    """A backbone, its linear classifier (where there are labels) and projection heads, for pixels in [0, 1].
+
+    The normalisation is a part of the model, so that an epsilon is in pixels everywhere. Build one with
+    `from_pretrained`, `from_checkpoint` or `load`, or around a module of your own.
+
+    Args:
+        encoder: normalised pixels (B, C, H, W) -> features (B, width); with ``dual``, its batch norms are replaced.
+        width: of the features.
+        backbone: its name, for `load` to build it again; None for a module of one's own.
+        labels: class names in the order of the logits; None for an encoder.
+        dual: whether every batch norm, those of heads included, has a set for clean and one for adversarial inputs.
+        mean, std: of the normalisation, a value for each channel.
+
+    Raises:
+        UserError: not as many means as deviations, or a deviation that is not above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        width: int,
+        *,
+        backbone: str | None = None,
+        labels: Sequence[str] | None = None,
+        dual: bool = False,
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+    ) -> None:
+        super().__init__()
+        self.encoder = to_dual(encoder) if dual else encoder
+        self.width, self.backbone, self.dual = width, backbone, dual
+        self.labels = list(labels) if labels is not None else None
+        self.set_normalisation(mean, std)
+        self.classifier = nn.Linear(width, len(labels)) if labels is not None else None
+        self.heads = nn.ModuleDict()
+        self.head_specs: dict[str, HeadSpec] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = "resnet18",
+        *,
+        labels: Sequence[str] | None = None,
+        dual: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        route: Route = "adversarial",
+    ) -> Self:
+        """A backbone to train: drawn at random, pre-trained by timm, or taken from a model that was trained before.
+
+        Args:
+            name: of `BACKBONES`, drawn at random; ``timm/<name>``, with timm's weights; a folder that `save` wrote;
+                or a file of weights, as `from_checkpoint` reads it.
+            labels: class names, for a classifier; None for an encoder.
+            dual: see the class.
+            mean, std: of the normalisation; None for the trained model's own, ImageNet's for a random one.
+            route: which set of a dual model's batch norms is taken where ``dual`` is false. See `branch`.
+
+        Raises:
+            UserError: no such backbone, timm is not installed, or what is in the file or folder is no such model.
+        """
+        path = Path(name)
+        if path.exists() and not is_backbone(str(name)):
+            trained = cls.from_checkpoint(path) if path.is_file() else cls.load(path)
+            model = trained.branch(labels, dual=dual, route=route)
+            model.set_normalisation(mean or model.mean, std or model.std)
+            return model
+        encoder, width, before = build_backbone(str(name), pretrained=True)
+        mean, std = mean or before[0], std or before[1]
+        return cls(encoder, width, backbone=str(name), labels=labels, dual=dual, mean=mean, std=std)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *, labels: Sequence[str] | None = None) -> Self:
+        """Others' weights, by their key names, in eval mode; the file tells the backbone.
+
+        See `contraverse.models.checkpoints` for the layouts that are known. The file's own normalisation is used if it
+        has one, else ImageNet's: `set_normalisation` gives another.
+
+        Args:
+            path: what ``torch.save`` wrote (read with ``weights_only=True``), or safetensors.
+            labels: class names in the order of the logits; None numbers them. Where the file has no classifier, a new
+                one is drawn for ``labels``.
+
+        Raises:
+            UserError: no such file, weights that fit no backbone whole, or more or fewer ``labels`` than logits.
+        """
+        model = checkpoints.load(Path(path), cls, labels)
+        assert isinstance(model, cls)
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise with these from now on, a value for each channel.
+
+        Raises:
+            UserError: not as many means as deviations, or a deviation that is not above 0.
+        """
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise UserError(
+                f"cannot normalise with mean {list(mean)} and std {list(std)}",
+                hint="give a mean and a std for each channel, no std 0",
+            )
+        self.mean, self.std = tuple(mean), tuple(std)
+        for name, values in (("_mean", self.mean), ("_std", self.std)):
+            value = torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            before = self._buffers.get(name)
+            self.register_buffer(name, value if before is None else value.to(before), persistent=False)
+
+    def add_heads(self, heads: Mapping[str, HeadSpec]) -> None:
+        for name, spec in heads.items():
+            if name not in self.heads:
+                if spec.kind not in ("projection", "mlp"):
+                    raise UserError(f"a head of kind {spec.kind} reads tokens, and images have none")
+                head = build_head(spec, self.width, words=(0, self.width)).to(self.device)
+                self.heads[name] = to_dual(head) if self.dual else head
+                self.head_specs[name] = spec
+
+    def forward(
+        self,
+        batch: Batch | HeadCall,
+        *,
+        delta: Tensor | None = None,
+        want: Sequence[Wanted] = ("logits",),
+        route: Route = "clean",
+    ) -> Outputs:
+        """One pass of the backbone, whatever is wanted of it.
+
+        Args:
+            batch: ``pixel_values`` (B, C, H, W) in [0, 1]; one channel is repeated where the normalisation has more.
+                Or a call of one head on a pass that was made.
+            delta: (B, C, H, W), added to the pixels before the normalisation.
+            want: any of ``"inputs"``, ``"h"``, ``"z"``, ``"logits"``, and names of heads.
+            route: which set of a dual model's batch norms is used and, in training mode, updated; others ignore it.
+
+        Raises:
+            ValueError: a head is wanted that the model does not have, tokens, or logits of an encoder; another number
+                of channels; or no such route.
+        """
+        with routed(self, route) if self.dual else nullcontext():
+            if isinstance(batch, HeadCall):
+                return batch.out._replace(heads={**batch.out.heads, batch.head: self._head(batch.head)(*batch.given)})
+            pixels = batch["pixel_values"]
+            inputs = None
+            if "inputs" in want:
+                everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pixels.device)
+                inputs = Inputs(pixels.detach(), everywhere, 0.0, 1.0)
+                if len(want) == 1:
+                    return Outputs(inputs=inputs)
+            if missing := {"tokens", "embedded", "pooled"}.intersection(want):
+                raise ValueError(f"a model of images has no {missing.pop()}: take h")
+            if "logits" in want and self.classifier is None:
+                raise ValueError("an encoder has no logits: load it with labels=[...]")
+            h = self.encoder(self.normalise(pixels if delta is None else pixels + delta))
+            return Outputs(
+                logits=self.classifier(h) if "logits" in want and self.classifier is not None else None,
+                z=self._head("z")(h) if "z" in want else None,
+                h=h if "h" in want else None,
+                inputs=inputs,
+                heads={name: self._head(name)(h) for name in want if name not in Outputs._fields},
+            )
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """``(pixels - mean) / std``, channels last, which convolutions run faster on.
+
+        Raises:
+            ValueError: another number of channels than the normalisation has.
+        """
+        if pixels.shape[1] not in (1, len(self.mean)):
+            raise ValueError(f"pixel_values of {pixels.shape[1]} channels, and the model takes {len(self.mean)}")
+        return _normalised(pixels, self._mean, self._std)
+
+    def branch(self, labels: Sequence[str] | None = None, *, dual: bool = False, route: Route = "adversarial") -> Self:
+        """A copy for another task: this encoder without its heads, and its classifier if it is for exactly ``labels``.
+
+        Args:
+            labels: class names; a classifier for others than this model's is drawn anew. None for an encoder.
+            dual: whether the copy has dual batch norm: both sets of this model's, or twice its single one.
+            route: which set of a dual model's batch norms the copy has where ``dual`` is false. The papers fine-tune
+                and test with the adversarial one.
+        """
+        encoder = copy.deepcopy(self.encoder)
+        if not dual:
+            encoder = to_plain(encoder, route)
+        model = type(self)(
+            encoder, self.width, backbone=self.backbone, labels=labels, dual=dual, mean=self.mean, std=self.std
+        )
+        if self.classifier is not None and model.classifier is not None and model.labels == self.labels:
+            model.classifier.load_state_dict(self.classifier.state_dict())
+        return model.to(self.device).train(self.training)
+
+    def plain(self, route: Route = "adversarial") -> "PlainImageModel":
+        """A copy with one set of batch norms, in eval mode: pixels in [0, 1] -> logits, or features without labels.
+
+        An ordinary module, which knows nothing of contraverse's types: for export, and for others' attacks.
+        """
+        encoder = to_plain(copy.deepcopy(self.encoder), route)
+        return PlainImageModel(encoder, copy.deepcopy(self.classifier), self.mean, self.std).to(self.device).eval()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that `load` reads: the weights as safetensors, heads included, and ``contraverse.json``.
+
+        The folder appears whole or not at all; a model that is there is replaced.
+
+        Raises:
+            UserError: ``folder`` holds something else.
+        """
+        return image_storage.save(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, encoder: nn.Module | None = None) -> Self:
+        """Read what `save` wrote, in eval mode.
+
+        Args:
+            folder: the model's.
+            encoder: where the saved model was built around a module of one's own: another like it, to be filled.
+
+        Raises:
+            UserError: the folder holds no model of images, ``encoder`` is missing, or it has other weights.
+        """
+        model = image_storage.load(Path(folder), cls, encoder)
+        assert isinstance(model, cls)
+        return model
+
+    def export_weights(self, path: str | Path, route: Route = "adversarial") -> Path:
+        """Write the backbone as one safetensors file, of the names that torchvision (or its authors) give it.
+
+        The classifier is ``fc``. The normalisation is not in it, for there is no such name: see ``mean`` and ``std``.
+
+        Args:
+            path: of the file, which appears whole or not at all.
+            route: which set of a dual model's batch norms.
+        """
+        return image_export.export_weights(self, Path(path), route)
+
+    def export_onnx(self, path: str | Path, route: Route = "adversarial", *, size: int = 32) -> Path:
+        """Write one ONNX file: ``pixels`` (batch, C, size, size) in [0, 1] -> ``logits``, ``features`` without labels.
+
+        Args:
+            path: of the file, which appears whole or not at all.
+            route: which set of a dual model's batch norms.
+            size: of an image, in pixels.
+
+        Raises:
+            UserError: onnx is not installed.
+        """
+        return image_export.export_onnx(self, Path(path), route, size)
+
+    def _head(self, name: str) -> nn.Module:
+        if name not in self.heads:
+            raise ValueError(f"the model has no head {name!r}: call add_heads(method.heads) first (Trainer does)")
+        return self.heads[name]
+
+
+class PlainImageModel(nn.Module):
+    """Normalisation, backbone and classifier as one ordinary module: see `ImageModel.plain`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, classifier: nn.Module | None, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.encoder, self.classifier = encoder, classifier
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) in [0, 1] -> logits (B, classes), or features (B, width)."""
+        features: Tensor = self.encoder(_normalised(pixels, self.mean, self.std))
+        return features if self.classifier is None else self.classifier(features)
+
+
+def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,76 @@
+"""Writing one set of an `ImageModel`'s batch norms for others: weights by their usual names, and ONNX."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from contraverse.errors import UserError
+from contraverse.models.dual_bn import to_plain
+from contraverse.types import Route
+
+if TYPE_CHECKING:
+    from contraverse.models.image import ImageModel
+
+
+def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
+    """See `ImageModel.export_weights`."""
+    state = to_plain(copy.deepcopy(model.encoder), route).state_dict()
+    if model.classifier is not None:
+        state |= {f"fc.{name}": value for name, value in model.classifier.state_dict().items()}
+    notes = {"mean": model.mean, "std": model.std, "labels": model.labels}
+    partial = _partial(path)
+    save_file(
+        {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()},
+        partial,
+        metadata={"format": "pt"} | {name: json.dumps(value) for name, value in notes.items()},
+    )
+    return partial.rename(path)
+
+
+def export_onnx(model: "ImageModel", path: Path, route: Route, size: int) -> Path:
+    """See `ImageModel.export_onnx`."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError("ONNX export needs onnx and onnxscript", hint="pip install 'contraverse[onnx]'") from error
+    pixels = torch.rand(2, len(model.mean), size, size, device=model.device)
+    with warnings.catch_warnings(), _only_errors(logging.getLogger("torch.onnx")):
+        # torch's exporter uses what torch itself has deprecated, and misses torchvision, which is not needed.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            model.plain(route),
+            (pixels,),
+            input_names=["pixels"],
+            output_names=["features" if model.labels is None else "logits"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    partial = _partial(path)
+    program.save(partial, external_data=False)
+    return partial.rename(path)
+
+
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _partial(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".partial")

@@ -1,0 +1,58 @@
+"""What a run says, gives and writes."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Say = Callable[[str], None]
+Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""``with counting("Measuring", 500) as progress: progress(64)``: shows how much of a long work is done."""
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show nothing."""
+    yield lambda done: None
+
+
+class Interrupted(Exception):
+    """Training was stopped on request; ``checkpoint`` is where it goes on."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(f"stopped; the checkpoint is {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    ``metrics``: name -> value of the saved model, on ``split``. ``paths``: what lies where in ``folder``.
+    """
+
+    folder: Path
+    split: str
+    metrics: dict[str, float]
+    paths: dict[str, Path]
+    notes: list[str] = field(default_factory=list)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as ``path``, which appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

@@ -1,0 +1,254 @@
+"""Settings are tried, compared on validation rows, and the best written down as a configuration."""
+
+import gc
+import json
+import math
+import os
+import shlex
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from contraverse.data import get_task, load_splits
+from contraverse.errors import UserError
+from contraverse.methods import METHODS
+from contraverse.pipeline.result import Interrupted, Say, read_json, silent
+from contraverse.pipeline.run import run
+from contraverse.pipeline.suggest import suggest
+from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
+from contraverse.reporting.names import UnderAttack
+from contraverse.training import read_metrics
+
+Doing = Callable[[str], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a search.
+
+    ``settings``: what was varied, by dotted name. ``value``: what is maximised, None where the trial failed, and then
+    ``error`` says why. ``metrics``: all that was measured on validation rows.
+    """
+
+    trial: int
+    settings: dict[str, Any]
+    value: float | None
+    metrics: dict[str, float]
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search as far as it has come; ``best`` is None where every trial failed, and then there is no ``config``."""
+
+    folder: Path
+    metric: str
+    trials: list[Trial]
+    best: Trial | None
+    config: Path
+
+
+def search(
+    plan: SearchConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    timeout: float | None = None,
+    say: Say = silent,
+    doing: Doing = nullcontext,
+) -> SearchResult:
+    """Run the trials of ``plan`` that are not done, and write the best one's configuration as ``best.yaml``.
+
+    What is tried is a function of the plan and of the trials before it, so that a search that was cut short goes on as
+    if it had not been: with the same trial, from its last checkpoint. The first trial is the plan's own configuration
+    where that lies in the space. The test rows are never looked at. ``output`` holds ``search.yaml``, a line for each
+    trial in ``trials.jsonl``, and ``trials/NUMBER``, run folders without models (of a failed one, ``error.txt``).
+
+    Args:
+        plan: what to search.
+        output: the search's folder; made here.
+        resume: go on with the search in ``output``, which may have been planned with fewer trials.
+        timeout: begin no trial after so many seconds.
+        say: told each trial in a line.
+        doing: a context around each trial, with a line about it.
+
+    Raises:
+        UserError: the space, the data or the settings cannot be used, ``output`` holds something else, or Optuna is
+            not installed.
+        Interrupted: Ctrl-C; the trial's checkpoint is written.
+    """
+    output, started = Path(output), time.monotonic()
+    space = {name: parse_range(name, written) for name, written in plan.space.items()}
+    metric = _check(plan, space)
+    _check_output(plan, output, resume)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "search.yaml").write_text(plan.to_yaml(), encoding="utf-8")
+    log = output / "trials.jsonl"
+    trials = [Trial(**row) for row in read_metrics(log)]
+    _write_lines(log, trials)
+    while len(trials) < plan.trials and (timeout is None or time.monotonic() - started < timeout):
+        settings = suggest(space, plan.config.model_dump(), [(t.settings, t.value) for t in trials], plan.seed)
+        number = len(trials)
+        with doing(f"Trial {number + 1} of {plan.trials}: {shown(settings)}"):
+            trial = _try(plan, metric, number, settings, output)
+        trials.append(trial)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(trial)) + "\n")
+        best = best_of(trials)
+        if best is trial:
+            _write_best(plan, metric, trial, output)
+        say(_line(trial, best, plan.trials, metric))
+    return SearchResult(output, metric, trials, best_of(trials), output / "best.yaml")
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """The first of those with the largest value."""
+    return max((t for t in trials if t.value is not None), key=lambda t: t.value or 0.0, default=None)
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """Settings as they are given to ``--set``."""
+    return "  ".join(f"{name}={'null' if value is None else value}" for name, value in settings.items())
+
+
+def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
+    """What is maximised, once it is known that every trial can be run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a search runs in one process", hint="start it without torchrun")
+    if not space:
+        raise UserError("nothing is varied", hint="give --space, for example train.learning_rate=1e-5:1e-4:log")
+    for name, values in space.items():
+        for end in values.ends:
+            change(plan.config, {name: end})
+    config = plan.config
+    if METHODS[config.method.name].needs != "labels":
+        if plan.robust is not None:
+            raise UserError("there is no accuracy to attack", where="--robust")
+        if config.evaluation.sts is None:
+            hint = "set evaluation.sts to a folder of STS sets: the dev rows of STS-B decide"
+            raise UserError("there is nothing to choose by", hint=hint)
+        return "stsb_spearman"
+    task = get_task(config.task)
+    if load_splits(task, **config.data.model_dump()).validation is None:
+        raise UserError("there are no validation rows to choose by")
+    if plan.robust is not None and (task.kind != "classification" or not config.evaluation.epsilons):
+        raise UserError("nothing is attacked", where="--robust", hint="set evaluation.epsilons, of a classifier")
+    return task.metric if task.greater_is_better else "accuracy"
+
+
+def _check_output(plan: SearchConfig, output: Path, resume: bool) -> None:
+    where, file = str(output), output / "search.yaml"
+    if output.exists() and not output.is_dir():
+        raise UserError("this is a file, and a search needs a folder", where=where, hint="choose another --output")
+    if not resume and file.is_file():
+        hint = "go on with --resume, choose another --output, or remove the folder"
+        raise UserError("a search is here", where=where, hint=hint)
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise UserError("the folder is not empty, and no search", where=where, hint="choose another --output")
+    if resume and not file.is_file():
+        raise UserError("nothing to resume here", where=where, hint="leave --resume out to start a search")
+    if resume and load_search(file).model_copy(update={"trials": plan.trials}) != plan:
+        hint = f"resume with the search's own: contraverse search --output {shlex.quote(where)} --resume"
+        raise UserError("the settings are not those that this search was started with", where=where, hint=hint)
+
+
+def _try(plan: SearchConfig, metric: str, number: int, settings: dict[str, Any], output: Path) -> Trial:
+    folder, started = output / "trials" / f"{number:03d}", time.perf_counter()
+    value, metrics, error = None, dict[str, float](), None
+    try:
+        metrics = _measured(_trial_config(plan, settings), folder)
+        value = score(metrics, metric, plan.robust)
+    except Interrupted:
+        raise
+    except UserError as mistake:
+        if number == 0:  # not of this trial's settings, most likely: nothing has worked yet
+            shutil.rmtree(output)
+            raise
+        error = str(mistake)
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
+    _make_small(folder)
+    gc.collect()
+    first = error.splitlines()[0] if error else None
+    return Trial(number, settings, value, metrics, round(time.perf_counter() - started, 2), first)
+
+
+def _trial_config(plan: SearchConfig, settings: Mapping[str, Any]) -> RunConfig:
+    quiet: dict[str, Any] = {"train.disable_tqdm": True, "train.report_to": "none"}
+    quiet |= {"evaluation.shift": False, "evaluation.diagnostics": False}  # of the winner, when it is trained
+    if plan.robust is None:
+        quiet["evaluation.epsilons"] = []
+    return change(plan.config, {**settings, **quiet})
+
+
+def _measured(config: RunConfig, folder: Path) -> dict[str, float]:
+    if not (folder / "evaluation.json").is_file():
+        run(config, folder, resume=(folder / "config.yaml").is_file(), test=False)
+    for file in (folder / "model").glob("*.safetensors"):
+        if not all(bool(weight.isfinite().all()) for weight in load_file(file).values()):
+            raise FloatingPointError("training diverged, the weights are not finite")
+    metrics: dict[str, float] = read_json(folder / "evaluation.json")["metrics"]
+    return metrics
+
+
+def score(metrics: Mapping[str, float], metric: str, robust: float | None) -> float:
+    """What is maximised: the clean metric, or its mean with the figures under attack, of weight ``robust``.
+
+    A correlation below zero counts as zero, clean and attacked: a model that learned something and breaks is not worse
+    than a constant one. The figures under attack are averaged over all radii; where there are none of ``metric``
+    itself, they are accuracies.
+
+    Raises:
+        ValueError: a figure is not finite.
+    """
+    used = [metric]
+    value = clean = max(0.0, metrics[metric])
+    if robust is not None:
+        attacked = {key: at for key in metrics if (at := UnderAttack.parse(key))}
+        own = [key for key, at in attacked.items() if at.metric == metric]
+        used = own or [key for key, at in attacked.items() if at.metric == "accuracy"]
+        value = (1 - robust) * clean + robust * sum(max(0.0, metrics[key]) for key in used) / len(used)
+    if not all(math.isfinite(metrics[key]) for key in (metric, *used)):  # max(0, nan) is 0
+        raise ValueError("what was measured is not finite")
+    return round(value, 6)
+
+
+def _make_small(folder: Path) -> None:
+    """Models and checkpoints are most of a run; the best one's are made again by ``best.yaml``."""
+    for name in ("model", "checkpoints"):
+        for found in [*folder.glob(name), *folder.glob(f"*/{name}")]:
+            shutil.rmtree(found)
+
+
+def _write_lines(log: Path, trials: Sequence[Trial]) -> None:
+    """Without a last line that was cut short."""
+    partial = log.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(asdict(trial)) + "\n" for trial in trials), encoding="utf-8")
+    os.replace(partial, log)
+
+
+def _write_best(plan: SearchConfig, metric: str, trial: Trial, output: Path) -> None:
+    what = metric if plan.robust is None else f"{metric}, clean and attacked ({plan.robust:g})"
+    head = f"# Trial {trial.trial + 1} of a search: {what} {trial.value:.2f} on validation rows\n"
+    text = head + change(plan.config, trial.settings).to_yaml()
+    partial = output / "best.yaml.partial"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, output / "best.yaml")
+
+
+def _line(trial: Trial, best: Trial | None, trials: int, metric: str) -> str:
+    number = f"trial {trial.trial + 1:>{len(str(trials))}}/{trials}"
+    if trial.value is None:
+        return f"{number}  failed: {trial.error}  {shown(trial.settings)}"
+    mark = "  best so far" if best is trial else ""
+    return f"{number}  {metric} {trial.value:.2f}  {shown(trial.settings)}  {trial.seconds:.0f} s{mark}"

@@ -1,0 +1,141 @@
+"""What a search may vary, by method, and how it is written down. Imports without torch.
+
+``.1:1`` is a range, ``.1:1:log`` one that is searched on a logarithmic scale, ``2:4`` a range of whole numbers, and a
+list holds the values themselves. ``null|.01:.5`` is null or a value of the range.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contraverse.errors import UserError
+from contraverse.recipes import notation
+
+Written = str | list[Any]
+
+_RATE = {"train.learning_rate": "1e-5:1e-4:log"}
+# CARL/RAR, Table 8. Its epsilon is [0, .5], where 0 is no limit.
+_FREELB: dict[str, Written] = {
+    "method.gamma": "0:.8",
+    "method.step_size": ".01:.2",
+    "method.epsilon": "null|.01:.5",
+    "method.steps": "2:4",
+    **_RATE,
+}
+_EPSILON = {"method.epsilon": ".1:1:log"}
+_ALPHA = {"method.alpha": ".01:1:log"}
+
+SPACES: dict[str, dict[str, Written]] = {
+    "freelb": _FREELB,
+    "carl": _FREELB,
+    "rar": _FREELB,
+    "infobert": {**_FREELB, "method.alpha": ".001:.1:log", "method.beta": ".001:.1:log"},
+    "smart": {"method.weight": ".1:10:log", **_RATE},
+    "alum": {"method.weight": ".1:10:log", **_RATE},
+    "at": {**_EPSILON, **_RATE},
+    "cl": {**_ALPHA, **_RATE},
+    "scal": {**_EPSILON, **_ALPHA, **_RATE},
+    "uscal": {**_EPSILON, **_ALPHA, **_RATE},
+}
+"""What is searched for each method unless the user says otherwise; any other is searched for its learning rate."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included; whole ones if both are; with ``null``, also None."""
+
+    low: float
+    high: float
+    log: bool = False
+    null: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are in it."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> list[Any]:
+        """Values that stand for all: what is possible for them is possible for the rest."""
+        return [self.low, self.high, *([None] if self.null else [])]
+
+    def __contains__(self, value: Any) -> bool:
+        if value is None:
+            return self.null
+        return isinstance(value, int if self.whole else int | float) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of some values."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def ends(self) -> list[Any]:
+        """All of them."""
+        return list(self.values)
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
+
+
+def space_of(method: str) -> dict[str, Written]:
+    """The table's space of a method: the learning rate alone where it has no line."""
+    return dict(SPACES.get(method, _RATE))
+
+
+def read_space(assignments: Sequence[str]) -> dict[str, Written]:
+    """``["method.epsilon=.1:1:log", "method.steps=[2, 4]"]``, or names of YAML files with such lines, as a space.
+
+    Raises:
+        UserError: an assignment without ``=``, a file that cannot be read, or a value that is no range.
+    """
+    space: dict[str, Written] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if equals:
+            space[name.strip()] = notation.read(value, name.strip())
+        elif Path(name).suffix in (".yaml", ".yml"):
+            space |= _file(Path(name))
+        else:
+            raise UserError("a range is written key=low:high, for example method.epsilon=.1:1:log", where=repr(name))
+    for name, written in space.items():
+        parse_range(name, written)
+    return space
+
+
+def parse_range(name: str, written: Any) -> Range | Choices:
+    """What ``written`` allows the setting ``name`` to be.
+
+    Raises:
+        UserError: it is no range and no list.
+    """
+    if isinstance(written, list) and written:
+        return Choices(tuple(written))
+    numbers, log = str(written), False
+    null = numbers.startswith("null|")
+    parts = numbers.removeprefix("null|").split(":")
+    if len(parts) == 3 and parts[2].strip() == "log":
+        parts, log = parts[:2], True
+    ends = [notation.read(part, name) for part in parts]
+    if len(ends) != 2 or any(type(end) not in (int, float) or not math.isfinite(end) for end in ends):
+        hint = "write low:high, low:high:log, null|low:high or [a list]"
+        raise UserError(f"{written!r} is no range", where=name, hint=hint)
+    if ends[0] >= ends[1] or (log and ends[0] <= 0):
+        raise UserError(f"{written!r}: the first must be below the second, and above 0 with log", where=name)
+    low, high = ends
+    return Range(low, high, log=log, null=null)
+
+
+def _file(file: Path) -> Mapping[str, Written]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(file)) from error
+    written = notation.read(text, str(file))
+    if not isinstance(written, dict):
+        raise UserError("holds no space: lines as method.epsilon: .1:1:log are expected", where=str(file))
+    return written

@@ -1,0 +1,95 @@
+"""A configuration with stages as the ordinary runs that it consists of."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from contraverse.errors import UserError
+from contraverse.recipes.checks import explain, nearest
+from contraverse.recipes.config import RunConfig, StageConfig
+from contraverse.recipes.papers import RECIPES
+
+SECTIONS = ("model", "data", "evaluation", "train")
+
+
+class Stage(NamedTuple):
+    """One run of several.
+
+    ``folder``: its folder's name inside the whole run's, ``1-itpt``. ``init_from``: the folder's name of the stage
+    that it starts from, None for ``config.model.name``.
+    """
+
+    folder: str
+    config: RunConfig
+    init_from: str | None
+
+
+def split_stages(config: RunConfig) -> list[Stage]:
+    """The runs that ``config`` consists of, in order; one without stages is its own only one.
+
+    A stage is the whole configuration with what the stage says laid over it, under the recipe of its method, so that
+    its own ``config.yaml`` repeats it. ``model.keep_layers`` and ``model.reinit_layers`` are of the first start: a
+    stage from another's model takes that as it is.
+
+    Raises:
+        UserError: ``init_from`` names no earlier stage, or settings of a stage are not possible.
+    """
+    folders: dict[str, str] = {}
+    found = []
+    for number, (name, run, init_from) in enumerate(_runs(config), start=1):
+        folder = f"{number}-{name}"
+        before = _before(init_from, folders, name, last=number > len(config.stages))
+        if before is not None:
+            start = run.model.model_copy(update={"keep_layers": None, "reinit_layers": 0})
+            run = run.model_copy(update={"model": start})
+        found.append(Stage(folder, run, before))
+        folders[name] = folder
+    return found
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``below`` with the values of ``above`` over it, section by section."""
+    merged = dict(deepcopy(below))
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            # The settings of one method mean nothing to another.
+            names = {section["name"] for section in (merged[key], value) if key == "method" and "name" in section}
+            merged[key] = dict(value) if len(names) > 1 else merge(merged[key], value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def _runs(config: RunConfig) -> Iterator[tuple[str, RunConfig, str | None]]:
+    for name, stage in config.stages.items():
+        yield name, _alone(config, name, stage), stage.init_from
+    last = _recipe_of(config.method.name, config.recipe) if config.stages else config.recipe
+    alone = config.model_copy(update={"stages": {}, "init_from": None, "recipe": last})
+    yield config.method.name, alone, config.init_from
+
+
+def _alone(config: RunConfig, name: str, stage: StageConfig) -> RunConfig:
+    below = config.model_dump(exclude={"stages", "init_from", "method"})
+    said = {section: getattr(stage, section) for section in SECTIONS if getattr(stage, section)}
+    said |= {"method": stage.method.model_dump(), "recipe": _recipe_of(stage.method.name, config.recipe)}
+    said |= {"task": stage.task} if stage.task is not None else {}
+    try:
+        return RunConfig.model_validate(merge(below, said))
+    except ValidationError as error:
+        raise explain(error, RunConfig, f"stages.{name}") from error
+
+
+def _recipe_of(method: str, otherwise: str) -> str:
+    return method if method in RECIPES else otherwise
+
+
+def _before(init_from: str | None, folders: Mapping[str, str], name: str, *, last: bool) -> str | None:
+    if init_from is None:
+        return list(folders.values())[-1] if folders else None
+    if init_from not in folders:
+        where = "init_from" if last else f"stages.{name}.init_from"
+        hint = nearest(init_from, folders) if folders else "the first stage starts from model.name"
+        raise UserError(f'there is no stage "{init_from}" before it', where=where, hint=hint)
+    return folders[init_from]
