@@ -1,6 +1,7 @@
 """What a saved model is worth, by the same figures as the Python functions give."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,26 @@ def test_progress_adds_up_to_what_is_announced(tiny_model: Any, rows: Path) -> N
         seen: list[int] = []
         measure_task(model, data, get_task("text"), settings, seed=0, progress=seen.append)
         assert sum(seen) == settled_in_all(model, len(data), settings)
+
+
+def test_a_model_of_nli_is_measured_on_the_rounds_of_anli(
+    invoke: Any, tiny_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    names = ("entailment", "neutral", "contradiction")
+    model = tiny_model(labels=names).save(tmp_path / "model")
+    sizes = {"a1": 2, "a2": 3, "a3": 7}
+    for name, size in sizes.items():
+        (tmp_path / "anli" / name).mkdir(parents=True)
+        for split in ("validation", "test"):
+            frame = pd.DataFrame(
+                {"premise": "the people work", "hypothesis": "he said so", "label": names[0]}, range(size)
+            )
+            frame.to_parquet(tmp_path / "anli" / name / f"{split}.parquet")
+    result = invoke("evaluate", model, "--anli", tmp_path / "anli", "--output", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())["anli"]["test"]
+    assert found["rows"] == sizes
+    right = {name: round(found["accuracy"][name] * size / 100) for name, size in sizes.items()}
+    assert found["pooled"] == pytest.approx(100 * sum(right.values()) / 12)
+    assert found["mean"] == pytest.approx(sum(found["accuracy"].values()) / 3)
+    assert "pooled" in result.stdout
+    assert "mean" in result.stdout

@@ -44,6 +44,7 @@ def evaluate(
     ] = None,
     on_bad_row: Annotated[Literal["error", "skip"] | None, typer.Option(help="What an unusable row does.")] = None,
     sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
+    anli: Annotated[str | None, typer.Option(help="Folder of ANLI's three rounds, for a model of NLI.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
@@ -65,7 +66,9 @@ def evaluate(
     given = {name: value for name, value in flags.items() if value is not None}
     loaded = load_model(model)
     settings = (loaded.run.evaluation if loaded.run else EvaluationConfig()).model_copy(update=given)
-    if loaded.model.labels is None and settings.shift and sts is None:
+    if anli is not None:
+        found = _measure_anli(loaded, anli)
+    elif loaded.model.labels is None and settings.shift and sts is None:
         found = _measure_shift(loaded, settings, data, text)
     elif loaded.model.labels is None or sts is not None:
         found = _measure_sts(loaded, settings)
@@ -104,6 +107,19 @@ def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
     columns["all"]["average"] = found["sts"]["average"]
     result.print(figures("Spearman x 100", columns))
     return found
+
+
+def _measure_anli(loaded: Loaded, folder: str) -> dict[str, Any]:
+    from contraverse.evaluation import evaluate_nli
+
+    with doing("Measuring on ANLI…"):
+        report = evaluate_nli(loaded.model, folder)
+    columns = {
+        split: {**scores.accuracy, "pooled": scores.pooled, "mean": scores.mean}
+        for split, scores in report.splits.items()
+    }
+    result.print(figures("accuracy", columns))
+    return {"anli": report.to_dict()}
 
 
 def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["Task", DataConfig]:
@@ -177,7 +193,9 @@ def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "Text
         # The model's classes are what its logits mean, whatever a file makes of them.
         task = replace(task, labels=tuple(labels))
     file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
-    splits = load_splits(task, {str(split): file} if file else data.source, **data.model_dump(exclude={"source"}))
+    splits = load_splits(
+        task, {str(split): file} if file else data.source, **data.model_dump(exclude={"source", "adversaries"})
+    )
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:
