@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import rar_reference as reference
-from reference.driving import Watched, flat, gradients, losses_of
+from reference.driving import CASES, Watched, flat, gradients, losses_of, make
 from torch import Tensor, nn
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
@@ -207,3 +207,23 @@ def test_the_defaults_are_the_papers() -> None:
     assert rar().weight == 0.1
     with pytest.raises(ValueError, match="weight"):
         rar(weight=-0.1)
+
+
+@pytest.mark.parametrize("name", ["rar", "carl"])
+def test_climbing_the_classification_loss_alone_is_freelbs_way(tiny_model: Make, batch: Any, name: str) -> None:
+    """Eqs. (6) and (7) as printed: with the further terms as large as they like, delta is FreeLB's."""
+    settings = {"rar": {"weight": 5.0}, "carl": {"weight": 5.0, "negatives": 2}}[name]
+
+    def deltas(method: Method) -> list[Tensor]:
+        model = Watched(tiny_model(dropout=0.0, heads=method.heads).train())
+        losses_of(method, model, batch)
+        return [call.delta for call in model.watch.passes()]
+
+    expected = deltas(METHODS["freelb"]())
+    CASES["mine"] = (name, settings | {"climb": "ce"})
+    CASES["total"] = (name, settings | {"climb": "total"})
+    try:
+        torch.testing.assert_close(deltas(make("mine")), expected)
+        assert not torch.allclose(deltas(make("total"))[1], expected[1])
+    finally:
+        del CASES["mine"], CASES["total"]

@@ -30,6 +30,8 @@ CASES |= {
     "carl": ("carl", {"negatives": 2}),
     "carl-start": ("carl", {"gamma": 0.3, "epsilon": 0.25, "steps": 2, "negatives": 2, "estimator": "softmax"}),
     "carl-rar": ("carl", {"negatives": 2, "positive": "current", "z": "running", "reconstruction": 0.1}),
+    "carl-ce": ("carl", {"negatives": 2, "climb": "ce"}),
+    "rar-ce": ("rar", {"climb": "ce"}),
     "rar-start": ("rar", {"gamma": 0.3, "epsilon": 0.25}),
     "mlm-most": ("mlm", {"mlm_probability": 0.5}),
     "consert-cut": ("consert", {"first": "token-cutoff", "second": "dropout", "token_rate": 0.4}),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from contraverse.errors import UserError
 from contraverse.functional import Norm, gather, log_partition, nce, sampled_softmax
-from contraverse.methods.freelb import Count, FreeLB, Masks
+from contraverse.methods.freelb import Climb, Count, FreeLB, Masks
 from contraverse.methods.memory_bank import MemoryBank, draw_negatives
 from contraverse.methods.rar import reconstruction_loss
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize, Temperature
@@ -63,7 +63,8 @@ class CARL(FreeLB):
     Departures: eq. (2) leaves the positive out of its denominator; as in CRD, which the paper adapts, it is in it, or
     among what the estimate tells from noise. The positive is a bank's row, as there. The weight w, the pass that
     gives R^adv and unit norms are not in the paper. The perturbation climbs the whole loss of a pass, whose gradient
-    is there already; eq. (6) climbs L_C alone.
+    is there already; eq. (6) climbs L_C alone, which is ``climb="ce"`` and costs F more with the defaults. With a
+    random start both are the same: no pass but the last has L_D.
 
     Args:
         weight: w, of L_D, >= 0; the paper has none, which is 1.
@@ -78,6 +79,7 @@ class CARL(FreeLB):
         adversary: which perturbation gives R^adv: the ``"first"`` or the ``"last"`` one that was climbed to.
         bank_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the banks are held in.
         reconstruction: w_r, of RAR's loss in every pass, >= 0; 0 leaves it out.
+        climb: what the perturbation climbs: the ``"total"`` loss of a pass, or ``"ce"``, L_C alone.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
         epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
@@ -116,6 +118,7 @@ class CARL(FreeLB):
         adversary: Literal["first", "last"] = "last",
         bank_dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         reconstruction: Reconstruction = 0.0,
+        climb: Climb = "total",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
         epsilon: Limit = None,
@@ -137,6 +140,7 @@ class CARL(FreeLB):
             raise UserError("steps=1 without a random start has no adversarial pass", hint="set steps=2 or a gamma > 0")
         self.weight, self.temperature, self.negatives, self.momentum = weight, temperature, negatives, momentum
         self.start, self.estimator, self.z, self.features = start, estimator, z, features
+        self.climb = climb
         self.positive, self.reconstruction, self.bank_dtype = positive, reconstruction, DTYPES[bank_dtype]
         self.adversary = min(1, self.rounds - 1) if adversary == "first" else self.rounds - 1
         self.heads = {"reconstruction": HeadSpec(kind="mlm")} if reconstruction else {}
@@ -184,8 +188,11 @@ class CARL(FreeLB):
 
     @property
     def cost(self) -> str:  # type: ignore[override]
-        """3F for each pass, once L_D is on."""
-        return f"{3 * (self.rounds + (self.gamma > 0))}F"
+        """3F for each pass once L_D is on, and F for each ascent of L_C alone off a pass with further terms."""
+        further = set(range(self.rounds)) if self.reconstruction else {self.adversary}
+        further |= {0} if self.gamma == 0 else set()
+        alone = len(further - {self.rounds - 1}) if self.climb == "ce" else 0
+        return f"{3 * (self.rounds + (self.gamma > 0)) + alone}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         if len(self.labels) == 0:

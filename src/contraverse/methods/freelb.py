@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
@@ -12,6 +13,9 @@ from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
 from contraverse.types import Batch, Loss, Method, Outputs, Wanted
 
+Climb = Annotated[
+    Literal["total", "ce"], Field(description="what the perturbation climbs: the whole loss of a pass, or L_C alone")
+]
 Count = Annotated[
     Literal["passes", "ascents"], Field(description="what steps counts: passes (HF) or ascents (fairseq)")
 ]
@@ -53,6 +57,8 @@ class FreeLB(Method):
     needs = "labels"
     wants: tuple[Wanted, ...] = ()
     """What the further terms of a subclass need of a pass besides logits."""
+    climb: Climb = "total"
+    """What the perturbation climbs where a subclass has further terms."""
 
     @validate_call
     def __init__(
@@ -95,10 +101,14 @@ class FreeLB(Method):
             total = (ce + sum(weight * value for weight, value in terms.values())) / self.rounds
             clean = k == 0 and self.gamma == 0
             parts = {"ce" if clean else "ce_adv": ce.detach()} | {name: v.detach() for name, (_, v) in terms.items()}
+            last, grad = k == self.rounds - 1, None
+            if terms and self.climb == "ce" and not last:
+                (grad,) = torch.autograd.grad(ce, delta, retain_graph=True)
             yield Loss(total, parts | found)
-            if k < self.rounds - 1:
-                assert delta.grad is not None
-                attack = follow(delta.grad, delta, self.ball, inputs)
+            if not last:
+                grad = delta.grad if grad is None else grad
+                assert grad is not None
+                attack = follow(grad, delta, self.ball, inputs)
                 found = attack.log(inputs)
                 delta = attack.delta.requires_grad_()
 

@@ -7,7 +7,7 @@ from pydantic import Field, validate_call
 from torch import Tensor
 
 from contraverse.functional import Norm
-from contraverse.methods.freelb import Count, FreeLB
+from contraverse.methods.freelb import Climb, Count, FreeLB
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
 from contraverse.types import Batch, HeadSpec, Outputs
 
@@ -41,11 +41,12 @@ class RAR(FreeLB):
 
     Departures: the paper lists "a Layer Normalization, GeLU Activation Function and two Feed Forward Layers"; its count
     of parameters (Table 7) is that of dense, GELU, layer norm and tied decoder, the order of ALBERT's own head. The
-    perturbation climbs L_C + w_r * L_R, whose gradient the pass leaves behind; eq. (7) climbs L_C alone, which would
-    take a second backward pass.
+    perturbation climbs L_C + w_r * L_R, whose gradient the pass leaves behind; eq. (7) climbs L_C alone, which is
+    ``climb="ce"`` and costs F more for each ascent.
 
     Args:
         weight: w_r, of the reconstruction loss, >= 0.
+        climb: what the perturbation climbs: the ``"total"`` loss of a pass, or ``"ce"``, L_C alone.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
         epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
@@ -67,6 +68,7 @@ class RAR(FreeLB):
         self,
         *,
         weight: Weight = 0.1,
+        climb: Climb = "total",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
         epsilon: Limit = None,
@@ -84,7 +86,12 @@ class RAR(FreeLB):
             count=count,
             share_dropout=share_dropout,
         )
-        self.weight = weight
+        self.weight, self.climb = weight, climb
+
+    @property
+    def cost(self) -> str:  # type: ignore[override]
+        """3F for each pass, and F for each ascent of L_C alone."""
+        return f"{3 * self.rounds + (self.rounds - 1) * (self.climb == 'ce')}F"
 
     def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
         loss = reconstruction_loss(out.heads["reconstruction"], batch["input_ids"], batch["attention_mask"])
