@@ -12,9 +12,6 @@ results file is one measurement; lines that are there are not done again.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_embeddings import BATCH, EVERY, SEEDS, SENTENCES, STARTS
+from study import Study, mean_and_deviation
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -32,7 +30,7 @@ from contraverse import METHODS, TextData, TextModel, Trainer, evaluate_sts, loa
 from contraverse.evaluation import STS_SETS, StsbDev
 from contraverse.models import fit_flow, fit_whitening
 
-RESULTS = Path("docs/results/sentence_postprocessing.jsonl")
+STUDY = Study(Path("docs/results/sentence_postprocessing.jsonl"))
 POOLINGS = ("cls", "mean", "first-last", "last-two")
 AFTER: dict[str, Any] = {
     "none": None,
@@ -110,14 +108,10 @@ def train(start: str, method: str, rate: float, seed: int, rows: TextData, sts: 
     return found | {"seconds": round(seconds, 1)}
 
 
-def read() -> list[dict[str, Any]]:
-    """The lines of the results file."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
-def done(key: dict[str, Any]) -> bool:
-    """Whether there is a line for this measurement."""
-    return any(all(row.get(k) == v for k, v in key.items()) for row in read())
+def trained(key: dict[str, Any], rows: TextData, sts: Path) -> dict[str, Any]:
+    """The training of one key of `trainings`."""
+    named = {name: key[name] for name in ("start", "method", "rate", "seed")}
+    return train(**named, rows=rows, sts=sts, test=key["stage"] == "test")
 
 
 def trainings(start: str) -> Iterator[dict[str, Any]]:
@@ -125,8 +119,8 @@ def trainings(start: str) -> Iterator[dict[str, Any]]:
     for method in TRAINED:
         for rate in RATES:
             yield {"stage": "select", "start": start, "method": method, "rate": rate, "seed": 0}
-        tried = [row for row in read() if (row["stage"], row["start"], row.get("method")) == ("select", start, method)]
-        best = max(tried, key=lambda row: row["metrics"]["validation"])["rate"]
+        tried = STUDY.best(lambda row: row["metrics"]["validation"], stage="select", start=start, method=method)
+        best = tried["rate"]
         for seed in SEEDS:
             yield {"stage": "test", "start": start, "method": method, "rate": best, "seed": seed}
 
@@ -136,14 +130,14 @@ def table() -> str:
     names = [*STS_SETS, "average"]
     lines = ["| start | what | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in read():
+    for row in STUDY.rows():
         if row["stage"] == "fit":
             groups.setdefault((row["start"], f"{row['pooling']}, {row['after']}"), []).append(row["metrics"])
         elif row["stage"] == "test":
             groups.setdefault((row["start"], f"{row['method']}, lr {row['rate']:g}"), []).append(row["metrics"])
     for (start, what), found in groups.items():
         values = [[metrics[name] for metrics in found] for name in names]
-        cells = [f"{statistics.mean(v):.2f}" + (f" ± {statistics.stdev(v):.2f}" if len(v) > 1 else "") for v in values]
+        cells = [mean_and_deviation(v, 2) for v in values]
         lines.append(f"| {start} | {what} | {len(found)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -160,33 +154,22 @@ def main() -> None:
         return
     set_verbosity_error()
     disable_progress_bar()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-
-    def keep(key: dict[str, Any], metrics: dict[str, Any]) -> None:
-        row = key | {"metrics": metrics, "threads": torch.get_num_threads(), "commit": commit}
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-
     rows = load_splits("sentences", arguments.data / "wiki_sentences").need("train").sample(SENTENCES, seed=0)
     for start in arguments.starts:
         for pooling in POOLINGS if "fits" in arguments.parts else ():
             keys = [{"stage": "fit", "start": start, "pooling": pooling, "after": after} for after in AFTER]
-            if all(map(done, keys)):
+            if all(STUDY.rows(**key) for key in keys):
                 continue
             model = TextModel.from_pretrained("minilm", pooling=pooling, **STARTS[start]).eval()
             encode = Encoded(model)
             for key in keys:
-                if not done(key):
+                if not STUDY.rows(**key):
                     fit = AFTER[key["after"]]
                     model.postprocess = None
                     model.postprocess = fit and fit(model, [texts[0] for texts in rows.texts])
-                    keep(key, measure(encode, arguments.data))
-        for key in trainings(start) if "trainings" in arguments.parts else ():
-            if not done(key):
-                named = {k: key[k] for k in ("start", "method", "rate", "seed")}
-                keep(key, train(**named, rows=rows, sts=arguments.data, test=key["stage"] == "test"))
+                    STUDY.add(key, measure(encode, arguments.data))
+        if "trainings" in arguments.parts:
+            STUDY.run(trainings(start), lambda key: trained(key, rows, arguments.data))
 
 
 if __name__ == "__main__":

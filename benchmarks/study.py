@@ -21,6 +21,9 @@ class Study:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Asked at the start, when the code is loaded: a commit may be made while a study runs.
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        self.commit = found.stdout.strip()
 
     def rows(self, **key: Any) -> list[Row]:
         """The lines that hold ``key``, in the order of the file."""
@@ -39,15 +42,17 @@ class Study:
         ``plan`` may be a generator that looks at `rows`: what comes later can depend on what was found before. Each
         line is written as soon as it is found, with the commit, the number of threads and what is ``noted``.
         """
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         for key in plan:
-            if self.rows(**key):
-                continue
-            row = {**key, "metrics": work(key), "threads": torch.get_num_threads(), "commit": commit, **noted}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+            if not self.rows(**key):
+                self.add(key, work(key), **noted)
+
+    def add(self, key: Row, metrics: dict[str, Any], **noted: Any) -> None:
+        """Write the line of ``key``."""
+        row = {**key, "metrics": metrics, "threads": torch.get_num_threads(), "commit": self.commit, **noted}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
 
 
 def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:

@@ -45,11 +45,16 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
 
 
+def write_text(path: Path, text: str) -> None:
+    """``text`` as ``path``, which appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """``value`` as ``path``, which appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
-from contraverse.pipeline.result import Interrupted, Say, read_json, silent
+from contraverse.pipeline.result import Interrupted, Say, read_json, silent, write_text
 from contraverse.pipeline.run import run
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
@@ -232,18 +232,13 @@ def _make_small(folder: Path) -> None:
 
 def _write_lines(log: Path, trials: Sequence[Trial]) -> None:
     """Without a last line that was cut short."""
-    partial = log.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(asdict(trial)) + "\n" for trial in trials), encoding="utf-8")
-    os.replace(partial, log)
+    write_text(log, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials))
 
 
 def _write_best(plan: SearchConfig, metric: str, trial: Trial, output: Path) -> None:
     what = metric if plan.robust is None else f"{metric}, clean and attacked ({plan.robust:g})"
     head = f"# Trial {trial.trial + 1} of a search: {what} {trial.value:.2f} on validation rows\n"
-    text = head + change(plan.config, trial.settings).to_yaml()
-    partial = output / "best.yaml.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, output / "best.yaml")
+    write_text(output / "best.yaml", head + change(plan.config, trial.settings).to_yaml())
 
 
 def _line(trial: Trial, best: Trial | None, trials: int, metric: str) -> str:
