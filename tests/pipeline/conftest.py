@@ -1,5 +1,7 @@
 """A tiny encoder to start from, rows to train on and STS sets to measure on."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from contraverse.evaluation import STS_SETS
 from contraverse.recipes import RunConfig, configure
+from contraverse.training import StopOnInterrupt
 
 WORDS = ["good work", "no good", "the way back", "very long years", "my own house", "people of the state"]
 
@@ -63,3 +66,24 @@ def configured(tiny_folder: Callable[..., Path]) -> Callable[..., RunConfig]:
         return configure(recipe, task=task, source=str(source), settings=tiny | settings)
 
     return make
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``ctrl_c(during=2, at=3)``: from now on, Ctrl-C is pressed once, in the second training's fourth step."""
+
+    def press(during: int = 1, at: int = 2) -> None:
+        trainings = 0
+
+        def on_train_begin(self: StopOnInterrupt, *args: Any, **kwargs: Any) -> None:
+            nonlocal trainings
+            trainings += 1
+
+        def on_step_begin(self: StopOnInterrupt, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if trainings == during and state.global_step == at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(StopOnInterrupt, "on_train_begin", on_train_begin)
+        monkeypatch.setattr(StopOnInterrupt, "on_step_begin", on_step_begin)
+
+    return press

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,22 +111,12 @@ def test_the_score() -> None:
             score(wrong, "accuracy", 0.5 if len(wrong) > 1 else None)
 
 
-def test_a_search_that_was_stopped_ends_as_one_that_was_not(plan: Any, tmp_path: Path) -> None:
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(plan: Any, tmp_path: Path, ctrl_c: Any) -> None:
     made = plan(trials=3, settings={"train.num_train_epochs": 3})
     search(made, tmp_path / "whole")
-    said: list[str] = []
-
-    def tell(line: str) -> None:
-        said.append(line)
-        if len(said) == 1:  # while the second trial trains
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-            signal.setitimer(signal.ITIMER_REAL, 0.4)
-
-    try:
-        with pytest.raises((Interrupted, KeyboardInterrupt)):
-            search(made, tmp_path / "cut", say=tell)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    ctrl_c(during=2)
+    with pytest.raises(Interrupted):
+        search(made, tmp_path / "cut")
     assert len(lines(tmp_path / "cut")) == 1
     with (tmp_path / "cut" / "trials.jsonl").open("a") as file:
         file.write('{"trial": 1, "sett')  # as a kill leaves it

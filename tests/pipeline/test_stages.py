@@ -1,8 +1,6 @@
 """Runs from one another's models, in one folder: what lies where, what goes on after an interruption."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,21 +95,13 @@ def test_the_whole_and_each_stage_are_repeated_by_their_configurations(
 
 @pytest.mark.parametrize("during", [1, 2])
 def test_an_interrupted_stage_goes_on_and_finished_ones_are_not_done_again(
-    during: int, configured: Configured, rows: Path, tmp_path: Path
+    during: int, configured: Configured, rows: Path, tmp_path: Path, ctrl_c: Any
 ) -> None:
     config = configured("itpt", rows, **{**FAST, "stages.itpt.train.num_train_epochs": 2})
     run(config, tmp_path / "whole")
-    trainings = []
-
-    def interrupt(line: str) -> None:
-        if line.startswith("Training"):
-            trainings.append(line)
-            if len(trainings) == during:
-                signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-                signal.setitimer(signal.ITIMER_REAL, 0.05)
-
+    ctrl_c(during)
     with pytest.raises(Interrupted) as stopped:
-        run(config, tmp_path / "cut", say=interrupt)
+        run(config, tmp_path / "cut")
     folder = ("1-itpt", "2-ce")[during - 1]
     assert stopped.value.checkpoint.parent == tmp_path / "cut" / folder / "checkpoints"
     with pytest.raises(UserError, match="unfinished"):

@@ -159,20 +159,47 @@ def test_patience_is_remembered(build: Build) -> None:
     assert whole.state.global_step == resumed.state.global_step == 8
 
 
-def test_a_clean_stop_resumes_too(build: Build) -> None:
-    class Pressed(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 4:
-                stop.interrupted = True
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+@pytest.mark.parametrize(
+    ("moment", "at"),
+    [
+        ("on_step_begin", 4),
+        pytest.param("on_step_begin", 5, id="ends an epoch"),
+        pytest.param("on_step_begin", 8, id="ends the run"),
+        ("on_epoch_end", 6),
+        ("on_evaluate", 6),
+        ("on_save", 6),
+    ],
+)
+def test_a_clean_stop_resumes_too(build: Build, strategy: str, moment: str, at: int) -> None:
+    """Ctrl-C anywhere: what an epoch's end would have measured and saved is not lost with it."""
 
-    settings = {**SETTINGS, "save_steps": 100}
-    whole = build(Bank(), "whole", evaluators={"dev": Accuracy()}, **settings)
+    class Pressed(TrainerCallback):
+        pass
+
+    def press(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == at:
+            stop.interrupted = True
+
+    setattr(Pressed, moment, press)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "save_total_limit": 1}
+    when = {"eval_strategy": strategy, "save_strategy": strategy, "eval_steps": 3, "save_steps": 3}
+    settings = {**SETTINGS, **best, **when}
+
+    def trainer(name: str, *callbacks: TrainerCallback) -> Trainer:
+        return build(Bank(), name, evaluators={"dev": Accuracy()}, callbacks=callbacks, **settings)
+
+    whole = trainer("whole")
     whole.train()
     stop = StopOnInterrupt()
-    build(Bank(), "stopped", evaluators={"dev": Accuracy()}, callbacks=[Pressed(), stop], **settings).train()
-    resumed = build(Bank(), "stopped", evaluators={"dev": Accuracy()}, **settings)
+    stopped = trainer("stopped", Pressed(), stop)
+    stopped.train()
+    assert stopped.state.global_step == {"on_step_begin": at + 1}.get(moment, 7)
+    resumed = trainer("stopped")
     resumed.train(resume_from_checkpoint=True)
     same(whole, resumed)
+    assert whole.state.best_metric == resumed.state.best_metric
+    assert whole.state.best_global_step == resumed.state.best_global_step
 
 
 @pytest.mark.slow

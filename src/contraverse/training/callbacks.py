@@ -66,6 +66,7 @@ class StopOnInterrupt(TrainerCallback):
 
     def __init__(self) -> None:
         self.interrupted = False
+        self._stopping = False
 
     def __enter__(self) -> "StopOnInterrupt":
         self._before = signal.signal(signal.SIGINT, self._caught)
@@ -82,7 +83,9 @@ class StopOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.interrupted:
-            control.should_save = control.should_training_stop = True
+            self._stopping = control.should_training_stop = True
+            if not _whole(state):
+                control.should_save = True
             # With a limit of one, transformers ends by deleting every checkpoint but the best: also this one.
             if args.save_total_limit == 1:
                 args.save_total_limit = 2
@@ -90,7 +93,17 @@ class StopOnInterrupt(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # transformers takes the stop for the end of an epoch: it would evaluate here, which may take minutes, and
-        # count as a candidate for the best checkpoint a step that an uninterrupted run never looks at.
-        if self.interrupted:
+        # Not for an interrupt since the last step: the next step ends training, and this epoch ends as any other.
+        if not self._stopping:
+            return
+        if _whole(state):  # only now, so that the checkpoint knows what was evaluated here
+            control.should_save = True
+        else:
+            # transformers takes the stop for the end of an epoch: it would evaluate here, which may take minutes, and
+            # count as a candidate for the best checkpoint a step that an uninterrupted run never looks at.
             control.should_evaluate = control.should_save = control.should_log = False
+
+
+def _whole(state: TrainerState) -> bool:
+    """Whether the last step ended its epoch."""
+    return float(state.epoch or 0).is_integer()
