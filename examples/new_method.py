@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from contraverse import EmbeddingBall, Loss, Method, TextData, TextModel, Trainer, evaluate, perturbable
+from contraverse import NormBall, Loss, Method, TextData, TextModel, Trainer, evaluate, perturbable
 from contraverse.attacks import climb
 from contraverse.functional import kl
 from contraverse.types import Batch
@@ -34,7 +34,7 @@ class Consistency(Method):
 
     def __init__(self, *, epsilon: float = 0.3, beta: float = 1.0) -> None:
         super().__init__()
-        self.ball = EmbeddingBall(epsilon, step_size=epsilon)
+        self.ball = NormBall(epsilon, step_size=epsilon)
         self.beta = beta
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contraverse.attacks import EmbeddingBall, apgd, one_step, perturbable, pgd
+    from contraverse.attacks import NormBall, apgd, one_step, perturbable, pgd
     from contraverse.data import EncodedText, ImageData, Splits, TextData, load_images, load_splits
     from contraverse.errors import UserError
     from contraverse.evaluation import evaluate, evaluate_nli, evaluate_sts, representation_shift, robust_accuracy
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 # Loaded on first use: `import contraverse` and the command line's --help must not wait for PyTorch.
 _WHERE = {
     "attacks": (
-        "EmbeddingBall",
+        "NormBall",
         "apgd",
         "one_step",
         "perturbable",
@@ -121,7 +121,6 @@ __all__ = [
     "ConSERT",
     "Contrastive",
     "CrossEntropy",
-    "EmbeddingBall",
     "EncodedText",
     "Facts",
     "FreeLB",
@@ -134,6 +133,7 @@ __all__ = [
     "MaskedLanguageModelling",
     "Method",
     "Model",
+    "NormBall",
     "Outputs",
     "RunConfig",
     "SimCSE",

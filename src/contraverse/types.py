@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Batch = Mapping[str, Any]
 """What the collator makes: ``input_ids`` (B, T) and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W) in
 [0, 1]; ``labels`` (B,), ``index`` (B,) (the row's number in its data set); ``positive`` and ``negative`` hold batches
-of their own."""
+of their own: of images ``positive`` is a second random view, of sentences what the data pairs with them."""
 
 Route = Literal["clean", "adversarial"]
 """Which set of batch-norm statistics a dual-BN model uses. Models without batch norm ignore it."""
@@ -93,13 +93,15 @@ class Facts:
     """What a method may need to know before training, to give its buffers their shape.
 
     ``rows``: N, how many training rows there are, numbered by ``batch["index"]``. ``width``: H. ``labels`` (N,): their
-    classes or scores, None without. ``vocabulary``: how many tokens the encoder knows, of which ``mask_id`` stands for
-    a hidden one and ``special_ids`` for no text at all; these are left out by models that read none.
+    classes or scores, None without. ``epochs``: how often training will see each row. ``vocabulary``: how many tokens
+    the encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids`` for no text at all; these are
+    left out by models that read none.
     """
 
     rows: int
     width: int
     labels: Tensor | None = None
+    epochs: float | None = None
     vocabulary: int | None = None
     mask_id: int | None = None
     special_ids: tuple[int, ...] = ()
@@ -123,6 +125,10 @@ class Model(nn.Module):
         """Add the heads that a method names and the model does not have yet."""
         raise NotImplementedError
 
+    def freeze_encoder(self) -> None:
+        """What lies below the classifier is not trained any more."""
+        raise NotImplementedError
+
 
 class Method(nn.Module):
     """A training method: settings and buffers only; it is given the model and never holds it, at most a frozen copy.
@@ -137,8 +143,14 @@ class Method(nn.Module):
     summary: ClassVar[str]
     paper: ClassVar[str]
     equation: ClassVar[str]
-    needs: ClassVar[Literal["labels", "sentences", "pairs"]]
-    """What a batch must hold: labels; sentences alone; or sentences with a ``positive``."""
+    needs: ClassVar[Literal["labels", "inputs", "pairs"]]
+    """What a batch must hold: labels; inputs alone; or inputs with a ``positive``."""
+    reads: ClassVar[Literal["both", "text", "images"]] = "both"
+    """What it trains on."""
+    trains: ClassVar[Literal["all", "classifier"]] = "all"
+    """What of the model is trained; with ``"classifier"``, whoever sets up training calls `Model.freeze_encoder`."""
+    image_views: ClassVar[Literal[1, 2]] = 1
+    """How many random views of an image a batch holds; the second one is ``positive``."""
     cost: str
     """Forward-units of one step, for example ``"7F"``."""
     passes: int = 1
@@ -146,6 +158,8 @@ class Method(nn.Module):
     heads: Mapping[str, HeadSpec] = {}
     wants_copy: bool = False
     """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see `receive`."""
+    strength: float | None = None
+    """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
 
     def prepare(self, facts: Facts) -> None:
         """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""

@@ -11,7 +11,7 @@ from reference import apgd_reference, equations
 from reference.climbing import Quadratic, everywhere, longer, per_row
 from torch import Tensor
 
-from contraverse.attacks import EmbeddingBall, apgd, perturbable, pgd
+from contraverse.attacks import NormBall, apgd, perturbable, pgd
 from contraverse.attacks.apgd import checkpoints, dlr, margin
 from contraverse.functional import norm
 from contraverse.models import TextModel
@@ -43,7 +43,7 @@ def test_every_iterate_is_that_of_algorithm_1(kind: Any, steps: int, eta: float)
         slope = torch.randn_like(where.values)
         curve = torch.rand_like(where.values) * torch.logspace(-1, 1.5, 6).reshape(6, 1, 1)
         loss, epsilon = Bowl(slope, curve), 0.8
-        found = apgd(loss, EmbeddingBall(epsilon, eta * epsilon, kind), where, steps=steps)
+        found = apgd(loss, NormBall(epsilon, eta * epsilon, kind), where, steps=steps)
     finally:
         torch.set_default_dtype(torch.float32)
     halved = 0
@@ -78,7 +78,7 @@ def test_the_worst_of_a_linear_model_is_known(kind: Any, random_start: bool) -> 
     """The largest ``g . delta`` is ``epsilon ||g||_2`` in an L2 ball and ``epsilon ||g||_1`` in an Linf ball."""
     where = everywhere(5, 4, 6)
     slope = torch.randn_like(where.values)
-    attack = apgd(Bowl(slope, torch.zeros_like(slope)), EmbeddingBall(0.7, 1.4, kind), where, steps=10,
+    attack = apgd(Bowl(slope, torch.zeros_like(slope)), NormBall(0.7, 1.4, kind), where, steps=10,
                   random_start=random_start)  # fmt: skip
     reached = (attack.delta * slope).flatten(1).sum(1)
     known = 0.7 * (slope.flatten(1).norm(dim=1) if kind == "l2" else slope.flatten(1).abs().sum(1))
@@ -88,7 +88,7 @@ def test_the_worst_of_a_linear_model_is_known(kind: Any, random_start: bool) -> 
 def test_the_farthest_point_of_the_ball_is_found() -> None:
     where = everywhere()
     target = torch.randn_like(where.values)
-    delta = apgd(Quadratic(target), EmbeddingBall(0.5, 1.0), where, steps=20).delta
+    delta = apgd(Quadratic(target), NormBall(0.5, 1.0), where, steps=20).delta
     np.testing.assert_allclose(delta, -0.5 * equations.direction(target.numpy(), "l2", "sequence"), atol=5e-3)
 
 
@@ -102,9 +102,9 @@ def test_it_is_no_weaker_than_pgd_for_the_same_cost(
     for architecture in ("bert", "albert", "roberta", "distilbert", "electra", "mpnet"):
         model = tiny_model(architecture, dropout=0.0)
         where, loss = perturbable(model, batch), per_row(model, batch)
-        slow = pgd(loss, EmbeddingBall(epsilon, 2.5 * epsilon / 10, kind), where, steps=10)
+        slow = pgd(loss, NormBall(epsilon, 2.5 * epsilon / 10, kind), where, steps=10)
         total["pgd"] += float(loss(slow.delta).detach().mean())
-        fast = apgd(loss, EmbeddingBall(epsilon, 2 * epsilon, kind), where, steps=10)
+        fast = apgd(loss, NormBall(epsilon, 2 * epsilon, kind), where, steps=10)
         total["apgd"] += float(loss(fast.delta).detach().mean())
     assert total["apgd"] >= total["pgd"]
 
@@ -112,7 +112,7 @@ def test_it_is_no_weaker_than_pgd_for_the_same_cost(
 def test_it_costs_what_pgd_costs(tiny_model: Callable[..., TextModel], batch: Any) -> None:
     model, forwards = tiny_model(dropout=0.0), list[bool]()
     model.encoder.base_model.encoder.register_forward_hook(lambda *a: forwards.append(torch.is_grad_enabled()))
-    apgd(per_row(model, batch), EmbeddingBall(0.3, 0.6), perturbable(model, batch), steps=4, restarts=2)
+    apgd(per_row(model, batch), NormBall(0.3, 0.6), perturbable(model, batch), steps=4, restarts=2)
     assert forwards == [True, True, True, True, False] * 2
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -128,7 +128,7 @@ def test_it_never_leaves_the_ball_nor_the_real_tokens(
         asked.append(delta.detach())
         return rows(delta)
 
-    attack = apgd(loss, EmbeddingBall(0.4, 0.8, kind), where, steps=8, restarts=2)
+    attack = apgd(loss, NormBall(0.4, 0.8, kind), where, steps=8, restarts=2)
     for delta in (*asked, attack.delta):
         assert (norm(delta, kind) <= 0.4 * (1 + 1e-5)).all()
         assert (delta[~where.mask.expand_as(delta)] == 0).all()
@@ -138,7 +138,7 @@ def test_a_row_is_attacked_alike_whatever_rows_and_padding_are_beside_it(
     tiny_model: Callable[..., TextModel], batch: Any
 ) -> None:
     model = tiny_model(dropout=0.0)
-    ball = EmbeddingBall(2.0, 4.0)
+    ball = NormBall(2.0, 4.0)
     together = apgd(per_row(model, batch), ball, perturbable(model, batch), steps=6).delta
     alone = {name: value[1:2] for name, value in longer(batch, 3).items()}
     single = apgd(per_row(model, alone), ball, perturbable(model, alone), steps=6).delta
@@ -148,7 +148,7 @@ def test_a_row_is_attacked_alike_whatever_rows_and_padding_are_beside_it(
 def test_a_radius_of_its_own_for_each_row() -> None:
     where, radius = everywhere(), torch.tensor([0.1, 0.5, 2.0]).reshape(3, 1, 1)
     slope = torch.randn_like(where.values)
-    found = apgd(Bowl(slope, torch.zeros_like(slope)), EmbeddingBall(radius, 2 * radius), where, steps=5)
+    found = apgd(Bowl(slope, torch.zeros_like(slope)), NormBall(radius, 2 * radius), where, steps=5)
     torch.testing.assert_close(norm(found.delta), radius)
 
 
@@ -158,14 +158,14 @@ def test_restarts_keep_each_rows_worst() -> None:
     worst = []
     for restarts in (1, 4):
         torch.manual_seed(0)
-        worst.append(wave(apgd(wave, EmbeddingBall(2.0, 0.2), where, steps=3, restarts=restarts).delta))
+        worst.append(wave(apgd(wave, NormBall(2.0, 0.2), where, steps=3, restarts=restarts).delta))
     assert (worst[1] >= worst[0]).all()
     assert (worst[1] > worst[0] + 0.01).any()
 
 
 @pytest.mark.parametrize("factor", [0.0, float("nan")])
 def test_a_dead_gradient_stays_at_zero_and_counts_each_step(factor: float) -> None:
-    attack = apgd(lambda d: (d * factor).sum((1, 2)), EmbeddingBall(0.3, 0.6), everywhere(), steps=3)
+    attack = apgd(lambda d: (d * factor).sum((1, 2)), NormBall(0.3, 0.6), everywhere(), steps=3)
     assert (attack.delta == 0).all()
     assert int(attack.dead) == 9
 
@@ -174,19 +174,19 @@ def test_a_loss_that_overflows_is_kept_as_a_success() -> None:
     def loss(delta: Tensor) -> Tensor:
         return delta.sum((1, 2)) + torch.where(norm(delta.detach()).flatten() > 0.2, float("nan"), 0.0)
 
-    delta = apgd(loss, EmbeddingBall(0.3, 0.1), everywhere(), steps=5).delta
+    delta = apgd(loss, NormBall(0.3, 0.1), everywhere(), steps=5).delta
     assert (norm(delta) > 0.2).all()
 
 
 @pytest.mark.parametrize(("steps", "restarts"), [(0, 1), (1, 0)])
 def test_counts_below_one_are_refused(steps: int, restarts: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        apgd(lambda d: d.sum((1, 2)), EmbeddingBall(0.3, 0.1), everywhere(), steps=steps, restarts=restarts)
+        apgd(lambda d: d.sum((1, 2)), NormBall(0.3, 0.1), everywhere(), steps=steps, restarts=restarts)
 
 
 def test_a_ball_that_rows_share_is_refused() -> None:
     with pytest.raises(ValueError, match="each row"):
-        apgd(lambda d: d.sum((1, 2)), EmbeddingBall(0.3, 0.1, scope="batch"), everywhere(), steps=2)
+        apgd(lambda d: d.sum((1, 2)), NormBall(0.3, 0.1, scope="batch"), everywhere(), steps=2)
 
 
 def test_margin_and_dlr_are_those_of_the_equations() -> None:
@@ -217,7 +217,7 @@ def test_of_two_classes_cross_entropy_and_margin_lead_the_same_way() -> None:
         return (where.values + delta).flatten(1).tanh() @ weight.T + bias
 
     found = [
-        apgd(lambda d, of=of: of(bent(d), labels), EmbeddingBall(1.0, 2.0), where, steps=12).delta
+        apgd(lambda d, of=of: of(bent(d), labels), NormBall(1.0, 2.0), where, steps=12).delta
         for of in (margin, lambda z, y: F.cross_entropy(z, y, reduction="none"))
     ]
     torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-3)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from reference.images import STD, buffers, image_batch, tiny
 from torch import Tensor
 
-from contraverse.attacks import EmbeddingBall, apgd, perturbable, pgd
+from contraverse.attacks import NormBall, apgd, perturbable, pgd
 from contraverse.functional import norm
 from contraverse.models import evaluating
 from contraverse.models.image import ImageModel
 from contraverse.types import Inputs, Route
 
 EPSILON, STEP = 8 / 255, 2 / 255
-LINF = EmbeddingBall(EPSILON, STEP, "linf")
-L2 = EmbeddingBall(0.5, 0.125)
+LINF = NormBall(EPSILON, STEP, "linf")
+L2 = NormBall(0.5, 0.125)
 BALLS = {"linf": LINF, "l2": L2}
 balls = pytest.mark.parametrize("kind", list(BALLS))
 BOX = torch.ones(1, 1, 1, 1, dtype=torch.bool)
@@ -49,7 +49,7 @@ def test_no_pixel_leaves_the_box_or_the_ball_by_a_single_bit(seed: int, epsilon:
     pixels[0] = (pixels[0] * 255).round() / 255
     pixels[1, 0] = pixels[1, 0].round()
     inputs = Inputs(pixels, BOX, 0.0, 1.0)
-    ball = EmbeddingBall(epsilon, epsilon / 4 + 1e-3, "linf")
+    ball = NormBall(epsilon, epsilon / 4 + 1e-3, "linf")
     limit = torch.tensor(epsilon)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def test_no_pixel_leaves_the_box_or_the_ball_by_a_single_bit(seed: int, epsilon:
 
 def test_a_step_that_would_leave_the_box_ends_on_its_border() -> None:
     inputs = Inputs(torch.tensor([0.0, 0.01, 0.5, 0.99, 1.0]).reshape(1, 1, 1, 5), BOX, 0.0, 1.0)
-    ball = EmbeddingBall(0.1, 0.1, "linf")
+    ball = NormBall(0.1, 0.1, "linf")
     up = ball.ascend(ball.start(inputs), torch.ones(1, 1, 1, 5), inputs)
     down = ball.ascend(ball.start(inputs), -torch.ones(1, 1, 1, 5), inputs)
     torch.testing.assert_close((inputs.values + up).flatten(), torch.tensor([0.1, 0.11, 0.6, 1.0, 1.0]))
@@ -76,7 +76,7 @@ def test_a_step_that_would_leave_the_box_ends_on_its_border() -> None:
 def test_text_has_no_box() -> None:
     values = torch.tensor([[[5.0, -3.0]]])
     inputs = Inputs(values, torch.ones(1, 1, 1, dtype=torch.bool))
-    delta = EmbeddingBall(None, 1.0, "linf").ascend(torch.zeros_like(values), torch.tensor([[[1.0, -1.0]]]), inputs)
+    delta = NormBall(None, 1.0, "linf").ascend(torch.zeros_like(values), torch.tensor([[[1.0, -1.0]]]), inputs)
     assert torch.equal(delta, torch.tensor([[[1.0, -1.0]]]))
 
 
@@ -118,7 +118,7 @@ def test_every_attacked_input_is_in_the_box_as_the_network_sees_it(kind: str) ->
 @balls
 def test_an_epsilon_of_zero_is_the_clean_input(kind: str) -> None:
     model, batch = tiny(), image_batch()
-    ball = EmbeddingBall(0.0, STEP, kind)  # type: ignore[arg-type]
+    ball = NormBall(0.0, STEP, kind)  # type: ignore[arg-type]
     delta = pgd(loss_of(model, batch), ball, perturbable(model, batch), steps=3, random_start=True).delta
     assert (delta == 0).all()
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_an_attack_follows_its_route() -> None:
 @balls
 def test_apgd_runs_on_pixels_and_each_row_is_its_own(kind: str) -> None:
     model, batch = tiny(), image_batch(rows=3)
-    inputs, ball = perturbable(model, batch), EmbeddingBall(BALLS[kind].epsilon, 2 * BALLS[kind].epsilon, kind)  # type: ignore
+    inputs, ball = perturbable(model, batch), NormBall(BALLS[kind].epsilon, 2 * BALLS[kind].epsilon, kind)  # type: ignore
     delta = apgd(loss_of(model, batch), ball, inputs, steps=6).delta
     assert in_box(batch["pixel_values"], delta)
     assert (norm(delta, kind) <= torch.tensor(BALLS[kind].epsilon) * (1 + 1e-6)).all()  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from reference.tiny import LABELS, SPECIAL, VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from contraverse.attacks import EmbeddingBall, pgd
+from contraverse.attacks import NormBall, pgd
 from contraverse.data import TextData
 from contraverse.errors import UserError
 from contraverse.evaluation import predict
@@ -74,7 +74,7 @@ def by_hand(model: TextModel, text: str, label: int, epsilon: float, steps: int)
         logits = model.encoder(inputs_embeds=embed + delta, attention_mask=mask).logits
         return torch.nn.functional.cross_entropy(logits, torch.tensor([label]), reduction="none")
 
-    ball = EmbeddingBall(epsilon, 2.5 * epsilon / steps)
+    ball = NormBall(epsilon, 2.5 * epsilon / steps)
     delta = pgd(loss_of, ball, Inputs(embed, mask.bool().unsqueeze(-1)), steps=steps).delta
     states = model.encoder.base_model(inputs_embeds=embed + delta, attention_mask=mask).last_hidden_state
     logits = model.heads["reconstruction"](states, model.encoder.get_input_embeddings().weight)[0].tolist()

@@ -35,7 +35,7 @@ def model_for(tiny_model: Make) -> Callable[..., TextModel]:
 
 def needed(method: Method, full: Batch) -> dict[str, Any]:
     """Only what the method says that it needs."""
-    extra = {"labels": ("labels",), "sentences": (), "pairs": ("positive", "negative")}[method.needs]
+    extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.needs]
     return {name: full[name] for name in ("input_ids", "attention_mask", "index", *extra)}
 
 
@@ -46,7 +46,7 @@ def needed(method: Method, full: Batch) -> dict[str, Any]:
 def test_a_method_describes_itself(name: str) -> None:
     cls = METHODS[name]
     assert cls.name == name
-    assert cls.needs in ("labels", "sentences", "pairs")
+    assert cls.needs in ("labels", "inputs", "pairs")
     assert re.fullmatch(r"\d+(\.\d+)?F", cls().cost)
     assert cls().passes >= 1
     for text in (cls.summary, cls.paper, cls.equation, inspect.getdoc(cls)):

@@ -11,7 +11,7 @@ from reference.images import CIFAR10, MEAN, STD, cifar10_test, features, image_b
 from safetensors.torch import save_file
 from torch import Tensor
 
-from contraverse.attacks import EmbeddingBall, perturbable, pgd
+from contraverse.attacks import NormBall, perturbable, pgd
 from contraverse.errors import UserError
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES, BasicBlock, ResNet
@@ -199,7 +199,7 @@ def test_the_network_that_pyautoattack_ships_is_accurate_and_not_robust() -> Non
             assert logits is not None
             return F.cross_entropy(logits, batch["labels"], reduction="none")
 
-        delta = pgd(loss, EmbeddingBall(8 / 255, 2 / 255, "linf"), perturbable(model, batch), steps=10).delta
+        delta = pgd(loss, NormBall(8 / 255, 2 / 255, "linf"), perturbable(model, batch), steps=10).delta
         with torch.no_grad():
             right += int((model(batch).logits.argmax(1) == y).sum())
             robust += int((model(batch, delta=delta).logits.argmax(1) == y).sum())

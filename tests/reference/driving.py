@@ -114,7 +114,9 @@ def draws(method: Method) -> bool:
 
 
 def ready(method: Method, model: nn.Module) -> None:
-    """Hand a method that wants one a copy of the model, as a trainer does, with other weights: those of earlier on."""
+    """What a trainer does before training; a copy that is wanted has other weights: those of earlier on."""
+    if method.trains == "classifier":
+        getattr(model, "module", model).freeze_encoder()
     if method.wants_copy and not hasattr(method, "frozen"):
         earlier = copy.deepcopy(getattr(model, "module", model))
         with torch.no_grad():

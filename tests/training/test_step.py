@@ -12,7 +12,7 @@ from reference.driving import flat, gradients, make, ready
 from reference.tiny import random_batch, with_pairs
 from torch import Tensor, nn
 
-from contraverse.attacks import EmbeddingBall, perturbable
+from contraverse.attacks import NormBall, perturbable
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
 from contraverse.training import step
@@ -33,7 +33,7 @@ class Passes(Method):
         self.deltas: list[Tensor] = []
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        ball = EmbeddingBall(None, 0.1)
+        ball = NormBall(None, 0.1)
         inputs = perturbable(model, batch)
         delta = ball.start(inputs)
         for i in range(self.yielded):

@@ -1,7 +1,7 @@
 """Attacks: where a perturbation may live (balls), and how the worst one is sought."""
 
 from contraverse.attacks.apgd import apgd, dlr, margin
-from contraverse.attacks.balls import EmbeddingBall
+from contraverse.attacks.balls import NormBall
 from contraverse.attacks.dropout import SharedDropout
 from contraverse.attacks.gradient import ATTACKS, Attack, AttackInfo, LossOf, climb, follow, one_step, perturbable, pgd
 
@@ -9,8 +9,8 @@ __all__ = [
     "ATTACKS",
     "Attack",
     "AttackInfo",
-    "EmbeddingBall",
     "LossOf",
+    "NormBall",
     "SharedDropout",
     "apgd",
     "climb",

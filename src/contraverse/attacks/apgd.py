@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from contraverse.attacks.balls import EmbeddingBall
+from contraverse.attacks.balls import NormBall
 from contraverse.attacks.gradient import Attack, LossOf
 from contraverse.functional import dead
 from contraverse.types import Inputs
@@ -32,7 +32,7 @@ def checkpoints(steps: int) -> list[int]:
 
 def apgd(
     loss_of: LossOf,
-    ball: EmbeddingBall,
+    ball: NormBall,
     inputs: Inputs,
     *,
     steps: int,
@@ -79,7 +79,7 @@ def apgd(
 
 
 class _Climber:
-    def __init__(self, loss_of: LossOf, ball: EmbeddingBall, inputs: Inputs) -> None:
+    def __init__(self, loss_of: LossOf, ball: NormBall, inputs: Inputs) -> None:
         self.loss_of, self.ball, self.inputs = loss_of, ball, inputs
         self.dead = torch.zeros((), dtype=torch.long, device=inputs.values.device)
 

@@ -10,11 +10,11 @@ from contraverse.types import Inputs
 
 
 @dataclass(frozen=True)
-class EmbeddingBall:
-    """Perturbations of word embeddings: zero on padding, of norm at most ``epsilon`` per group of ``scope``.
+class NormBall:
+    """Perturbations of norm at most ``epsilon`` per group of ``scope``: zero on padding, pixels within [0, 1].
 
     Args:
-        epsilon: radius, in the units of the word embeddings; a tensor that broadcasts against (B, T, D) gives
+        epsilon: radius, in the units of the word embeddings or of pixels; a tensor that broadcasts against them gives
             each row its own; None is no limit, 0 allows nothing.
         step_size: length of one step of ``ascend``, in the same norm.
         norm: ``"l2"`` or ``"linf"``.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contraverse.attacks import EmbeddingBall, apgd, dlr, margin, perturbable, pgd
+from contraverse.attacks import NormBall, apgd, dlr, margin, perturbable, pgd
 from contraverse.data import EncodedText
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of
@@ -101,7 +101,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class SeededBall(EmbeddingBall):
+class SeededBall(NormBall):
     """A ball whose random starts are each row's own: the same whatever rows and padding share the batch.
 
     ``seeds``: one for each row. Drawn on the CPU, so that they are the same on every device.
@@ -117,7 +117,7 @@ class SeededBall(EmbeddingBall):
             real = inputs.mask[i, :, 0]
             there = torch.zeros(1, int(real.sum()), delta.shape[-1])
             torch.manual_seed(seed)
-            unit = EmbeddingBall(1.0, 0.0, self.norm).start(Inputs(there, torch.ones_like(there) > 0), random=True)
+            unit = NormBall(1.0, 0.0, self.norm).start(Inputs(there, torch.ones_like(there) > 0), random=True)
             delta[i, real] = unit[0].detach().to(delta)
         return self._leaf(delta * self.epsilon, inputs)
 
@@ -170,7 +170,7 @@ def attack_batch(
     model: TextModel,
     batch: Batch,
     inputs: Inputs,
-    ball: EmbeddingBall,
+    ball: NormBall,
     settings: AttackSettings,
     loss: str,
     random: bool,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import EmbeddingBall, margin, perturbable
+from contraverse.attacks import NormBall, margin, perturbable
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import (
@@ -168,7 +168,7 @@ def _attacked(
 
 
 def _pushed_away(
-    model: TextModel, batch: Batch, inputs: Inputs, clean: Tensor, ball: EmbeddingBall, settings: AttackSettings
+    model: TextModel, batch: Batch, inputs: Inputs, clean: Tensor, ball: NormBall, settings: AttackSettings
 ) -> Tensor:
     """The perturbation that the attack finds to move h(x) the farthest."""
 

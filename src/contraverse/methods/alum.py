@@ -6,7 +6,7 @@ from functools import partial
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import EmbeddingBall
+from contraverse.attacks import NormBall
 from contraverse.functional import Norm, Scope, squared_distance, supervised_loss, symmetric_kl
 from contraverse.methods.settings import Limit, StepSize
 from contraverse.methods.smart import Ascents, Sigma, Smoothness, virtual_attack
@@ -59,7 +59,7 @@ class ALUM(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = EmbeddingBall(epsilon, step_size, norm, scope, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, scope, scaled=True)
         self.weight, self.sigma, self.steps, self.share_dropout = weight, sigma, steps, share_dropout
 
     @property

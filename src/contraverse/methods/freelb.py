@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import EmbeddingBall, SharedDropout, follow, perturbable
+from contraverse.attacks import NormBall, SharedDropout, follow, perturbable
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
 from contraverse.types import Batch, Loss, Method, Outputs, Wanted
@@ -73,7 +73,7 @@ class FreeLB(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = EmbeddingBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
         self.gamma, self.share_dropout = gamma, share_dropout
         self.rounds = steps if count == "passes" else steps + 1
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import EmbeddingBall, SharedDropout, follow, perturbable
+from contraverse.attacks import NormBall, SharedDropout, follow, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm, anchored, club_bound, gather, info_nce_bound, norm, supervised_loss
 from contraverse.methods.settings import Alpha, Gamma, Limit, Steps, StepSize
@@ -75,7 +75,7 @@ class InfoBERT(Method):
         super().__init__()
         if not low < high:
             raise UserError(f"low = {low:g} and high = {high:g} leave no anchored features", hint="low is below high")
-        self.ball = EmbeddingBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
         self.alpha, self.beta, self.low, self.high = alpha, beta, low, high
         self.rounds, self.gamma, self.share_dropout = steps, gamma, share_dropout
 

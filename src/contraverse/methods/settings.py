@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contraverse.attacks import EmbeddingBall
+from contraverse.attacks import NormBall
 from contraverse.functional import Scope
 from contraverse.types import HeadSpec
 
 Epsilon = Annotated[
-    float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the word embeddings")
+    float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the inputs")
 ]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the contrastive loss")]
@@ -23,6 +23,6 @@ PROJECTION = {"z": HeadSpec()}
 OneStep = Literal["fgm", "fgsm"]
 
 
-def one_step_ball(attack: OneStep, epsilon: float, scope: Scope) -> EmbeddingBall:
+def one_step_ball(attack: OneStep, epsilon: float, scope: Scope) -> NormBall:
     """The ball in which one step is FGM (L2, SCAL eq. 3) or FGSM (Linf, eq. 2)."""
-    return EmbeddingBall(epsilon, step_size=epsilon, norm="l2" if attack == "fgm" else "linf", scope=scope)
+    return NormBall(epsilon, step_size=epsilon, norm="l2" if attack == "fgm" else "linf", scope=scope)

@@ -25,7 +25,7 @@ class SimCSE(Method):
     summary = "InfoNCE between two dropout views of a sentence"
     paper = "SimCSE"
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
-    needs = "sentences"
+    needs = "inputs"
     cost = "6F"
     heads = PROJECTION
 

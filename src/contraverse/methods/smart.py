@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, EmbeddingBall, SharedDropout, climb, perturbable
+from contraverse.attacks import Attack, NormBall, SharedDropout, climb, perturbable
 from contraverse.functional import Norm, Scope, squared_distance, supervised_loss, symmetric_kl
 from contraverse.methods.settings import Limit, StepSize
 from contraverse.types import Ball, Batch, Loss, Method
@@ -116,7 +116,7 @@ class SMART(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = EmbeddingBall(epsilon, step_size, norm, scope, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, scope, scaled=True)
         self.weight, self.mu, self.momentum = weight, mu, momentum
         self.sigma, self.steps, self.share_dropout = sigma, steps, share_dropout
 

@@ -33,7 +33,7 @@ class USCAL(Method):
     summary = "InfoNCE between two dropout views, and between the first and an adversarial third"
     paper = "SCAL/USCAL"
     equation = "(9), (10)"
-    needs = "sentences"
+    needs = "inputs"
     cost = "10F"
     heads = PROJECTION
 

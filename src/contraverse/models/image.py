@@ -144,6 +144,9 @@ class ImageModel(Model):
                 self.heads[name] = to_dual(head) if self.dual else head
                 self.head_specs[name] = spec
 
+    def freeze_encoder(self) -> None:
+        self.encoder.requires_grad_(False)
+
     def forward(
         self,
         batch: Batch | HeadCall,

@@ -149,6 +149,9 @@ class TextModel(Model):
                 self.heads[name] = build_head(spec, self.width, words=self.words, std=std).to(self.device)
                 self.head_specs[name] = spec
 
+    def freeze_encoder(self) -> None:
+        self.encoder.base_model.requires_grad_(False)
+
     def forward(
         self,
         batch: Batch | HeadCall,

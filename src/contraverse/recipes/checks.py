@@ -51,7 +51,7 @@ _OURS = {
 
 _KINDS = {
     "labels": ("classification", "similarity"),
-    "sentences": ("sentences", "classification", "similarity"),
+    "inputs": ("sentences", "classification", "similarity"),
     "pairs": ("triplets",),
 }
 """The kinds of task that have what a method needs: where there are labels there are sentences, too."""

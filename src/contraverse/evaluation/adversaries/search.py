@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import EmbeddingBall, perturbable, pgd
+from contraverse.attacks import NormBall, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.adversaries.report import Adversary, AdversaryReport, Closeness
@@ -210,7 +210,7 @@ class _Reader:
         def loss_of(delta: Tensor) -> Tensor:
             return F.cross_entropy(logits_of(self.model, batch, delta), batch["labels"], reduction="none")
 
-        ball = EmbeddingBall(epsilon, 2.5 * epsilon / self.steps, self.norm)
+        ball = NormBall(epsilon, 2.5 * epsilon / self.steps, self.norm)
         return pgd(loss_of, ball, perturbable(self.model, batch), steps=self.steps).delta
 
 
