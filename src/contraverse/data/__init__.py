@@ -7,10 +7,17 @@ from contraverse.data.images import IMAGE_TASKS, ImageCollator, ImageData, Image
 from contraverse.data.sources import load_splits
 from contraverse.data.tasks import TASKS, Task, get_task
 
+Encoded = EncodedText | ImageData
+"""Rows with numbers in place of words: ``collate`` makes batches of them, whose ``lengths`` are alike."""
+
+Rows = TextData | Encoded
+"""What is trained and measured on."""
+
 __all__ = [
     "IMAGE_TASKS",
     "TASKS",
     "Collator",
+    "Encoded",
     "EncodedText",
     "ImageCollator",
     "ImageData",
@@ -18,6 +25,7 @@ __all__ = [
     "ImageTask",
     "LengthGroupedSampler",
     "Row",
+    "Rows",
     "Splits",
     "Task",
     "TextData",

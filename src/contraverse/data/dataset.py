@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 from torch.utils.data import Dataset
 
+from contraverse.data.batching import Collator
 from contraverse.data.drawing import part_rows, sample_rows
 from contraverse.data.folder import BY_SPLIT
 from contraverse.data.tasks import Task
@@ -186,7 +187,7 @@ class EncodedText(Dataset[dict[str, Any]]):
 
     An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
     (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
-    ``lengths``: tokens of each item, all its sentences together.
+    ``lengths``: tokens of each item, all its sentences together. ``collate`` makes a batch of items.
 
     There are as many items as training sees in an epoch: a row with ``data.repeats[i] == r`` is r items in a row, which
     all have the same ``index`` i in [0, len(data)). A memory bank by ``index`` so holds each row once.
@@ -195,6 +196,7 @@ class EncodedText(Dataset[dict[str, Any]]):
     def __init__(self, data: TextData, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
         self.data = data
         self.max_length = max_length
+        self.collate = Collator(tokenizer)
         columns = [[row[i] for row in data.texts] for i in range(len(data.columns))]
         if len(columns) == 3:
             self._views = [self._encode(tokenizer, column) for column in columns]

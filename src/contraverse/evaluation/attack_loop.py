@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, apgd, dlr, margin, perturbable, pgd
-from contraverse.data import EncodedText
+from contraverse.data import Encoded
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import Norm, dead, norm
-from contraverse.models import TextModel
+from contraverse.models import AnyModel
 from contraverse.types import Batch, Inputs
 
 AttackName = Literal["pgd", "apgd"]
@@ -112,13 +112,12 @@ class SeededBall(NormBall):
     def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         if not random or self.epsilon is None:
             return super().start(inputs, random=random)
-        delta = torch.zeros_like(inputs.values)
+        delta, free = torch.zeros_like(inputs.values), inputs.mask.expand_as(inputs.values)
         for i, seed in enumerate(self.seeds):
-            real = inputs.mask[i, :, 0]
-            there = torch.zeros(1, int(real.sum()), delta.shape[-1])
+            there = torch.zeros(1, int(free[i].sum()))
             torch.manual_seed(seed)
             unit = NormBall(1.0, 0.0, self.norm).start(Inputs(there, torch.ones_like(there) > 0), random=True)
-            delta[i, real] = unit[0].detach().to(delta)
+            delta[i][free[i]] = unit[0].detach().to(delta)
         return self._leaf(delta * self.epsilon, inputs)
 
 
@@ -132,8 +131,8 @@ def ball_of(inputs: Inputs, rows: np.ndarray, epsilon: float, settings: AttackSe
 
 
 def attack_rows(
-    model: TextModel,
-    data: EncodedText,
+    model: AnyModel,
+    data: Encoded,
     rows: np.ndarray,
     epsilon: float,
     settings: AttackSettings,
@@ -167,7 +166,7 @@ def attack_rows(
 
 
 def attack_batch(
-    model: TextModel,
+    model: AnyModel,
     batch: Batch,
     inputs: Inputs,
     ball: NormBall,
@@ -193,7 +192,7 @@ def attack_batch(
     def count(gradient: Tensor) -> None:
         nonlocal blind
         real = torch.where(inputs.mask, gradient, 0.0)
-        blind += int(dead(torch.where(broken[:, None, None], 1.0, real)))
+        blind += int(dead(torch.where(broken.reshape(-1, *[1] * (real.dim() - 1)), 1.0, real)))
 
     found = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random)
     return broken, found.delta, blind

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from contraverse.attacks import perturbable
-from contraverse.data import EncodedText
+from contraverse.data import Encoded
 from contraverse.evaluation.attack_loop import AttackSettings, Outcome, attack_rows, ball_of
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import direction
-from contraverse.models import TextModel
+from contraverse.models import AnyModel
 
 ROWS = 32
 """So many rows are diagnosed where no number is given."""
@@ -77,8 +77,8 @@ def probes(radii: Sequence[float]) -> int:
 
 
 def diagnose(
-    model: TextModel,
-    data: EncodedText,
+    model: AnyModel,
+    data: Encoded,
     clean_correct: np.ndarray,
     radii: Sequence[float],
     settings: AttackSettings,
@@ -233,7 +233,7 @@ class _Checks:
 
 
 def _random(
-    model: TextModel, data: EncodedText, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
+    model: AnyModel, data: Encoded, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
 ) -> np.ndarray:
     """Which of all N rows are among ``rows`` and hold under one random perturbation of norm ``epsilon``."""
     held = np.zeros(len(data), dtype=bool)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contraverse.data import Collator, EncodedText, TextData
+from contraverse.data import Encoded, EncodedText, Rows, TextData
 from contraverse.errors import UserError
-from contraverse.models import TextModel, evaluating
+from contraverse.models import AnyModel, TextModel, evaluating
 from contraverse.types import Batch
 
 Progress = Callable[[int], None]
@@ -17,7 +17,7 @@ Progress = Callable[[int], None]
 
 
 def predict(
-    model: TextModel, data: TextData | EncodedText, batch_size: int = 64, *, progress: Progress | None = None
+    model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Progress | None = None
 ) -> np.ndarray:
     """Logits of every row, (N, C) float32 in the order of ``data`` (C is 1 for a regression).
 
@@ -44,27 +44,28 @@ def predict(
     return np.concatenate(logits)[np.argsort(np.concatenate(order))]
 
 
-def logits_of(model: TextModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
+def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
     """Logits (B, C) in fp32 of one pass."""
     logits = model(batch, delta=delta, want=("logits",)).logits
     assert isinstance(logits, Tensor)
     return logits.float()
 
 
-def encode_data(model: TextModel, data: TextData | EncodedText) -> EncodedText:
-    """``data`` as tokens of the model's own tokenizer, each row once, however often training sees it.
+def encode_data(model: AnyModel, data: Rows) -> Encoded:
+    """Texts as tokens of the model's own tokenizer, each row once, however often training sees it; images as they are.
 
     Raises:
         UserError: ``data`` has no rows.
     """
     if not len(data):
         raise UserError("the data set has no rows to evaluate")
-    if isinstance(data, EncodedText):
+    if not isinstance(data, TextData):
         return data
+    assert isinstance(model, TextModel)
     return EncodedText(replace(data, repeats=None), model.tokenizer, model.max_length)
 
 
-def labels_of(data: TextData | EncodedText) -> np.ndarray:
+def labels_of(data: Rows) -> np.ndarray:
     """Gold labels (N,): integers for classes, floats for scores.
 
     Raises:
@@ -76,15 +77,14 @@ def labels_of(data: TextData | EncodedText) -> np.ndarray:
 
 
 def batches(
-    model: TextModel, data: EncodedText, rows: np.ndarray, batch_size: int
+    model: AnyModel, data: Encoded, rows: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
     """``(rows, batch)`` for each batch of the chosen rows, on the model's device.
 
     The longest come first: where memory does not suffice, that shows at once.
     """
-    collate = Collator(model.tokenizer)
     for chosen in length_sorted([data.lengths[row] for row in rows], batch_size):
-        batch = collate([data[int(row)] for row in rows[chosen]])
+        batch = data.collate([data[int(row)] for row in rows[chosen]])
         yield rows[chosen], {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
 
 

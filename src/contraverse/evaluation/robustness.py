@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from contraverse.data import EncodedText, TextData
+from contraverse.data import Encoded, Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import AttackName, AttackSettings, attack_rows, frozen, seeded
 from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_rows, probes
 from contraverse.evaluation.metrics import accuracy
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
-from contraverse.models import TextModel, evaluating
+from contraverse.models import AnyModel, evaluating
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ DEAD_SHARE = 0.01
 
 
 def robust_accuracy(
-    model: TextModel,
-    data: TextData | EncodedText,
+    model: AnyModel,
+    data: Rows,
     epsilons: Sequence[float],
     *,
     attack: AttackName = "pgd",
@@ -205,8 +205,8 @@ def settled_rows(
 
 
 def _attack_survivors(
-    model: TextModel,
-    data: EncodedText,
+    model: AnyModel,
+    data: Encoded,
     correct: np.ndarray,
     epsilon: float,
     settings: AttackSettings,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contraverse.attacks import NormBall, margin, perturbable
-from contraverse.data import EncodedText, TextData
+from contraverse.data import Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import (
     ATTACKS,
@@ -24,7 +24,7 @@ from contraverse.evaluation.attack_loop import (
 )
 from contraverse.evaluation.predict import Progress, batches, encode_data
 from contraverse.functional import Norm
-from contraverse.models import TextModel, evaluating
+from contraverse.models import AnyModel, evaluating
 from contraverse.types import Batch, Inputs
 
 Climbed = Literal["class", "distance"]
@@ -66,8 +66,8 @@ class ShiftReport:
 
 
 def representation_shift(
-    model: TextModel,
-    data: TextData | EncodedText,
+    model: AnyModel,
+    data: Rows,
     epsilons: Sequence[float],
     *,
     attack: AttackName = "pgd",
@@ -135,7 +135,7 @@ def shift_attempts(settings: AttackSettings, classes: int, labelled: bool) -> in
 
 
 def _attacked(
-    model: TextModel,
+    model: AnyModel,
     batch: Batch,
     rows: np.ndarray,
     inputs: Inputs,
@@ -168,7 +168,7 @@ def _attacked(
 
 
 def _pushed_away(
-    model: TextModel, batch: Batch, inputs: Inputs, clean: Tensor, ball: NormBall, settings: AttackSettings
+    model: AnyModel, batch: Batch, inputs: Inputs, clean: Tensor, ball: NormBall, settings: AttackSettings
 ) -> Tensor:
     """The perturbation that the attack finds to move h(x) the farthest."""
 
@@ -178,14 +178,14 @@ def _pushed_away(
     return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
 
 
-def _features(model: TextModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
+def _features(model: AnyModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
     h = model(batch, delta=delta, want=("h",)).h
     assert isinstance(h, Tensor)
     return h.float()
 
 
 @torch.no_grad()
-def _features_and_margin(model: TextModel, batch: Batch, delta: Tensor) -> tuple[Tensor, Tensor]:
+def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor) -> tuple[Tensor, Tensor]:
     out = model(batch, delta=delta, want=("h", "logits"))
     assert isinstance(out.h, Tensor)
     assert isinstance(out.logits, Tensor)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from contraverse.data import EncodedText, TextData
+from contraverse.data import Rows
 from contraverse.evaluation.metrics import check_names, compute
 from contraverse.evaluation.predict import encode_data, labels_of, predict
 from contraverse.evaluation.robustness import robust_accuracy
-from contraverse.models import TextModel
+from contraverse.models import AnyModel
 
 
 class TaskEvaluator:
@@ -22,17 +22,17 @@ class TaskEvaluator:
         UserError: no such metric, or ``data`` has no labels.
     """
 
-    def __init__(self, data: TextData | EncodedText, metrics: Sequence[str], batch_size: int = 64) -> None:
+    def __init__(self, data: Rows, metrics: Sequence[str], batch_size: int = 64) -> None:
         check_names(metrics)
         self.data, self.labels, self.metrics, self.batch_size = data, labels_of(data), tuple(metrics), batch_size
 
-    def __call__(self, model: TextModel) -> dict[str, float]:
+    def __call__(self, model: AnyModel) -> dict[str, float]:
         return compute(self.metrics, predict(model, self.data, self.batch_size), self.labels)
 
 
 def evaluate(
-    model: TextModel,
-    data: TextData | EncodedText,
+    model: AnyModel,
+    data: Rows,
     *,
     metrics: Sequence[str] = ("accuracy",),
     epsilons: Sequence[float] = (),

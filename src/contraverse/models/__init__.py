@@ -6,4 +6,6 @@ from contraverse.models.modes import evaluating
 from contraverse.models.text import TextModel
 from contraverse.models.whitening import Whitening, fit_whitening
 
-__all__ = ["Flow", "ImageModel", "TextModel", "Whitening", "evaluating", "fit_flow", "fit_whitening"]
+AnyModel = TextModel | ImageModel
+
+__all__ = ["AnyModel", "Flow", "ImageModel", "TextModel", "Whitening", "evaluating", "fit_flow", "fit_whitening"]

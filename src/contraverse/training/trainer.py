@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -16,14 +16,16 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import Collator, EncodedText, LengthGroupedSampler, TextData
+from contraverse.data import Encoded, EncodedText, ImageData, LengthGroupedSampler, Rows, TextData
+from contraverse.data.images import OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
-from contraverse.models import TextModel
+from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.training.callbacks import Progress
 from contraverse.training.log import MetricsLog
 from contraverse.training.step import step
-from contraverse.types import Evaluator, Facts, Method
+from contraverse.types import Batch, Evaluator, Facts, Method
 
+Views = OneView | TwoViews
 METHOD_STATE, RUNNING = "method.safetensors", "running.json"
 
 DEFAULTS: dict[str, Any] = {
@@ -49,7 +51,9 @@ class Trainer(transformers.Trainer):
     Args:
         model: gets the heads that the method needs.
         method: what to train with.
-        train: rows to train on, tokenized or not; the method is told of them (`Method.prepare`).
+        train: rows to train on, texts tokenized or not, or images; the method is told of them (`Method.prepare`).
+        views: what makes random views of a batch of images, on its device; None: SimCLR's where the method wants two
+            of each, else the images as they are.
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
         output_dir: holds ``metrics.jsonl`` and the checkpoints.
@@ -65,10 +69,11 @@ class Trainer(transformers.Trainer):
 
     def __init__(
         self,
-        model: TextModel,
+        model: AnyModel,
         method: Method,
-        train: TextData | EncodedText,
+        train: Rows,
         *,
+        views: Views | None = None,
         evaluators: Mapping[str, Evaluator] | None = None,
         output_dir: str | Path | None = None,
         args: TrainingArguments | None = None,
@@ -96,9 +101,11 @@ class Trainer(transformers.Trainer):
             )
         set_seed(args.seed)
         model.add_heads(method.heads)
-        if isinstance(train, TextData):
-            train = EncodedText(train, model.tokenizer, model.max_length)
-        method.prepare(_facts(model, train))
+        if method.trains == "classifier":
+            model.freeze_encoder()
+        rows = _encoded(model, train)
+        self.views = _views(model, method, views)
+        method.prepare(_facts(model, rows, _epochs(args, len(rows))))
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
@@ -109,10 +116,10 @@ class Trainer(transformers.Trainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train,
+            train_dataset=rows,
             # transformers refuses to evaluate without a set, though ours is the evaluators' business.
-            eval_dataset=train if self.evaluators else None,
-            data_collator=Collator(model.tokenizer),
+            eval_dataset=rows if self.evaluators else None,
+            data_collator=rows.collate,
             callbacks=[_Exactness(self), _AfterStep(self), Progress(method.name), *callbacks],
         )
         if method.wants_copy:  # prepared, so that it runs in the precision that the model does
@@ -136,7 +143,7 @@ class Trainer(transformers.Trainer):
     ) -> Tensor:
         """Drive the method's losses on one micro-batch; returns their sum, detached."""
         model.train()
-        batch = self._prepare_inputs(inputs)
+        batch = self._viewed(self._prepare_inputs(inputs))
         share = 1 / self.current_gradient_accumulation_steps
         total = torch.zeros((), device=self.args.device)
 
@@ -151,6 +158,13 @@ class Trainer(transformers.Trainer):
                 summed, count = self._parts.get(name, (0.0, 0))
                 self._parts[name] = (summed + value.detach(), count + 1)
         return total
+
+    def _viewed(self, batch: Batch) -> Batch:
+        if self.views is None:
+            return batch
+        if self.method.strength is not None:
+            cast(SimCLRAugment, self.views.augment).strength = self.method.strength
+        return self.views(batch)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Call every evaluator; what they draw at random does not reach the training's generators."""
@@ -207,12 +221,54 @@ class Trainer(transformers.Trainer):
         self._resumed = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
 
 
-def _facts(model: TextModel, train: EncodedText) -> Facts:
-    labels = train.labels
-    return Facts(
-        rows=len(train.data),
+def _encoded(model: AnyModel, rows: Rows) -> Encoded:
+    if isinstance(rows, ImageData) != isinstance(model, ImageModel):
+        kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
+        raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
+    if isinstance(rows, TextData):
+        assert isinstance(model, TextModel)
+        return EncodedText(rows, model.tokenizer, model.max_length)
+    return rows
+
+
+def _views(model: AnyModel, method: Method, views: Views | None) -> Views | None:
+    """What is made of each batch.
+
+    Raises:
+        UserError: the model or the method reads no images, or the views have no strength, which the method sets.
+    """
+    read = "images" if isinstance(model, ImageModel) else "text"
+    if method.reads not in ("both", read):
+        raise UserError(f"{method.name} trains on {method.reads}, and this is a model of {read}")
+    if read == "text":
+        if views is not None:
+            raise UserError("texts have no views", hint="leave views out: dropout makes them")
+        return None
+    if views is None and method.image_views == 2:
+        views = TwoViews(SimCLRAugment())
+    if method.strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
+        raise UserError(f"{method.name} sets the strength of the views", hint="give views=TwoViews(SimCLRAugment())")
+    return views
+
+
+def _epochs(args: TrainingArguments, rows: int) -> float:
+    if args.max_steps <= 0:
+        return float(args.num_train_epochs)
+    return args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / rows
+
+
+def _facts(model: AnyModel, rows: Encoded, epochs: float) -> Facts:
+    labels = rows.labels
+    facts = Facts(
+        rows=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
         width=model.width,
-        labels=None if labels is None else torch.from_numpy(labels),
+        labels=None if labels is None else torch.as_tensor(labels),
+        epochs=epochs,
+    )
+    if isinstance(model, ImageModel):
+        return facts
+    return dataclasses.replace(
+        facts,
         vocabulary=model.words[0],
         mask_id=model.tokenizer.mask_token_id,
         special_ids=tuple(model.tokenizer.all_special_ids),

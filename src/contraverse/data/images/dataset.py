@@ -23,7 +23,7 @@ class ImageData(Dataset[dict[str, Any]]):
     where they are from. Made by `load_images`, or from arrays by `ImageData.from_arrays`.
 
     An item is ``{"pixel_values": (C, H, W) uint8, "index": int}``, with ``label`` (int) if there are labels; ``index``
-    is the image's number here. `ImageCollator` makes batches of them.
+    is the image's number here. ``collate``, an `ImageCollator`, makes batches of them.
     """
 
     pixels: Tensor = field(repr=False)
@@ -58,6 +58,16 @@ class ImageData(Dataset[dict[str, Any]]):
         if len(wrong):
             raise UserError(f"label {ids[wrong[0]]} is none of the {len(names)} classes", where=f"image {wrong[0]}")
         return cls(torch.from_numpy(images), torch.from_numpy(ids.astype(np.int64)), names)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) ones: an image is as long as any other, to who makes batches of items of like length."""
+        return np.ones(len(self), dtype=np.int64)
+
+    @staticmethod
+    def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """One batch of ``items``."""
+        return ImageCollator()(items)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -93,6 +93,7 @@ def find_adversaries(
     if not -1 <= min_word_similarity <= 1:
         raise UserError(f"min_word_similarity lies between -1 and 1, not {min_word_similarity}")
     encoded = encode_data(model, data)
+    assert isinstance(encoded, EncodedText)
     labels = labels_of(encoded)
     if encoder is None:
         encoder = TextModel.from_pretrained("minilm", pooling="mean").to(model.device)
