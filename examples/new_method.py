@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from contraverse import NormBall, Loss, Method, TextData, TextModel, Trainer, evaluate, perturbable
+from contraverse import Loss, Method, NormBall, TextData, TextModel, Trainer, evaluate, perturbable
 from contraverse.attacks import climb
 from contraverse.functional import kl
 from contraverse.types import Batch

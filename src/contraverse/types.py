@@ -67,12 +67,13 @@ class Outputs(NamedTuple):
 class HeadSpec:
     """A head that a method needs on the model; `contraverse.models.heads` says what each ``kind`` reads and gives.
 
-    ``dim``: width of what it gives, None for the encoder's own. ``activation``: of a projection. ``layers``: of an mlp.
+    ``dim``: width of what it gives, None for the encoder's own. ``activation``: of a projection. ``layers``: of an mlp
+    or of the attention over patches.
     """
 
     dim: int | None = None
     activation: Literal["tanh", "none"] = "tanh"
-    kind: Literal["projection", "mlp", "mlm", "critic", "ngrams"] = "projection"
+    kind: Literal["projection", "mlp", "mlm", "critic", "ngrams", "patches"] = "projection"
     layers: int = 3
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from contraverse.attacks import ATTACKS
-from contraverse.data import TASKS
+from contraverse.data import IMAGE_TASKS, TASKS
 from contraverse.methods import METHODS
 from contraverse.recipes import RECIPES
 
-KNOWN = {"methods": METHODS, "recipes": RECIPES, "tasks": TASKS, "attacks": ATTACKS}
+KNOWN = {"methods": METHODS, "recipes": RECIPES, "tasks": TASKS | IMAGE_TASKS, "attacks": ATTACKS}
 
 
 @pytest.mark.parametrize("what", KNOWN)

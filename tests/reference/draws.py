@@ -15,8 +15,9 @@ _SIZED = {aten.rand, aten.randn, aten.randint}
 class RowsOf(TorchDispatchMode):
     """Within it, what is drawn for ``rows`` rows is drawn for ``parts`` times as many, of which part ``number`` stays.
 
-    With the same seed on every rank, two ranks of four rows so draw what one process with eight rows does. A draw whose
-    first dimension is not ``rows`` is left as it is: the same on every rank.
+    What is drawn for twice as many is for two views: the first ones of all rows, then the second ones. With the same
+    seed on every rank, two ranks of four rows so draw what one process with eight rows does. A draw whose first
+    dimension is neither is left as it is: the same on every rank.
     """
 
     def __init__(self, number: int, parts: int, rows: int) -> None:
@@ -24,11 +25,12 @@ class RowsOf(TorchDispatchMode):
         self.number, self.parts, self.rows = number, parts, rows
 
     def _mine(self, drawn: Tensor) -> Tensor:
-        return drawn[self.number * self.rows : (self.number + 1) * self.rows]
+        views = drawn.split(self.parts * self.rows)
+        return torch.cat([view[self.number * self.rows : (self.number + 1) * self.rows] for view in views])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, packet = kwargs or {}, func.overloadpacket
-        if packet in _LIKE and args[0].dim() > 0 and len(args[0]) == self.rows:
+        if packet in _LIKE and args[0].dim() > 0 and len(args[0]) in (self.rows, 2 * self.rows):
             whole = torch.cat([args[0]] * self.parts)
             drawn = func(whole, *args[1:], **kwargs)
             if func._schema.is_mutable:
@@ -37,7 +39,7 @@ class RowsOf(TorchDispatchMode):
         if packet in _SIZED:
             place = next(i for i, argument in enumerate(args) if isinstance(argument, (list, tuple)))
             size = list(args[place])
-            if size and size[0] == self.rows:
+            if size and size[0] in (self.rows, 2 * self.rows):
                 size[0] *= self.parts
                 return self._mine(func(*args[:place], size, *args[place + 1 :], **kwargs)).contiguous()
         return func(*args, **kwargs)

@@ -1,16 +1,18 @@
 """Driving a method in tests, and watching what it does to the model."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from reference.draws import Still
-from reference.tiny import SPECIAL, VOCABULARY, random_batch
+from reference.tiny import LABELS, SPECIAL, VOCABULARY, random_batch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from contraverse.methods import CARL, METHODS
+from contraverse.methods import CARL, METHODS, UAT, DynACL
 from contraverse.training import step
 from contraverse.types import Facts, HeadCall, Loss, Method, Outputs
 
@@ -36,10 +38,24 @@ CASES |= {
     "mlm-most": ("mlm", {"mlm_probability": 0.5}),
     "consert-cut": ("consert", {"first": "token-cutoff", "second": "dropout", "token_rate": 0.4}),
     "consert-adversarial": ("consert", {"first": "adversarial", "second": "shuffle"}),
+    "acl-a2a-l2": ("acl-a2a", {"norm": "l2", "epsilon": 0.5, "step_size": 0.2, "steps": 3}),
+    "acl-ds-mean": ("acl-ds", {"alpha": 0.5, "reduction": "mean", "norm": "l2", "epsilon": 0.5, "step_size": 0.2}),
+    "dynacl-alone": ("dynacl", {"momentum": None, "steps": 2}),
+    "dynacl-late": ("dynacl", {"period": 1}),
+    "pgd-at-l2": ("pgd-at", {"epsilon": 0.3, "step_size": 0.1, "steps": 3, "norm": "l2"}),
+    "trades-l2": ("trades", {"epsilon": 0.3, "step_size": 0.1, "steps": 3, "sigma": 0.02, "norm": "l2"}),
+    "probe-pgd": ("probe", {"attack": "pgd"}),
+    "uat-offline": ("uat", {"alpha": 0.3, "temperature": 2.0, "steps": 3}),
+    "selfie-clean": ("selfie", {"clean": 1.0}),
+    "selfie-adversarial": ("selfie", {"clean": 0.0, "norm": "l2", "epsilon": 0.3, "step_size": 0.1}),
 }
 """Every method with its defaults, and settings of some that change what is computed."""
 
-DRAWS = {"mlm", "carl", "consert", "smart", "alum"}
+TEXT_CASES = [case for case, (name, _) in CASES.items() if METHODS[name].reads != "images"]
+"""Those of them that a model of texts can be trained with."""
+
+DRAWS = {"mlm", "carl", "consert", "smart", "alum", "acl-a2a", "acl-a2s", "acl-ds", "dynacl", "deacl"}
+DRAWS |= {"pgd-at", "trades", "uat", "selfie"}
 """Methods that draw at random by design, whatever dropout; FreeLB's family does with a gamma (`draws`)."""
 
 
@@ -47,6 +63,7 @@ FACTS = Facts(
     rows=8,
     width=32,
     labels=random_batch(8)["labels"],
+    epochs=4.0,
     vocabulary=len(VOCABULARY),
     mask_id=SPECIAL.index("[MASK]"),
     special_ids=tuple(range(len(SPECIAL))),
@@ -55,15 +72,24 @@ FACTS = Facts(
 
 
 def make(case: str, **facts: Any) -> Method:
-    """A fresh method of ``CASES``, told of `FACTS`; ``facts`` override them. CARL comes with full banks, its L_D on."""
+    """A fresh method of ``CASES``, told of `FACTS`; ``facts`` override them.
+
+    CARL comes with full banks, its L_D on; DynACL with half of its training behind it; ``uat-offline`` with targets,
+    and with labels for every third row.
+    """
     name, settings = CASES[case]
     method, told = METHODS[name](**settings), replace(FACTS, **facts)
+    if isinstance(method, UAT) and case == "uat-offline":
+        targets = torch.randn(told.rows, len(LABELS), generator=torch.Generator().manual_seed(6))
+        method.set_targets(targets, torch.arange(told.rows) % 3 == 0)
     method.prepare(told)
     if isinstance(method, CARL):
         random = torch.Generator().manual_seed(5)
         for bank in (method.clean, method.adversarial):
             bank.update(torch.arange(told.rows), torch.randn(told.rows, told.width, generator=random), 0.0)
         method.seen.fill_(100 * told.rows)
+    if isinstance(method, DynACL):
+        method.seen.fill_(2 * told.rows)
     return method
 
 
@@ -110,7 +136,8 @@ class Watched(nn.Module):
 
 def draws(method: Method) -> bool:
     """Whether a step draws at random without dropout."""
-    return method.name in DRAWS or getattr(method, "gamma", 0) > 0
+    probed = method.name == "probe" and hasattr(method, "ball")
+    return method.name in DRAWS or probed or getattr(method, "gamma", 0) > 0
 
 
 def ready(method: Method, model: nn.Module) -> None:
@@ -125,6 +152,24 @@ def ready(method: Method, model: nn.Module) -> None:
         method.receive(earlier)
 
 
+def settled(model: nn.Module) -> None:
+    """Batch norm in eval mode, so that a row's features do not depend on the other rows."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+@contextmanager
+def _put_back(model: nn.Module) -> Iterator[None]:
+    """Statistics of batch norms as they were afterwards: a model can be driven again and compared with itself."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+    yield
+    for norm, values in zip(norms, before, strict=True):
+        for name, value in norm.named_buffers():
+            value.copy_(values[name])
+
+
 def _still(method: Method, still: bool | None) -> AbstractContextManager[Any]:
     return Still() if (draws(method) if still is None else still) else nullcontext()
 
@@ -132,11 +177,11 @@ def _still(method: Method, still: bool | None) -> AbstractContextManager[Any]:
 def losses_of(method: Method, model: nn.Module, batch: Any, still: bool | None = None) -> list[Loss]:
     """Every loss that the method yields, each back-propagated as the driver does.
 
-    What a method draws is the same each time (`Still`), unless ``still`` is False.
+    What a method draws is the same each time (`Still`), unless ``still`` is False. Batch norm's statistics stay.
     """
     ready(method, model)
     seen = []
-    with _still(method, still):
+    with _still(method, still), _put_back(model):
         for loss in method.losses(model, batch):
             loss.total.backward()
             seen.append(Loss(loss.total.detach(), loss.parts))
@@ -149,7 +194,7 @@ def gradients(
     """Parameter gradients after one step, from zero; those without one are left out. ``still``: see `losses_of`."""
     ready(method, model)
     model.zero_grad()
-    with _still(method, still):
+    with _still(method, still), _put_back(model):
         step(method, model, batch, backward=lambda loss: (loss * scale).backward())
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 

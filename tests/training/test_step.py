@@ -180,7 +180,7 @@ def accelerate_loop(method: Method, model: TextModel) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("case", [*METHODS, "passes"])
+@pytest.mark.parametrize("case", [*(name for name in METHODS if METHODS[name].reads != "images"), "passes"])
 def test_accelerate_and_a_plain_loop_agree(case: str, tiny_model: Make) -> None:
     methods = [Passes(3) if case == "passes" else make(case) for _ in range(2)]  # a method may remember
     method = methods[0]

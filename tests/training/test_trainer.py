@@ -54,7 +54,7 @@ class Scores:
 # the step
 
 
-@pytest.mark.parametrize("case", METHODS)
+@pytest.mark.parametrize("case", [name for name in METHODS if METHODS[name].reads != "images"])
 def test_the_trainer_equals_a_plain_loop(case: str, build: Build, tiny_model: Make) -> None:
     data = rows(texts=3) if METHODS[case].needs == "pairs" else rows()
     trainer = build(make(case), data=data, **FLAT)
@@ -75,6 +75,8 @@ def test_the_trainer_equals_a_plain_loop(case: str, build: Build, tiny_model: Ma
     model.train()
     labels = None if data.labels is None else torch.tensor(data.labels)
     method.prepare(replace(FACTS, rows=len(data), labels=labels))
+    if method.trains == "classifier":
+        model.freeze_encoder()
     if method.wants_copy:
         method.receive(copy.deepcopy(model))
     encoded, collate = EncodedText(data, model.tokenizer, model.max_length), Collator(model.tokenizer)

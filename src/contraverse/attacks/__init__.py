@@ -3,7 +3,18 @@
 from contraverse.attacks.apgd import apgd, dlr, margin
 from contraverse.attacks.balls import NormBall
 from contraverse.attacks.dropout import SharedDropout
-from contraverse.attacks.gradient import ATTACKS, Attack, AttackInfo, LossOf, climb, follow, one_step, perturbable, pgd
+from contraverse.attacks.gradient import (
+    ATTACKS,
+    Attack,
+    AttackInfo,
+    LossOf,
+    ascend,
+    climb,
+    follow,
+    one_step,
+    perturbable,
+    pgd,
+)
 
 __all__ = [
     "ATTACKS",
@@ -13,6 +24,7 @@ __all__ = [
     "NormBall",
     "SharedDropout",
     "apgd",
+    "ascend",
     "climb",
     "dlr",
     "follow",

@@ -95,6 +95,25 @@ def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
     return climb(loss_of(delta).sum(), delta, ball, inputs)
 
 
+def ascend(loss_of: LossOf, ball: Ball, inputs: Inputs, *, steps: int, random_start: bool = False) -> Attack:
+    """Projected gradient ascent as methods train on it: ``steps`` gradients, and the last iterate, which is not scored.
+
+    Starts at zero unless ``random_start``. ``2 * steps`` forward-units. ``dead`` is summed over the steps.
+
+    Raises:
+        ValueError: ``steps`` below 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    delta = ball.start(inputs, random=random_start)
+    lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
+    for _ in range(steps):
+        attack = climb(loss_of(delta).sum(), delta, ball, inputs)
+        lost += attack.dead
+        delta = attack.delta.requires_grad_()
+    return Attack(delta.detach(), lost)
+
+
 def pgd(
     loss_of: LossOf,
     ball: Ball,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contraverse.cli.console import counting, doing, result, say
-from contraverse.cli.files import check_target, load_model, tell, write_whole
+from contraverse.cli.files import check_target, load_model, tell, text_model, write_whole
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _radii(written: str) -> list[float]:
 
 
 def _load(name: str, device: str | None) -> "TextModel":
-    model = load_model(name).model
+    model = text_model(load_model(name), "adversaries")
     if device is None:
         return model
     try:

@@ -17,6 +17,7 @@ from contraverse import __version__
 from contraverse.cli.adversaries import adversaries
 from contraverse.cli.console import complain, say
 from contraverse.cli.evaluate import evaluate
+from contraverse.cli.export import export
 from contraverse.cli.listing import list_
 from contraverse.cli.postprocess import postprocess
 from contraverse.cli.search import search
@@ -80,6 +81,6 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, train, search, evaluate, adversaries, encode, predict, postprocess):
+for command in (quickstart, train, search, evaluate, adversaries, encode, predict, postprocess, export):
     app.command()(command)
 app.command("list")(list_)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
-from contraverse.cli.files import Loaded, check_target, load_model, read_texts, tell, write_whole
+from contraverse.cli.files import Loaded, Split, check_target, load_model, read_texts, tell, text_model, write_whole
+from contraverse.cli.images import measure_encoder, measure_images
 from contraverse.errors import UserError
-from contraverse.recipes import DataConfig, EvaluationConfig
+from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
+from contraverse.units import fraction
 
 if TYPE_CHECKING:
-    from contraverse.data import Task, TextData
-
-Split = Literal["train", "validation", "test"]
+    from contraverse.data import ImageTask, Task, TextData
 
 
 def evaluate(
@@ -26,10 +26,12 @@ def evaluate(
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     split: Annotated[Split, typer.Option(help="Rows to measure on.")] = "test",
     eps: Annotated[
-        str | None, typer.Option(help="Radii of the attack, as .1,.3,1; none for no attack. (default: the run's)")
+        str | None, typer.Option(help="Radii, as .1,.3,1 or 8/255; none for no attack. (default: the run's)")
     ] = None,
-    attack: Annotated[Literal["pgd", "apgd"] | None, typer.Option(help="contraverse list attacks.")] = None,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence, or linf.")] = None,
+    attack: Annotated[
+        Literal["pgd", "apgd", "autoattack"] | None, typer.Option(help="autoattack is for images.")
+    ] = None,
+    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence or an image, or linf.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps of an attempt.")] = None,
     restarts: Annotated[int | None, typer.Option(min=1, help="Attempts on each row, with each loss.")] = None,
     relative: Annotated[
@@ -43,17 +45,24 @@ def evaluate(
         bool | None, typer.Option("--diagnostics/--no-diagnostics", help="Try the attack itself on 32 rows.")
     ] = None,
     on_bad_row: Annotated[Literal["error", "skip"] | None, typer.Option(help="What an unusable row does.")] = None,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Of images: accuracy under 19 corruptions in 5 severities.")
+    ] = False,
+    corrupted: Annotated[Path | None, typer.Option(help="Of images: a folder of CIFAR-10-C's .npy files.")] = None,
+    unforeseen: Annotated[
+        bool, typer.Option("--unforeseen", help="Of images: UAR under JPEG, elastic, L1, L2 and Linf attacks.")
+    ] = False,
     sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
     anli: Annotated[str | None, typer.Option(help="Folder of ANLI's three rounds, for a model of NLI.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
-    """Measure a classifier clean and under attack on its word embeddings, or a sentence encoder on the STS sets."""
+    """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
     if output is not None:
         check_target(output, (".json",), force)
     flags = {
         "epsilons": _radii(eps),
-        "attack": attack,
+        "attack": None if attack == "autoattack" else attack,
         "norm": norm,
         "steps": steps,
         "restarts": restarts,
@@ -65,16 +74,36 @@ def evaluate(
     }
     given = {name: value for name, value in flags.items() if value is not None}
     loaded = load_model(model)
-    settings = (loaded.run.evaluation if loaded.run else EvaluationConfig()).model_copy(update=given)
-    if anli is not None:
+    of_images = is_image_model(loaded)
+    default = ImageEvaluationConfig() if of_images else EvaluationConfig()
+    settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)
+    if not of_images and (attack == "autoattack" or corruptions or corrupted or unforeseen):
+        raise UserError("AutoAttack, corruptions and unforeseen attacks are for images, and this model is one of texts")
+    where: dict[str, Any] = {"source": data, "label": label, "on_bad_row": on_bad_row}
+    if of_images:
+        assert isinstance(settings, ImageEvaluationConfig)
+        images = _image_source(loaded, task, where)
+        if loaded.model.labels is None:
+            found = measure_encoder(loaded, settings, *images, split)
+        else:
+            found = measure_images(
+                loaded,
+                settings,
+                *images,
+                split,
+                auto_attacked=attack == "autoattack",
+                corruptions=corruptions,
+                corrupted_files=corrupted,
+                unforeseen=unforeseen,
+            )
+    elif anli is not None:
         found = _measure_anli(loaded, anli)
     elif loaded.model.labels is None and settings.shift and sts is None:
         found = _measure_shift(loaded, settings, data, text)
     elif loaded.model.labels is None or sts is not None:
         found = _measure_sts(loaded, settings)
     else:
-        where = {"source": data, "text": text, "label": label, "on_bad_row": on_bad_row}
-        found = _measure_task(loaded, settings, *_source(loaded, task, where), split)
+        found = _measure_task(loaded, settings, *_source(loaded, task, {**where, "text": text}), split)
     if output is not None:
         write_whole(output, lambda file: json.dump({"model": model, **found}, file, indent=2))
         say(f"written to {output}")
@@ -84,7 +113,7 @@ def _radii(written: str | None) -> list[float] | None:
     if written is None:
         return None
     try:
-        radii = [] if written == "none" else [float(number) for number in written.split(",")]
+        radii = [] if written == "none" else [float(fraction(number)) for number in written.split(",")]
     except ValueError:
         radii = [-1.0]
     if any(not 0 < radius < float("inf") for radius in radii):
@@ -101,7 +130,7 @@ def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
     from contraverse.pipeline import measure_sts
 
     with doing("Measuring on the STS sets…"):
-        found = measure_sts(loaded.model, settings.sts)
+        found = measure_sts(text_model(loaded, "--sts"), settings.sts)
     sets = found["sts"]["sets"]
     columns = {how: {name: scores[how] for name, scores in sets.items()} for how in ("all", "mean", "wmean")}
     columns["all"]["average"] = found["sts"]["average"]
@@ -113,7 +142,7 @@ def _measure_anli(loaded: Loaded, folder: str) -> dict[str, Any]:
     from contraverse.evaluation import evaluate_nli
 
     with doing("Measuring on ANLI…"):
-        report = evaluate_nli(loaded.model, folder)
+        report = evaluate_nli(text_model(loaded, "--anli"), folder)
     columns = {
         split: {**scores.accuracy, "pooled": scores.pooled, "mean": scores.mean}
         for split, scores in report.splits.items()
@@ -132,6 +161,25 @@ def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["T
     chosen = get_task(task or (run.task if run else ""))
     same = run is not None and run.task == chosen.name and flags["source"] in (None, run.data.source)
     base = run.data if run is not None and same else DataConfig()
+    return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
+
+
+def is_image_model(loaded: Loaded) -> bool:
+    """Whether it reads images."""
+    from contraverse.models import ImageModel
+
+    return isinstance(loaded.model, ImageModel)
+
+
+def _image_source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["ImageTask", ImageDataConfig]:
+    """The task, and where its images are: the run's, where the flags name no other."""
+    from contraverse.data import get_image_task
+
+    run = loaded.run
+    chosen = get_image_task(task or (run.task if run else "images"))
+    same = run is not None and run.task == chosen.name and flags["source"] in (None, run.data.source)
+    base = run.data if run is not None and same else ImageDataConfig()
+    assert isinstance(base, ImageDataConfig)
     return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
 
 

@@ -6,22 +6,24 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from contraverse.cli.console import doing, quiet, say
 from contraverse.errors import UserError
 from contraverse.recipes import RunConfig, load
 
 if TYPE_CHECKING:
-    from contraverse.data import Splits, TextData
-    from contraverse.models import TextModel
+    from contraverse.data import ImageSplits, Splits, TextData
+    from contraverse.models import AnyModel, TextModel
+
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A model, and the configuration of the run that made it, if one did."""
 
-    model: "TextModel"
+    model: "AnyModel"
     run: RunConfig | None
 
 
@@ -37,13 +39,27 @@ def load_model(name: str) -> Loaded:
         quiet()
         import torch
 
-        from contraverse.models import TextModel
+        from contraverse import models
     with doing(f"Loading {name}…"):
+        model: AnyModel
         if name == "minilm" and not folder.exists():
-            model = TextModel.from_pretrained("minilm", pooling="mean")
+            model = models.TextModel.from_pretrained("minilm", pooling="mean")
         else:
-            model = TextModel.load(folder / "model" if (folder / "config.yaml").is_file() else folder)
+            model = models.load_model(folder / "model" if (folder / "config.yaml").is_file() else folder)
     return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), found)
+
+
+def text_model(loaded: Loaded, command: str) -> "TextModel":
+    """The model, which ``command`` needs to be one of texts.
+
+    Raises:
+        UserError: it is one of images.
+    """
+    from contraverse.models import TextModel
+
+    if not isinstance(loaded.model, TextModel):
+        raise UserError(f"{command} is for models of texts, and this is one of images")
+    return loaded.model
 
 
 def _run_of(folder: Path) -> RunConfig | None:
@@ -80,7 +96,7 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
     return splits.need("test")
 
 
-def tell(splits: "Splits", file: Path | None = None) -> None:
+def tell(splits: "Splits | ImageSplits", file: Path | None = None) -> None:
     """The notes on how rows were read; of one ``file`` alone, not those on the splits that it does not have."""
     for note in splits.notes:
         if file is None or note.startswith(str(file)):

@@ -1,13 +1,16 @@
 """``contraverse list``: what there is to choose from."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from contraverse.cli.console import doing, print_text, result
+
+if TYPE_CHECKING:
+    from contraverse.data import ImageTask, Task
 
 
 def list_(
@@ -46,7 +49,8 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _tasks() -> list[dict[str, Any]]:
     with doing("Loading PyTorch…"):
-        from contraverse.data import TASKS
+        from contraverse.data import IMAGE_TASKS, TASKS
+    tasks: list[Task | ImageTask] = [*TASKS.values(), *IMAGE_TASKS.values()]
     return [
         {
             "name": task.name,
@@ -54,7 +58,7 @@ def _tasks() -> list[dict[str, Any]]:
             "kind": task.kind,
             "metric": task.metric,
         }
-        for task in TASKS.values()
+        for task in tasks
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contraverse.cli.console import doing, say
-from contraverse.cli.files import load_model, read_texts
+from contraverse.cli.files import load_model, read_texts, text_model
 from contraverse.errors import UserError
 
 
@@ -36,7 +36,7 @@ def postprocess(
         raise UserError(f"a {kind.value} has no {wrong[0]}")
     if output.exists() and not force:
         raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
-    loaded = load_model(model).model
+    loaded = text_model(load_model(model), "postprocess")
     if loaded.labels is not None:
         raise UserError("a classifier has no sentence embeddings to put through it", where=model)
     rows = [texts[0] for texts in read_texts(sentences, [text] if text else None, 1).texts]

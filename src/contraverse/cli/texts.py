@@ -1,4 +1,4 @@
-"""``contraverse encode`` and ``contraverse predict``: from texts to vectors and to labels."""
+"""``contraverse encode`` and ``contraverse predict``: from texts or images to vectors and to labels."""
 
 import csv
 import json
@@ -8,7 +8,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from contraverse.cli.console import counting, say
-from contraverse.cli.files import check_target, load_model, read_texts, write_whole
+from contraverse.cli.evaluate import is_image_model
+from contraverse.cli.files import check_target, load_model, read_texts, text_model, write_whole
+from contraverse.cli.images import encode_images, predict_images
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
     from contraverse.cli.files import Loaded
 
 Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or minilm.")]
-Input = Annotated[str, typer.Argument(help="A file of texts (CSV, TSV, JSONL, Parquet, txt; gz too), - for stdin.")]
+Input = Annotated[
+    str,
+    typer.Argument(help="A file of texts (CSV, TSV, JSONL, Parquet, txt; gz too), - for stdin; or a folder of images."),
+]
 Text = Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")]
+Size = Annotated[int | None, typer.Option(min=4, help="Scale images to this height and width. (default: the run's)")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite --output.")]
 
@@ -28,25 +34,36 @@ def encode(
     input: Input,
     output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
+    size: Size = None,
     batch_size: BatchSize = 64,
     force: Force = False,
 ) -> None:
-    """Write the sentence embedding of every row, in order, as float32."""
+    """Write the embedding of every sentence, or the features of every image, in order, as float32."""
     check_target(output, (".npy", ".parquet"), force)
     loaded = load_model(model)
+    if is_image_model(loaded):
+        vectors, names = encode_images(loaded, input, size, batch_size)
+        _write_vectors(output, {"image": names}, vectors)
+        return
+    encoder = text_model(loaded, "encode")
     rows = [texts[0] for texts in read_texts(input, [text] if text else None, 1).texts]
     import numpy as np
 
     parts = []
     with counting("Encoding", len(rows)) as advance:
         for first in range(0, len(rows), _CHUNK):
-            parts.append(loaded.model.encode(rows[first : first + _CHUNK], batch_size))
+            parts.append(encoder.encode(rows[first : first + _CHUNK], batch_size))
             advance(len(parts[-1]))
-    vectors = np.concatenate(parts)
+    _write_vectors(output, {"text": rows}, np.concatenate(parts))
+
+
+def _write_vectors(output: Path, named: dict[str, list[str]], vectors: "np.ndarray") -> None:
+    import numpy as np
+
     if output.suffix == ".npy":
         write_whole(output, lambda file: np.save(file, vectors), binary=True)
     else:
-        _write_parquet(output, {"text": rows, "embedding": list(vectors)})
+        _write_parquet(output, {**named, "embedding": list(vectors)})
     say(f"{output}: {vectors.shape[0]} embeddings of {vectors.shape[1]} dimensions")
 
 
@@ -59,6 +76,7 @@ def predict(
     input: Input,
     output: Annotated[Path, typer.Option(help="X.csv, X.jsonl or X.parquet.")],
     text: Text = None,
+    size: Size = None,
     batch_size: BatchSize = 64,
     force: Force = False,
 ) -> None:
@@ -67,18 +85,25 @@ def predict(
     loaded = load_model(model)
     labels = loaded.model.labels
     if labels is None:
-        raise UserError("a sentence encoder has no labels to predict", where=model, hint="contraverse encode uses it")
+        raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
+    if is_image_model(loaded):
+        found, names = predict_images(loaded, input, size, batch_size)
+        _write_predictions(output, {"image": names} | _predictions(found, labels))
+        return
     rows = read_texts(input, text, _width(loaded))
     from contraverse.evaluation import predict as logits_of
 
     with counting("Predicting", len(rows)) as advance:
         logits = logits_of(loaded.model, rows, batch_size, progress=advance)
-    columns = _predictions(logits, labels)
+    _write_predictions(output, _predictions(logits, labels))
+
+
+def _write_predictions(output: Path, columns: dict[str, list[Any]]) -> None:
     if output.suffix == ".parquet":
         _write_parquet(output, columns)
     else:
         write_whole(output, lambda file: _write_lines(file, columns, output.suffix))
-    say(f"{output}: {len(rows)} predictions")
+    say(f"{output}: {len(next(iter(columns.values())))} predictions")
 
 
 def _width(loaded: "Loaded") -> int:

@@ -12,7 +12,7 @@ from contraverse.errors import UserError
 from contraverse.recipes import RunConfig, configure, parse, split_stages
 
 if TYPE_CHECKING:
-    from contraverse.data import TextData
+    from contraverse.data import ImageData, TextData
     from contraverse.pipeline import RunResult
 
 
@@ -20,7 +20,10 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="A paper's setting: contraverse list recipes. Not needed with --config.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help='"minilm" (bundled), a folder, or a name on the Hub.')] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help='"minilm" (bundled), a folder, a name on the Hub; of images, a backbone: resnet18.'),
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the model of this finished run.")] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
@@ -37,9 +40,12 @@ def train(
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Of images: keep so many labels, as 10% or 500, balanced over the classes.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of training; data.seed draws the rows.")] = None,
 ) -> None:
-    """Train an encoder by a recipe, measure it, and write it all into one folder.
+    """Train an encoder of texts or images by a recipe, measure it, and write it all into one folder.
 
     A recipe's defaults come first, then --config, then the options, then --set.
     """
@@ -52,6 +58,7 @@ def train(
         "data.on_bad_row": on_bad_row,
         "data.text": text[0] if text and len(text) == 1 else text,
         "data.label": label,
+        "data.labels": labels,
         "train.seed": seed,
     }
     settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
@@ -76,13 +83,17 @@ def train(
 
 
 def quickstart(
-    output: Annotated[Path, typer.Option(help="The folder of both runs and their report.")] = Path("runs/quickstart"),
+    output: Annotated[Path | None, typer.Option(help="The folder of the runs and their report.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="On images of digits, in place of texts.")] = False,
 ) -> None:
-    """Train two classifiers on bundled data, attack both, and compare them: a few minutes, no network."""
+    """Train classifiers on bundled data, attack them, and compare them: a few minutes, no network."""
     with doing("Loading PyTorch…"):
         quiet()
         from contraverse import pipeline
-    done = pipeline.quickstart(output=output, say=say)
+    if images:
+        done = pipeline.quickstart_images(output or Path("runs/quickstart-images"), say=say)
+    else:
+        done = pipeline.quickstart(output or Path("runs/quickstart"), say=say)
     columns = {name: run.metrics for name, run in done.runs.items()}
     result.print(figures("test rows", columns))
     result.print(f"report  {done.report}", markup=False)
@@ -119,25 +130,26 @@ def _plan(config: RunConfig, output: Path) -> None:
 
 
 def _rows(config: RunConfig) -> None:
-    from contraverse.data import get_task, load_splits
+    from contraverse.data import any_task
+    from contraverse.pipeline.rows import load_rows
 
-    task, data = get_task(config.task), config.data
+    task, data = any_task(config.task), config.data
     if data.source is None and task.hub:
         say(f"data        {'/'.join(filter(None, task.hub))} on the Hub, which a dry run does not read")
         return
     with doing("Reading data…"):
-        splits = load_splits(task, **data.model_dump())
+        splits = load_rows(config)
     for name in ("train", "validation", "test"):
-        rows: TextData | None = getattr(splits, name)
+        rows: TextData | ImageData | None = getattr(splits, name)
         say(f"{name:<12}{_describe(rows) if rows else '-'}")
     for note in splits.notes:
         say(note)
 
 
-def _describe(rows: "TextData") -> str:
+def _describe(rows: "TextData | ImageData") -> str:
     if rows.label_names is None or rows.labels is None:
         return f"{len(rows)} rows"
-    counts = Counter(rows.labels)
+    counts = Counter(int(label) for label in rows.labels)
     return f"{len(rows)} rows: " + ", ".join(f"{name} {counts[i]}" for i, name in enumerate(rows.label_names))
 
 

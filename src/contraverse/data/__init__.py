@@ -3,9 +3,17 @@
 from contraverse.data.batching import Collator, LengthGroupedSampler
 from contraverse.data.bundled import quickstart_data
 from contraverse.data.dataset import EncodedText, Row, Splits, TextData
-from contraverse.data.images import IMAGE_TASKS, ImageCollator, ImageData, ImageSplits, ImageTask, load_images
+from contraverse.data.images import (
+    IMAGE_TASKS,
+    ImageCollator,
+    ImageData,
+    ImageSplits,
+    ImageTask,
+    get_image_task,
+    load_images,
+)
 from contraverse.data.sources import load_splits
-from contraverse.data.tasks import TASKS, Task, get_task
+from contraverse.data.tasks import TASKS, Task, any_task, get_task
 
 Encoded = EncodedText | ImageData
 """Rows with numbers in place of words: ``collate`` makes batches of them, whose ``lengths`` are alike."""
@@ -29,6 +37,8 @@ __all__ = [
     "Splits",
     "Task",
     "TextData",
+    "any_task",
+    "get_image_task",
     "get_task",
     "load_images",
     "load_splits",

@@ -6,10 +6,13 @@ and ``hypothesis``, ...) are known to every task (`contraverse.data.columns`); a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from contraverse.data.nearest import nearest
 from contraverse.errors import UserError
+
+if TYPE_CHECKING:
+    from contraverse.data.images.tasks import ImageTask
 
 Kind = Literal["classification", "similarity", "sentences", "triplets"]
 
@@ -359,3 +362,14 @@ def get_task(name: str) -> Task:
         first, *others = nearest(name, TASKS)
         raise UserError(f"no task {name!r}", hint=f"Did you mean {first!r}? The others: {', '.join(others)}.")
     return TASKS[name]
+
+
+def any_task(name: str) -> "Task | ImageTask":
+    """The task of texts or of images of that name; a `UserError` with the nearest names where there is none."""
+    from contraverse.data.images.tasks import IMAGE_TASKS
+
+    known: dict[str, Task | ImageTask] = {**TASKS, **IMAGE_TASKS}
+    if name not in known:
+        first, *others = nearest(name, known)
+        raise UserError(f"no task {name!r}", hint=f"Did you mean {first!r}? The others: {', '.join(others)}.")
+    return known[name]

@@ -16,9 +16,7 @@ Progress = Callable[[int], None]
 """Called after each batch with the number of rows that it settled."""
 
 
-def predict(
-    model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Progress | None = None
-) -> np.ndarray:
+def predict(model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Progress | None = None) -> np.ndarray:
     """Logits of every row, (N, C) float32 in the order of ``data`` (C is 1 for a regression).
 
     Runs in eval mode without gradients, and puts every module back into the mode that it was in. Rows of

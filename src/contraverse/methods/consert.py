@@ -61,6 +61,7 @@ class ConSERT(Method):
     summary = "NT-Xent between two views: shuffled, cut off, dropped out or adversarial"
     paper = "ConSERT"
     equation = "(1) of ConSERT"
+    reads = "text"
     needs = "inputs"
 
     @validate_call

@@ -29,6 +29,7 @@ class Contrastive(Method):
     summary = "cross-entropy and InfoNCE on two dropout views"
     paper = "SCAL/USCAL"
     equation = "(4), (8) on dropout views"
+    reads = "text"
     needs = "labels"
     cost = "6F"
     heads = PROJECTION

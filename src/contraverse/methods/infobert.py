@@ -54,6 +54,7 @@ class InfoBERT(Method):
     summary = "FreeLB, an information bottleneck, and steady tokens that tell of their sentence"
     paper = "InfoBERT"
     equation = "(5)-(9) of InfoBERT"
+    reads = "text"
     needs = "labels"
     heads = {"critic": HeadSpec(kind="critic")}
 

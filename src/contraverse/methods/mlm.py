@@ -39,6 +39,7 @@ class MaskedLanguageModelling(Method):
     summary = "hidden tokens are told from the rest of the sentence: further pre-training"
     paper = "BERT"
     equation = "section 3.1, task 1 of BERT"
+    reads = "text"
     needs = "inputs"
     cost = "3F"
     heads = {"reconstruction": HeadSpec(kind="mlm")}

@@ -7,18 +7,21 @@ from pydantic import Field
 from contraverse.attacks import NormBall
 from contraverse.functional import Scope
 from contraverse.types import HeadSpec
+from contraverse.units import Number
 
 Epsilon = Annotated[
-    float, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the inputs")
+    Number, Field(gt=0, allow_inf_nan=False, description="size of the perturbation, in the units of the inputs")
 ]
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the contrastive loss")]
 Steps = Annotated[int, Field(ge=1, description="passes or ascents of one step")]
-StepSize = Annotated[float, Field(gt=0, allow_inf_nan=False, description="length of one ascent")]
-Limit = Annotated[float, Field(gt=0, allow_inf_nan=False, description="largest norm of a perturbation")] | None
-Gamma = Annotated[float, Field(ge=0, allow_inf_nan=False, description="size of the random start")]
+StepSize = Annotated[Number, Field(gt=0, allow_inf_nan=False, description="length of one ascent")]
+Limit = Annotated[Number, Field(gt=0, allow_inf_nan=False, description="largest norm of a perturbation")] | None
+Gamma = Annotated[Number, Field(ge=0, allow_inf_nan=False, description="size of the random start")]
 PROJECTION = {"z": HeadSpec()}
 """The head of the contrastive losses: one linear layer as wide as the encoder, and tanh (SCAL's "pooler layer")."""
+MLP_PROJECTION = {"z": HeadSpec(kind="mlp")}
+"""The head of SimCLR and ACL: three linear layers as wide as the encoder, each with batch norm."""
 
 OneStep = Literal["fgm", "fgsm"]
 

@@ -25,6 +25,7 @@ class SimCSE(Method):
     summary = "InfoNCE between two dropout views of a sentence"
     paper = "SimCSE"
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
+    reads = "text"
     needs = "inputs"
     cost = "6F"
     heads = PROJECTION
@@ -56,6 +57,7 @@ class SupervisedSimCSE(Method):
     summary = "InfoNCE between given pairs, with hard negatives where the data has them"
     paper = "SimCSE"
     equation = "(5) of SimCSE"
+    reads = "text"
     needs = "pairs"
     cost = "9F"
     heads = PROJECTION

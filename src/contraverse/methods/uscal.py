@@ -33,6 +33,7 @@ class USCAL(Method):
     summary = "InfoNCE between two dropout views, and between the first and an adversarial third"
     paper = "SCAL/USCAL"
     equation = "(9), (10)"
+    reads = "text"
     needs = "inputs"
     cost = "10F"
     heads = PROJECTION

@@ -6,9 +6,11 @@ A head is built from its `HeadSpec` and reads what its kind says of one pass:
 - ``mlp``: the same, through several layers with batch norm;
 - ``mlm``: ``tokens`` (B, T, H) -> logits over the vocabulary (B, T, V);
 - ``critic``: two features of a method's choice, through `HeadCall`;
-- ``ngrams``: ``tokens`` (B, T, H) and the mask (B, T) -> (B, T, dim), zero on padding.
+- ``ngrams``: ``tokens`` (B, T, H) and the mask (B, T) -> (B, T, dim), zero on padding;
+- ``patches``: features of an image's patches, and which of them are hidden, through `HeadCall`.
 """
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -98,6 +100,63 @@ class NGrams(nn.Module):
         return torch.where(real, features, 0.0).transpose(1, 2)
 
 
+class Patches(nn.Module):
+    """Selfie's scores: which hidden patch stands where, told from the patches that are seen.
+
+    Seen patches, each with its place, and a query that is learnt pass through layers of self-attention; what becomes
+    of the query is the image's summary. Summary plus a place is compared with every hidden patch. Places are given by
+    sines and cosines of row and column, so that any square grid will do. Attention is torch's own, normed first, with
+    4 heads, inner layers 4 times as wide and no dropout; its weights are drawn as torch draws them.
+
+    Args:
+        width: H, of a patch's features.
+        dim: width of attention.
+        layers: of attention; Selfie has 3.
+
+    Raises:
+        ValueError: ``dim`` is no multiple of four.
+    """
+
+    HEADS = 4
+
+    def __init__(self, width: int, dim: int, layers: int) -> None:
+        super().__init__()
+        if dim % self.HEADS:
+            raise ValueError(f"the width of attention over patches is a multiple of {self.HEADS}, not {dim}")
+        self.dim = dim
+        self.seen, self.candidates = nn.Linear(width, dim), nn.Linear(width, dim)
+        self.query = nn.Parameter(torch.zeros(dim))
+        layer = nn.TransformerEncoderLayer(dim, self.HEADS, 4 * dim, 0.0, batch_first=True, norm_first=True)
+        self.attention = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
+
+    def forward(self, features: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """Scores (B, M, M): entry (m, k) of how well hidden patch k stands at the place of hidden patch m.
+
+        Args:
+            features: (B, P, H), of all patches, row by row of a square grid.
+            visible: (B, V), which patches are seen.
+            hidden: (B, M), which are not.
+        """
+        places = self.places(features.shape[1]).to(features)
+        seen = self.seen(_rows(features, visible)) + places[visible]
+        queries = self.query.to(seen.dtype).expand(len(seen), 1, -1)
+        summary = self.attention(torch.cat([queries, seen], 1))[:, :1]
+        return (summary + places[hidden]) @ self.candidates(_rows(features, hidden)).mT / self.dim**0.5
+
+    def places(self, patches: int) -> Tensor:
+        """(P, dim): sines and cosines of each patch's row, then of its column, at dim / 4 frequencies from 1 down."""
+        side = math.isqrt(patches)
+        rates = 10_000.0 ** -(torch.arange(self.dim // 4) / (self.dim // 4))
+        angles = torch.arange(side).unsqueeze(1) * rates
+        lines = torch.cat([angles.sin(), angles.cos()], 1)
+        return torch.cat([lines.repeat_interleave(side, 0), lines.repeat(side, 1)], 1)
+
+
+def _rows(features: Tensor, which: Tensor) -> Tensor:
+    """Rows ``which`` (B, K) of ``features`` (B, P, H): (B, K, H)."""
+    return features.gather(1, which.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+
+
 def mlp(width: int, dim: int, layers: int) -> nn.Sequential:
     """SimCLR's head, as deep as ACL's has it: H -> H, batch norm, ReLU for each layer, and H -> dim, batch norm.
 
@@ -133,6 +192,8 @@ def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float
         return Critic(width, width, spec.dim or 300, std)
     if spec.kind == "ngrams":
         return NGrams(width, spec.dim or width)
+    if spec.kind == "patches":
+        return Patches(width, spec.dim or width, spec.layers)
     activation = nn.Tanh() if spec.activation == "tanh" else nn.Identity()
     return nn.Sequential(OrderedDict(dense=_linear(width, spec.dim or width, std), activation=activation))
 

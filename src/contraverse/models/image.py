@@ -138,7 +138,7 @@ class ImageModel(Model):
     def add_heads(self, heads: Mapping[str, HeadSpec]) -> None:
         for name, spec in heads.items():
             if name not in self.heads:
-                if spec.kind not in ("projection", "mlp"):
+                if spec.kind not in ("projection", "mlp", "patches"):
                     raise UserError(f"a head of kind {spec.kind} reads tokens, and images have none")
                 head = build_head(spec, self.width, words=(0, self.width)).to(self.device)
                 self.heads[name] = to_dual(head) if self.dual else head

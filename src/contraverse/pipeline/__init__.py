@@ -1,7 +1,8 @@
 """From a configuration to a run folder."""
 
-from contraverse.pipeline.measure import measure_shift, measure_sts, measure_task, settled_in_all
+from contraverse.pipeline.measure import measure_probe, measure_shift, measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.quickstart import QuickstartResult, quickstart
+from contraverse.pipeline.quickstart_images import quickstart_images
 from contraverse.pipeline.result import Interrupted, RunResult
 from contraverse.pipeline.run import run
 from contraverse.pipeline.search import SearchResult, Trial, search
@@ -13,11 +14,13 @@ __all__ = [
     "RunResult",
     "SearchResult",
     "Trial",
+    "measure_probe",
     "measure_shift",
     "measure_sts",
     "measure_task",
     "model_of",
     "quickstart",
+    "quickstart_images",
     "run",
     "search",
     "settled_in_all",

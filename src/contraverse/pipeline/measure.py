@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from contraverse.data import Task, TextData
+from contraverse.data import ImageData, ImageTask, Rows, Task, TextData
 from contraverse.evaluation import (
     AttackSettings,
     TaskEvaluator,
@@ -18,14 +18,27 @@ from contraverse.evaluation import (
     shift_attempts,
     uniformity,
 )
-from contraverse.models import TextModel
+from contraverse.evaluation.images import linear_separability
+from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.recipes import EvaluationConfig
+from contraverse.types import Evaluator, Route
+
+
+def attacked_evaluator(rows: Rows, settings: EvaluationConfig) -> Evaluator:
+    """``robust_accuracy`` under the configured attack, at the first epsilon, whenever training evaluates."""
+
+    def evaluate(model: AnyModel) -> dict[str, float]:
+        attack = _attack(settings) | {"batch_size": settings.batch_size}
+        found = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
+        return {"robust_accuracy": next(iter(found.at.values())).accuracy}
+
+    return evaluate
 
 
 def measure_task(
-    model: TextModel,
-    rows: TextData,
-    task: Task,
+    model: AnyModel,
+    rows: TextData | ImageData,
+    task: Task | ImageTask,
     settings: EvaluationConfig,
     *,
     seed: int,
@@ -58,8 +71,8 @@ def measure_task(
 
 
 def measure_shift(
-    model: TextModel,
-    rows: TextData,
+    model: AnyModel,
+    rows: TextData | ImageData,
     settings: EvaluationConfig,
     *,
     seed: int,
@@ -73,7 +86,7 @@ def measure_shift(
     return {"metrics": {}, "shift": report.to_dict()}
 
 
-def settled_in_all(model: TextModel, rows: int, settings: EvaluationConfig) -> int:
+def settled_in_all(model: AnyModel, rows: int, settings: EvaluationConfig) -> int:
     """What ``progress`` of `measure_task` and, for a model without classes, of `measure_shift` adds up to."""
     attacked, classes = min(settings.rows or rows, rows), len(model.labels or ())
     attack, radii = AttackSettings(**_attack(settings)), set(settings.epsilons)
@@ -106,3 +119,18 @@ def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:
         "uniformity": uniformity(np.unique(np.concatenate([left, right]), axis=0)),
     }
     return {"metrics": report.metrics | geometry, "sts": report.to_dict()}
+
+
+def measure_probe(model: ImageModel, train: ImageData, test: ImageData, batch_size: int) -> dict[str, Any]:
+    """How far classes can be told by a linear classifier on an encoder's features: Table 5 of ACL.
+
+    Returns:
+        ``metrics``: ``probe``, of the clean batch norm's features, and of a dual model also ``probe_adversarial``.
+    """
+    routes: tuple[Route, ...] = ("clean", "adversarial") if model.dual else ("clean",)
+    found = {route: linear_separability(model, train, test, route=route, batch_size=batch_size) for route in routes}
+    names = {"clean": "probe", "adversarial": "probe_adversarial"}
+    return {
+        "metrics": {names[route]: report.accuracy for route, report in found.items()},
+        "probes": [report.to_dict() for report in found.values()],
+    }

@@ -1,15 +1,17 @@
 """From what a run measured to its page and its model's card."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contraverse.data import Task
+from contraverse.data import ImageTask, Task
 from contraverse.methods import METHODS
-from contraverse.recipes import RunConfig
+from contraverse.recipes import ImageRunConfig, RunConfig
 from contraverse.reporting import (
     Measured,
     ModelCard,
+    Picture,
     ReportData,
     Run,
     read_run,
@@ -19,18 +21,19 @@ from contraverse.reporting import (
 
 
 def write_reports(
-    folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task, made_with: dict[str, Any]
+    folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task | ImageTask, made_with: dict[str, Any]
 ) -> dict[str, Path]:
     """Write ``report.html`` and the model card from figures that were measured; says what lies where."""
     method = METHODS[config.method.name]
     command = shlex.join(["contraverse", "train", "--config", f"{folder}/config.yaml", "--output", f"{folder}-again"])
     attack = evaluation.get("robustness", {}).get("attack", {})
-    supervised = method.needs == "labels"
+    supervised, of_images = method.needs == "labels", isinstance(config, ImageRunConfig)
     write_model_card(
         folder / "model",
         ModelCard(
             name=folder.name,
             kind="classifier" if supervised else "encoder",
+            reads="images" if of_images else "text",
             method=config.method.name,
             summary=method.summary,
             paper=method.paper,
@@ -40,11 +43,11 @@ def write_reports(
             base_model=config.model.name,
             dataset_id=task.hub[0] if task.hub and config.data.source is None else None,
             dataset_config=task.hub[1] if task.hub and config.data.source is None else None,
-            measured_on=None if supervised else "STS",
+            measured_on=None if supervised or of_images else "STS",
             split=evaluation["split"],
             test_rows=evaluation["rows"].get(evaluation["split"]) if supervised else None,
             train_rows=evaluation["rows"]["train"],
-            labels=evaluation.get("labels", ()),
+            labels=evaluation.get("labels") or (),
             columns=evaluation["columns"],
             attack=_shown(attack),
             command=command,
@@ -73,8 +76,20 @@ def write_reports(
     return {"model": folder / "model", "report": report} | {name: folder / name for name in names}
 
 
-def write_comparison(path: Path, folders: dict[str, Path], *, title: str, command: str) -> Path:
-    """One page over several finished runs of one task, by name; the others are compared with the first."""
+def write_comparison(
+    path: Path,
+    folders: dict[str, Path],
+    *,
+    title: str,
+    command: str,
+    notes: Sequence[str] = (),
+    pictures: Sequence[Picture] = (),
+    pictures_under: str = "",
+) -> Path:
+    """One page over several finished runs of one task, by name; the others are compared with the first.
+
+    ``pictures`` are shown in full, ``pictures_under`` says under what attack.
+    """
     runs = {name: read_run(folder) for name, folder in folders.items()}
     base = next(iter(runs.values()))
     first = _evaluation(base)
@@ -92,6 +107,9 @@ def write_comparison(path: Path, folders: dict[str, Path], *, title: str, comman
             command=command,
             warnings=[f"{name}: {line}" for name, found in evaluations.items() for line in _warnings(found)],
             shifts=_shifts(evaluations),
+            notes=notes,
+            pictures=pictures,
+            examples_under=pictures_under,
         ),
     )
 
@@ -106,8 +124,8 @@ def _measured(name: str, evaluation: dict[str, Any]) -> Measured:
     return Measured(name, evaluation["metrics"], seconds=training["seconds"], cost=training["forward_units"])
 
 
-def _deciding(evaluation: dict[str, Any], task: Task) -> str:
-    return "average" if "average" in evaluation["metrics"] else task.metric
+def _deciding(evaluation: dict[str, Any], task: Task | ImageTask) -> str:
+    return next((name for name in ("average", "probe") if name in evaluation["metrics"]), task.metric)
 
 
 def _facts(evaluation: dict[str, Any], model: str) -> list[str]:

@@ -4,24 +4,25 @@ import os
 import shlex
 import shutil
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from contraverse.data import Splits, Task, get_task, load_splits
+from contraverse.data import ImageData, ImageSplits
 from contraverse.errors import UserError
 from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.methods import METHODS
-from contraverse.models import TextModel
-from contraverse.pipeline.measure import measure_sts, measure_task, settled_in_all
+from contraverse.models import AnyModel, ImageModel, TextModel, load_model
+from contraverse.pipeline.measure import attacked_evaluator, measure_probe, measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
+from contraverse.pipeline.rows import AnySplits, load_rows, rows_for
 from contraverse.pipeline.stages import run_stages
-from contraverse.pipeline.start import start_model
+from contraverse.pipeline.start import start, teach, views_of
 from contraverse.recipes import RunConfig
 from contraverse.reporting import environment
 from contraverse.training import StopOnInterrupt, Trainer
@@ -75,11 +76,12 @@ def _run_one(
         _check_output(config, output, resume)
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
-    splits = _load(config, method, test)
+    splits = rows_for(config, method, test=test)
     task = splits.task
     set_seed(config.train.arguments.get("seed", 42))
     say(f"Loading {config.model.name}")
-    model, notes = start_model(config.model, _labels(splits, method), method.heads)
+    teach(config, splits, method)
+    model, notes = start(config, splits, method)
     splits.notes.extend(notes)
     for note in splits.notes:
         say(f"  {note}")
@@ -90,18 +92,18 @@ def _run_one(
         made_with = environment()
         write_json(output / "environment.json", made_with)
 
-    trainer, training = _train(config, output, resume, task, splits, model, method, say)
+    trainer, training = _train(config, output, resume, splits, model, method, say)
     if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
     model.save(output / "model")
     del trainer
-    saved = TextModel.load(output / "model")
+    saved = load_model(output / "model")
     measured = _measure(config, splits, saved, say, counting, test)
     evaluation = {
         **measured,
         "labels": saved.labels,
-        "columns": len(splits.need("train").columns),
+        "columns": 1 if isinstance(splits, ImageSplits) else len(splits.need("train").columns),
         "training": training,
         "rows": _sizes(splits),
         "skipped_rows": splits.skipped,
@@ -134,67 +136,32 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
         raise UserError("the folder is not empty, and no run", where=where, hint="choose another --output")
 
 
-def _load(config: RunConfig, method: Method, test: bool) -> Splits:
-    splits = load_splits(get_task(config.task), **config.data.model_dump())
-    train = splits.need("train")
-    if method.needs == "labels" and train.labels is None:
-        hint = "name the column with --label, or train without labels: simcse, uscal"
-        raise UserError(f"{config.recipe} needs labels, and the training rows have none", hint=hint)
-    if method.needs == "pairs" and len(train.columns) < 2:
-        hint = "give a file with a column of anchors and one of positives, as the task nli"
-        raise UserError(f"{config.recipe} needs pairs of sentences", hint=hint)
-    if method.needs != "labels" and train.labels is not None:
-        # The same rows as with labels: what is validated on later is not seen here either.
-        splits.train = replace(train, labels=None, label_names=None)
-        splits.task = _without_labels(splits.task)
-        splits.notes.append(f"{config.method.name} does not look at the labels of {config.task}")
-    if not test:
-        splits.test = None
-    return splits
-
-
-def _without_labels(task: Task) -> Task:
-    like = get_task("sentences")
-    return replace(
-        task,
-        kind=like.kind,
-        label=None,
-        labels=None,
-        metrics=like.metrics,
-        metric=like.metric,
-        greater_is_better=like.greater_is_better,
-    )
-
-
-def _labels(splits: Splits, method: Method) -> list[str] | None:
+def _evaluators(config: RunConfig, splits: AnySplits, method: Method) -> dict[str, Evaluator]:
+    settings, rows = config.evaluation, splits.validation
     if method.needs != "labels":
-        return None
-    names = splits.need("train").label_names
-    return list(names) if names else ["score"]
-
-
-def _evaluator(config: RunConfig, task: Task, splits: Splits, method: Method) -> Evaluator | None:
-    if method.needs != "labels":
-        return StsbDev(config.evaluation.sts) if config.evaluation.sts else None
-    if splits.validation is None:
-        return None
-    return TaskEvaluator(splits.validation, task.metrics, config.evaluation.batch_size)
+        return {"validation": StsbDev(settings.sts)} if settings.sts else {}
+    if rows is None:
+        return {}
+    evaluators: dict[str, Evaluator] = {"validation": TaskEvaluator(rows, splits.task.metrics, settings.batch_size)}
+    if settings.robust_validation and settings.epsilons:
+        attacked = rows.sample(settings.rows, config.data.seed) if settings.rows else rows
+        evaluators["attacked"] = attacked_evaluator(attacked, settings)
+    return evaluators
 
 
 def _train(
     config: RunConfig,
     output: Path,
     resume: bool,
-    task: Task,
-    splits: Splits,
-    model: TextModel,
+    splits: AnySplits,
+    model: AnyModel,
     method: Method,
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
-    train, arguments = splits.need("train"), dict(config.train.arguments)
-    evaluator = _evaluator(config, task, splits, method)
+    task, train, arguments = splits.task, splits.need("train"), dict(config.train.arguments)
+    evaluators = _evaluators(config, splits, method)
     patience = config.train.early_stopping_patience
-    if evaluator is None:
+    if not evaluators:
         splits.notes.append("nothing to validate on: the last weights are kept, not the best")
         say("  " + splits.notes[-1])
         arguments |= {"eval_strategy": "no", "load_best_model_at_end": False}
@@ -203,12 +170,18 @@ def _train(
         supervised = method.needs == "labels"
         arguments["metric_for_best_model"] = task.metric if supervised else "stsb_spearman"
         arguments["greater_is_better"] = task.greater_is_better if supervised else True
+    if arguments.get("dataloader_drop_last") and len(train) < arguments.get("per_device_train_batch_size", 8):
+        arguments["dataloader_drop_last"] = False
+        splits.notes.append(f"{len(train)} rows make no whole batch: the only one is smaller")
     trainer = Trainer(
         model,
         method,
         train,
-        evaluators={"validation": evaluator} if evaluator else {},
+        views=views_of(config, splits),
+        evaluators=evaluators,
         output_dir=output / "checkpoints",
+        optimizer=_said(config.train.optimizer),
+        schedule=_said(config.train.schedule),
         early_stopping_patience=patience,
         log_file=output / "metrics.jsonl",
         **arguments,
@@ -234,12 +207,19 @@ def _train(
     return trainer, training
 
 
+def _said(section: BaseModel | None) -> dict[str, Any] | None:
+    """What was set, for who knows the defaults of the rest."""
+    return section.model_dump(exclude_none=True) if section is not None else None
+
+
 def _measure(
-    config: RunConfig, splits: Splits, model: TextModel, say: Say, counting: Counting, test: bool
+    config: RunConfig, splits: AnySplits, model: AnyModel, say: Say, counting: Counting, test: bool
 ) -> dict[str, Any]:
     settings = config.evaluation
+    if isinstance(model, ImageModel) and model.labels is None:
+        return _probed(config, model, say, test)
     if model.labels is None:
-        if not settings.sts:
+        if not settings.sts or not isinstance(model, TextModel):
             return {"split": "none", "metrics": {}}
         if not test:
             return {"split": "validation", "metrics": StsbDev(settings.sts)(model)}
@@ -256,6 +236,18 @@ def _measure(
     return {"split": split, **found}
 
 
-def _sizes(splits: Splits) -> dict[str, int]:
+def _probed(config: RunConfig, model: ImageModel, say: Say, test: bool) -> dict[str, Any]:
+    """The measure of an encoder of images, where their labels are known: training has not seen them."""
+    splits = load_rows(config)
+    split: Literal["test", "validation"] = "test" if test and splits.test is not None else "validation"
+    train, rows = splits.need("train"), getattr(splits, split)
+    if train.labels is None or rows is None:
+        return {"split": "none", "metrics": {}}
+    assert isinstance(train, ImageData)
+    say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
+    return {"split": split, **measure_probe(model, train, rows, config.evaluation.batch_size)}
+
+
+def _sizes(splits: AnySplits) -> dict[str, int]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {name: len(rows) for name, rows in parts.items() if rows is not None}

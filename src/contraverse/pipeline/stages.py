@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch.distributed as dist
 
-from contraverse.data import get_task
+from contraverse.data import any_task
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import RunResult, Say, read_json, write_json
 from contraverse.recipes import RunConfig, Stage, split_stages
@@ -60,10 +60,12 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
 
 def _placed(stage: Stage, output: Path) -> RunConfig:
     """The stage's configuration with the folders of earlier stages in it."""
-    if stage.init_from is None:
-        return stage.config
-    model = stage.config.model.model_copy(update={"name": str(output / stage.init_from / "model")})
-    return stage.config.model_copy(update={"model": model})
+    model, data = stage.config.model, stage.config.data
+    if stage.init_from is not None:
+        model = model.model_copy(update={"name": str(output / stage.init_from / "model")})
+    if stage.teacher is not None:
+        data = data.model_copy(update={"pseudo_labels": str(output / stage.teacher)})
+    return stage.config.model_copy(update={"model": model, "data": data})
 
 
 def _wait_for_all() -> None:
@@ -88,7 +90,7 @@ def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> 
     for name in ("model", "metrics.jsonl", "environment.json"):
         _share(last / name, output / name)
     made_with = read_json(output / "environment.json")
-    paths = write_reports(output, config, evaluation, get_task(config.task), made_with)
+    paths = write_reports(output, config, evaluation, any_task(config.task), made_with)
     write_json(output / "evaluation.json", evaluation)
     return RunResult(output, evaluation["split"], evaluation["metrics"], paths, evaluation["notes"])
 

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from contraverse.data import ImageData, ImageSplits, ImageTask
+from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
+from contraverse.data.images.views import Augment
 from contraverse.errors import UserError
-from contraverse.models import TextModel
+from contraverse.evaluation import predict
+from contraverse.methods import METHODS
+from contraverse.methods.uat import UAT, UNLABELLED
+from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
+from contraverse.models.backbones import is_backbone
 from contraverse.models.storage import SETTINGS
-from contraverse.recipes import ModelConfig
-from contraverse.types import HeadSpec
+from contraverse.pipeline.rows import AnySplits, class_names
+from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, RunConfig
+from contraverse.types import HeadSpec, Method
 
 
 def model_of(folder: str | Path) -> Path:
@@ -24,15 +33,92 @@ def model_of(folder: str | Path) -> Path:
     folder = Path(folder)
     where = str(folder)
     if not (folder / "config.yaml").is_file():
-        if (folder / "config.json").is_file():
+        if _is_model(folder):
             return folder
         hint = "give the folder of a finished run, or its model/ folder"
         raise UserError("no run and no model is here", where=where, hint=hint)
     if not (folder / "evaluation.json").is_file():
         raise UserError("this run is not finished", where=where, hint="finish it first: contraverse train --resume")
-    if not (folder / "model" / "config.json").is_file():
+    if not _is_model(folder / "model"):
         raise UserError("this run has no model any more", where=where, hint="repeat it from its config.yaml")
     return folder / "model"
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or is_image_model(folder)
+
+
+def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyModel, list[str]]:
+    """The model that training begins with, and what its user should know.
+
+    Raises:
+        UserError: no such model, or one that does not fit.
+    """
+    labels = class_names(splits, method)
+    if isinstance(config, ImageRunConfig):
+        assert isinstance(splits, ImageSplits)
+        return _start_image_model(config.model, splits.task, labels)
+    return start_model(config.model, labels, method.heads)
+
+
+def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
+    """Let the run that ``data.pseudo_labels`` names say what the images are that have no label.
+
+    `UAT` gets its predictions of all images; another method its classes, in the place of the labels that are missing.
+
+    Raises:
+        UserError: the run is not finished, or tells other classes apart.
+    """
+    if not isinstance(config, ImageRunConfig) or config.data.pseudo_labels is None or method.needs != "labels":
+        return
+    train = splits.need("train")
+    assert isinstance(train, ImageData)
+    assert train.labels is not None
+    teacher = load_model(model_of(config.data.pseudo_labels))
+    if list(teacher.labels or ()) != list(train.label_names or ()):
+        told = _listed(teacher.labels) if teacher.labels else "nothing"
+        raise UserError(
+            f"the teacher tells {told} apart, and the images are of {_listed(train.label_names or ())}",
+            where="data.pseudo_labels",
+        )
+    logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size))
+    known = train.labels != UNLABELLED
+    if isinstance(method, UAT):
+        method.set_targets(logits, known)
+    else:
+        train.labels = torch.where(known, train.labels, logits.argmax(1))
+
+
+def views_of(config: RunConfig, splits: AnySplits) -> OneView | TwoViews | None:
+    """The random views of training images; none of texts."""
+    if not isinstance(config, ImageRunConfig) or config.data.views.kind == "none":
+        return None
+    assert isinstance(splits, ImageSplits)
+    settings = config.data.views
+    flip = settings.flip if settings.flip is not None else 0.5 * splits.task.flip
+    augment: Augment = CropFlip(padding=settings.padding, flip=flip)
+    if settings.kind == "simclr":
+        augment = SimCLRAugment(strength=settings.strength, flip=flip, blur=settings.blur, resample=settings.resample)
+    return TwoViews(augment) if METHODS[config.method.name].image_views == 2 else OneView(augment)
+
+
+def _start_image_model(
+    settings: ImageModelConfig, task: ImageTask, labels: Sequence[str] | None
+) -> tuple[ImageModel, list[str]]:
+    folder, notes = Path(settings.name), list[str]()
+    if is_backbone(settings.name):
+        mean, std = (None, None) if settings.name.startswith("timm/") else (task.mean, task.std)
+        model = ImageModel.from_pretrained(settings.name, labels=labels, dual=settings.dual, mean=mean, std=std)
+        return model, notes
+    if (folder / "config.json").is_file():
+        raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
+    model = ImageModel.from_pretrained(folder, labels=labels, dual=settings.dual, route=settings.route)
+    before = ImageModel.load(folder) if folder.is_dir() else None
+    if before is not None and before.labels and labels and before.labels != list(labels):
+        notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier is drawn anew")
+    if before is not None and before.dual and not settings.dual:
+        notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
+    return model, notes
 
 
 def start_model(

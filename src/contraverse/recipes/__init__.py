@@ -10,6 +10,8 @@ from contraverse.recipes.config import (
     StageConfig,
     TrainConfig,
 )
+from contraverse.recipes.image_papers import ACL_PAPER as _registered  # noqa: F401
+from contraverse.recipes.images import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
 from contraverse.recipes.papers import RECIPES, Recipe
 from contraverse.recipes.resolve import change, configure, load, load_search, parse
 from contraverse.recipes.spaces import SPACES, Choices, Range, parse_range, read_space, space_of
@@ -21,6 +23,10 @@ __all__ = [
     "Choices",
     "DataConfig",
     "EvaluationConfig",
+    "ImageDataConfig",
+    "ImageEvaluationConfig",
+    "ImageModelConfig",
+    "ImageRunConfig",
     "MethodConfig",
     "ModelConfig",
     "Range",

@@ -7,6 +7,7 @@ imports without torch.
 
 import dataclasses
 import inspect
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -19,7 +20,8 @@ from contraverse.errors import UserError
 from contraverse.recipes.config import MethodConfig, Section, TrainConfig
 
 if TYPE_CHECKING:
-    from contraverse.data import Task
+    from contraverse.data import ImageTask, Task
+    from contraverse.types import Method
 
 _POSITIVE, _NOT_NEGATIVE, _COUNT = Field(gt=0), Field(ge=0), Field(ge=1)
 _RANGES = {
@@ -50,8 +52,8 @@ _OURS = {
 """Names of TrainingArguments that a run decides itself, and what to use in their place."""
 
 _KINDS = {
-    "labels": ("classification", "similarity"),
-    "inputs": ("sentences", "classification", "similarity"),
+    "labels": ("classification", "similarity", "images"),
+    "inputs": ("sentences", "classification", "similarity", "images"),
     "pairs": ("triplets",),
 }
 """The kinds of task that have what a method needs: where there are labels there are sentences, too."""
@@ -160,24 +162,30 @@ def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def check_task(name: str, method: str) -> "Task":
+def check_task(name: str, method: str) -> "Task | ImageTask":
     """The task called ``name``, once it is known to have what ``method`` needs.
 
     Raises:
         UserError: no such task, or one of another kind.
     """
-    from contraverse.data import TASKS, get_task
+    from contraverse.data import IMAGE_TASKS, TASKS, any_task
     from contraverse.methods import METHODS
 
-    task, needs = get_task(name), METHODS[method].needs
-    if task.kind not in _KINDS[needs]:
-        fitting = [known.name for known in TASKS.values() if known.kind in _KINDS[needs]]
+    task, build = any_task(name), METHODS[method]
+    fitting = [known.name for known in (TASKS | IMAGE_TASKS).values() if _fits(build, known.kind)]
+    if task.name not in fitting:
+        wants = "images" if build.reads == "images" else {"inputs": "sentences"}.get(build.needs, build.needs)
         raise UserError(
-            f"{method} needs {needs}, and {name} is a task of kind {task.kind}",
+            f"{method} needs {wants}, and {name} is a task of kind {task.kind}",
             where="task",
             hint=f"tasks that fit: {', '.join(fitting)}",
         )
     return task
+
+
+def _fits(method: "type[Method]", kind: str) -> bool:
+    reads = "images" if kind == "images" else "text"
+    return kind in _KINDS[method.needs] and method.reads in ("both", reads)
 
 
 def check_train(train: TrainConfig) -> TrainConfig:
@@ -199,14 +207,39 @@ def check_train(train: TrainConfig) -> TrainConfig:
         for field in dataclasses.fields(TrainingArguments)
         if field.name not in _OURS
     }
-    fields["early_stopping_patience"] = (int | None, None)  # to be suggested like the others
+    # To be suggested like the others.
+    fields |= {name: (field.annotation, None) for name, field in TrainConfig.model_fields.items()}
     arguments = _validated("train", fields, train.arguments).model_dump(exclude_unset=True)
     try:
         # Writes nothing. Where there is no accelerator, training says use_cpu, which bf16 asks for.
         TrainingArguments(output_dir="", **{"use_cpu": not torch.accelerator.is_available(), **arguments})
     except (ValueError, ImportError) as error:
         raise UserError(str(error), where="train") from error
-    return TrainConfig(early_stopping_patience=train.early_stopping_patience, **arguments)
+    _check_course(train, arguments)
+    own = {name: getattr(train, name) for name in TrainConfig.model_fields}
+    return TrainConfig(**own, **arguments)
+
+
+def _check_course(train: TrainConfig, arguments: Mapping[str, Any]) -> None:
+    """Build the optimizer and the schedule for nothing, so that a mistake shows before anything is written."""
+    import torch
+
+    from contraverse.training.lars import build_optimizer
+    from contraverse.training.schedules import build_schedule
+
+    epochs = math.ceil(arguments.get("num_train_epochs", 3))
+    for section, build in (
+        ("optimizer", lambda name, said: build_optimizer(name, [torch.nn.Parameter(torch.ones(1))], 0.1, **said)),
+        ("schedule", lambda name, said: build_schedule(name, epochs, 1, **said)),
+    ):
+        said = getattr(train, section)
+        if said is None:
+            continue
+        settings = said.model_dump(exclude_none=True)
+        try:
+            build(settings.pop("name"), settings)
+        except UserError as error:
+            raise UserError(error.what, where=f"train.{section}", hint=error.hint) from error
 
 
 def _typed(hint: Any, bounds: Any) -> Any:

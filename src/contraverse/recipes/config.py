@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contraverse.recipes import notation
+from contraverse.units import Number
 
 
 class Section(BaseModel):
@@ -89,33 +90,68 @@ class EvaluationConfig(Section):
 
     ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. ``attack``, ``norm``,
     ``steps`` and ``restarts`` are the attack's; ``relative``: the radii are fractions of each text's own embeddings'
-    norm. ``rows``: attack at most so many test rows, drawn by ``data.seed``. ``shift``: measure also how far the
+    norm. ``rows``: attack at most so many test rows, drawn by ``data.seed``. ``robust_validation``: attack the
+    validation rows, too, whenever they are evaluated, at the first of ``epsilons``: ``robust_accuracy`` is logged, and
+    chooses the best checkpoint where ``train.metric_for_best_model`` names it. ``shift``: measure also how far the
     attack moves a text's representation. ``diagnostics``: try the attack itself on a few rows, and warn where it is
     not to be believed; a number says on how many. ``sts``: a folder of STS sets for a sentence encoder.
     """
 
-    epsilons: list[Annotated[float, Field(gt=0)]] = [0.1, 0.3, 1.0]
+    epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
     attack: Literal["pgd", "apgd"] = "apgd"
     norm: Literal["l2", "linf"] = "l2"
     steps: int = Field(default=5, ge=1)
     restarts: int = Field(default=1, ge=1)
     relative: bool = False
     rows: int | None = Field(default=None, ge=1)
+    robust_validation: bool = False
     shift: bool = False
     diagnostics: bool | Annotated[int, Field(ge=0)] = True
     sts: str | None = None
     batch_size: int = Field(default=64, ge=1)
 
 
+class OptimizerConfig(Section):
+    """An optimizer that transformers does not have in this form; rate and weight decay are ``train``'s own.
+
+    ``trust`` and ``exclude_vectors`` (biases and batch norms are neither scaled nor decayed) are LARS's.
+    """
+
+    name: Literal["sgd", "lars"]
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool | None = None
+    trust: float | None = Field(default=None, gt=0)
+    exclude_vectors: bool | None = None
+
+
+class ScheduleConfig(Section):
+    """A course of the learning rate: see `contraverse.training.schedules`.
+
+    ``epochs``: the milestones, counted from 1, at which the rate is multiplied by ``factor``. ``warmup_epochs``,
+    ``floor`` (a fraction of the rate) and ``every`` are the cosine's.
+    """
+
+    name: Literal["milestones", "cosine"]
+    epochs: list[Annotated[int, Field(ge=1)]] | None = None
+    factor: float | None = Field(default=None, gt=0, le=1)
+    warmup_epochs: int | None = Field(default=None, ge=0)
+    floor: float | None = Field(default=None, ge=0, le=1)
+    every: Literal["step", "epoch"] | None = None
+
+
 class TrainConfig(Section):
     """Settings of `transformers.TrainingArguments` under their own names, and when to stop early.
 
     ``early_stopping_patience``: stop after so many evaluations without a better one; None: train to the end.
+    ``optimizer`` and ``schedule``: in the place of transformers' own; None: what ``optim`` and ``lr_scheduler_type``
+    say.
     """
 
     model_config = ConfigDict(extra="allow")
 
     early_stopping_patience: int | None = Field(default=None, ge=1)
+    optimizer: OptimizerConfig | None = None
+    schedule: ScheduleConfig | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -128,7 +164,7 @@ class StageConfig(Section):
 
     Whatever a stage leaves out is as in the whole configuration, over which `contraverse.recipes.split_stages` lays it.
     ``method`` stands by itself. ``init_from``: the earlier stage whose model this one starts from; None: the one
-    before it, and for the first ``model.name``.
+    before it, and for the first ``model.name``; which the word ``model.name`` itself means for any.
     """
 
     method: MethodConfig
@@ -139,6 +175,9 @@ class StageConfig(Section):
     evaluation: dict[str, Any] = {}
     train: dict[str, Any] = {}
 
+
+START = "model.name"
+"""In ``init_from``: from no stage, but from what ``model.name`` is."""
 
 StageName = Annotated[str, Field(pattern=r"^[\w-]+$")]
 

@@ -1,10 +1,12 @@
 """The papers' settings, one function each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, get_type_hints
 
+from contraverse.errors import UserError
 from contraverse.recipes.config import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from contraverse.recipes.images import ImageRunConfig
 
 # Simple Contrastive Representation Adversarial Learning for NLP Tasks.
 SCAL_PAPER = "SCAL/USCAL (Miao et al. 2021)"
@@ -19,27 +21,70 @@ ITPT_PAPER = "How to Fine-Tune BERT for Text Classification? (Sun et al. 2019)"
 class Recipe:
     """A paper's setting by name: calling it gives its `RunConfig`, with the method's own defaults not yet filled in.
 
-    ``task`` is the one it runs on unless another is given.
+    ``task`` is the one it runs on unless another is given. ``text`` and ``images``: its settings on either, None where
+    it does not train on them.
     """
 
     name: str
     summary: str
     paper: str
     task: str
-    build: Callable[[], RunConfig]
+    text: Callable[[], RunConfig] | None = None
+    images: Callable[[], RunConfig] | None = None
 
-    def __call__(self) -> RunConfig:
-        """The recipe's configuration."""
-        return self.build()
+    def __call__(self, task: str | None = None) -> RunConfig:
+        """The recipe's configuration, for the kind of ``task``.
+
+        Raises:
+            UserError: it does not train on that kind.
+        """
+        wanted = is_image_task(task or self.task)
+        build = self.images if wanted else self.text
+        if build is None:
+            kinds = ("images", "texts") if wanted else ("texts", "images")
+            raise UserError(f"{self.name} trains on {kinds[1]}, and {task} is a task of {kinds[0]}", where="task")
+        return build()
 
 
 RECIPES: dict[str, Recipe] = {}
 
+Build = TypeVar("Build", bound=Callable[[], RunConfig])
 
-def _recipe(name: str, *, summary: str, paper: str, task: str) -> Callable[[Callable[[], RunConfig]], Recipe]:
-    def register(build: Callable[[], RunConfig]) -> Recipe:
-        RECIPES[name] = Recipe(name, summary, paper, task, build)
-        return RECIPES[name]
+
+def is_image_task(name: str) -> bool:
+    """Whether the task is one of images."""
+    from contraverse.data import IMAGE_TASKS  # loads torch, which naming a recipe does without
+
+    return name in IMAGE_TASKS
+
+
+def recipe(name: str, *, summary: str, paper: str, task: str) -> Callable[[Build], Build]:
+    """Put a recipe into `RECIPES`, whose settings are those of the kind of its own ``task``."""
+
+    def register(build: Build) -> Build:
+        kind = "images" if issubclass(get_type_hints(build)["return"], ImageRunConfig) else "text"
+        RECIPES[name] = Recipe(name, summary, paper, task, **{kind: build})
+        return build
+
+    return register
+
+
+def on_images(name: str) -> Callable[[Build], Build]:
+    """The settings on images of a recipe that trains on texts."""
+
+    def register(build: Build) -> Build:
+        RECIPES[name] = replace(RECIPES[name], images=build)
+        return build
+
+    return register
+
+
+def on_texts(name: str) -> Callable[[Build], Build]:
+    """The settings on texts of a recipe that trains on images."""
+
+    def register(build: Build) -> Build:
+        RECIPES[name] = replace(RECIPES[name], text=build)
+        return build
 
     return register
 
@@ -59,7 +104,7 @@ _TEMPERATURE = {"temperature": 0.05}
 _BEST: dict[str, Any] = {"load_best_model_at_end": True, "save_total_limit": 2, "logging_steps": 50}
 
 
-def _labelled(name: str, **settings: Any) -> RunConfig:
+def labelled(name: str, **settings: Any) -> RunConfig:
     """SCAL 4.1: batch 32, 128 tokens, 15 epochs with early stopping. The patience is ours: 3 epochs."""
     train: dict[str, Any] = {
         "early_stopping_patience": 3,
@@ -77,7 +122,7 @@ def _labelled(name: str, **settings: Any) -> RunConfig:
     )
 
 
-def _sentences(
+def sentences(
     name: str, method: dict[str, Any], *, embedding: Literal["h", "z", "ngrams"] = "h", **changes: Any
 ) -> RunConfig:
     """SCAL 4.1 on USCAL: batch 64, 32 tokens, STS-B's dev set every 250 steps, the best checkpoint kept; one epoch."""
@@ -98,90 +143,90 @@ def _sentences(
     )
 
 
-@_recipe("ce", summary="plain fine-tuning, the baseline", paper=SCAL_PAPER, task="text")
+@recipe("ce", summary="plain fine-tuning, the baseline", paper=SCAL_PAPER, task="text")
 def ce() -> RunConfig:
     """Cross-entropy alone: the baseline of Tables 3 to 5."""
-    return _labelled("ce")
+    return labelled("ce")
 
 
-@_recipe("at", summary="adversarial training alone", paper=SCAL_PAPER, task="text")
+@recipe("at", summary="adversarial training alone", paper=SCAL_PAPER, task="text")
 def at() -> RunConfig:
     """SCAL without its contrastive loss: "+AT" of Tables 4 and 5."""
-    return _labelled("at", epsilon=0.3)
+    return labelled("at", epsilon=0.3)
 
 
-@_recipe("cl", summary="contrastive learning alone", paper=SCAL_PAPER, task="text")
+@recipe("cl", summary="contrastive learning alone", paper=SCAL_PAPER, task="text")
 def cl() -> RunConfig:
     """SCAL with a dropout view in place of the adversarial one: "+CL" of Tables 4 and 5."""
-    return _labelled("cl", temperature=0.05)
+    return labelled("cl", temperature=0.05)
 
 
-@_recipe("scal", summary="supervised contrastive adversarial learning", paper=SCAL_PAPER, task="text")
+@recipe("scal", summary="supervised contrastive adversarial learning", paper=SCAL_PAPER, task="text")
 def scal() -> RunConfig:
     """SCAL; the paper tries epsilon .1 to .5 on each task."""
-    return _labelled("scal", epsilon=0.3, temperature=0.05)
+    return labelled("scal", epsilon=0.3, temperature=0.05)
 
 
 # CARL/RAR, Table 1, SST-2; epsilon 0 of the table is no limit. All else is the baselines', so that methods compare.
 _FREELB: dict[str, Any] = {"steps": 2, "step_size": 0.1, "gamma": 0.6, "epsilon": None}
 
 
-@_recipe("freelb", summary="adversarial training whose ascent is free", paper=CARL_PAPER, task="text")
+@recipe("freelb", summary="adversarial training whose ascent is free", paper=CARL_PAPER, task="text")
 def freelb() -> RunConfig:
     """FreeLB with the settings that CARL/RAR found for SST-2."""
-    return _labelled("freelb", **_FREELB)
+    return labelled("freelb", **_FREELB)
 
 
-@_recipe("rar", summary="FreeLB, and tokens told from adversarial representations", paper=CARL_PAPER, task="text")
+@recipe("rar", summary="FreeLB, and tokens told from adversarial representations", paper=CARL_PAPER, task="text")
 def rar() -> RunConfig:
     """RAR on that FreeLB, the reconstruction loss weighted .1 (4.3)."""
-    return _labelled("rar", weight=0.1, **_FREELB)
+    return labelled("rar", weight=0.1, **_FREELB)
 
 
 # 4.3; the paper weighs L_D like L_C, and has it from step 6315 of SST-2 on (Table 3), which is 3.0 epochs.
 _CONTRAST: dict[str, Any] = {"weight": 1.0, "temperature": 0.07, "negatives": 16000, "momentum": 0.5, "start": 3.0}
 
 
-@_recipe("carl", summary="FreeLB, and contrast with adversaries over memory banks", paper=CARL_PAPER, task="text")
+@recipe("carl", summary="FreeLB, and contrast with adversaries over memory banks", paper=CARL_PAPER, task="text")
 def carl() -> RunConfig:
     """CARL on that FreeLB."""
-    return _labelled("carl", **_CONTRAST, **_FREELB)
+    return labelled("carl", **_CONTRAST, **_FREELB)
 
 
-@_recipe("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
+@recipe("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
 def smart() -> RunConfig:
     """SMART with the method's own defaults, trained as the baselines are."""
-    return _labelled("smart")
+    return labelled("smart")
 
 
-@_recipe("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
+@recipe("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
 def alum() -> RunConfig:
     """ALUM's fine-tuning form with the method's own defaults, trained as the baselines are."""
-    return _labelled("alum")
+    return labelled("alum")
 
 
-@_recipe("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
+@recipe("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
 def infobert() -> RunConfig:
     """InfoBERT with the method's own defaults, trained as the baselines are."""
-    return _labelled("infobert")
+    return labelled("infobert")
 
 
-@_recipe("simcse", summary="sentence embeddings from dropout views", paper=SIMCSE_PAPER, task="sentences")
+@recipe("simcse", summary="sentence embeddings from dropout views", paper=SIMCSE_PAPER, task="sentences")
 def simcse() -> RunConfig:
     """Unsupervised SimCSE, trained as USCAL is, so that the two differ in the method alone."""
-    return _sentences("simcse", _TEMPERATURE)
+    return sentences("simcse", _TEMPERATURE)
 
 
-@_recipe("simcse-sup", summary="sentence embeddings from NLI pairs with hard negatives", paper=SIMCSE_PAPER, task="nli")
+@recipe("simcse-sup", summary="sentence embeddings from NLI pairs with hard negatives", paper=SIMCSE_PAPER, task="nli")
 def simcse_sup() -> RunConfig:
     """Supervised SimCSE: three epochs at 5e-5, the head kept at test, but a batch of 64 where the paper has 512."""
-    return _sentences("simcse-sup", _TEMPERATURE, embedding="z", num_train_epochs=3, learning_rate=5e-5)
+    return sentences("simcse-sup", _TEMPERATURE, embedding="z", num_train_epochs=3, learning_rate=5e-5)
 
 
-@_recipe("uscal", summary="sentence embeddings from adversarial views", paper=SCAL_PAPER, task="sentences")
+@recipe("uscal", summary="sentence embeddings from adversarial views", paper=SCAL_PAPER, task="sentences")
 def uscal() -> RunConfig:
     """USCAL, trained as 4.1 says."""
-    return _sentences("uscal", _TEMPERATURE)
+    return sentences("uscal", _TEMPERATURE)
 
 
 # The authors' unsup-consert-base.sh.
@@ -195,17 +240,17 @@ _CONSERT: dict[str, Any] = {
 }
 
 
-@_recipe("consert", summary="contrast of augmented views", paper="ConSERT (Yan et al. 2021)", task="sentences")
+@recipe("consert", summary="contrast of augmented views", paper="ConSERT (Yan et al. 2021)", task="sentences")
 def consert() -> RunConfig:
     """ConSERT, unsupervised, as the authors' script for BERT-base has it; the mean of the last two layers is tested."""
-    config = _sentences("consert", {}, **_CONSERT)
+    config = sentences("consert", {}, **_CONSERT)
     return config.model_copy(update={"model": ModelConfig(pooling="last-two", max_length=64)})
 
 
-@_recipe("isbert", summary="n-grams told by their sentence", paper="IS-BERT (Zhang et al. 2020)", task="sentences")
+@recipe("isbert", summary="n-grams told by their sentence", paper="IS-BERT (Zhang et al. 2020)", task="sentences")
 def isbert() -> RunConfig:
     """IS-BERT: batch 32, one epoch, and 2e-5 over a warm-up of a tenth, their code's defaults; 32 tokens, as USCAL."""
-    return _sentences("isbert", {}, embedding="ngrams", per_device_train_batch_size=32, learning_rate=2e-5)
+    return sentences("isbert", {}, embedding="ngrams", per_device_train_batch_size=32, learning_rate=2e-5)
 
 
 # ITPT: rate 5e-5, batch 32 and a warm-up over a tenth of the steps are the paper's. It takes 100,000 steps; the ten
@@ -218,7 +263,7 @@ _FURTHER: dict[str, Any] = {
 }
 
 
-@_recipe("mlm", summary="further pre-training on texts", paper=ITPT_PAPER, task="sentences")
+@recipe("mlm", summary="further pre-training on texts", paper=ITPT_PAPER, task="sentences")
 def mlm() -> RunConfig:
     """Masked language modelling alone, 128 tokens; there is nothing to validate on, and the last weights are kept."""
     train = {**_OPTIMISER, **_FURTHER, "save_strategy": "epoch", "save_total_limit": 2, "logging_steps": 50}
@@ -231,8 +276,8 @@ def mlm() -> RunConfig:
     )
 
 
-@_recipe("itpt", summary="further pre-training on the task's texts, then fine-tuning", paper=ITPT_PAPER, task="text")
+@recipe("itpt", summary="further pre-training on the task's texts, then fine-tuning", paper=ITPT_PAPER, task="text")
 def itpt() -> RunConfig:
     """Within-task further pre-training: masked language modelling on the training texts, then `ce` from there."""
     stages = {"itpt": StageConfig(method=MethodConfig(name="mlm"), train=_FURTHER)}
-    return _labelled("ce").model_copy(update={"recipe": "itpt", "stages": stages})
+    return labelled("ce").model_copy(update={"recipe": "itpt", "stages": stages})

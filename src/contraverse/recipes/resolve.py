@@ -10,7 +10,8 @@ from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.recipes.checks import check_method, check_task, check_train, explain, nearest
 from contraverse.recipes.config import RunConfig, SearchConfig, StageConfig
-from contraverse.recipes.papers import RECIPES, Recipe
+from contraverse.recipes.images import ImageRunConfig
+from contraverse.recipes.papers import RECIPES, Recipe, is_image_task
 from contraverse.recipes.stages import SECTIONS, merge, split_stages
 
 
@@ -98,8 +99,9 @@ def load_search(file: str | Path) -> SearchConfig:
 
 def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
     written = _read(Path(file)) if file is not None else {}
-    base = _choose(recipe, written.pop("recipe", None), file)().model_dump()
-    above = _nested(settings)
+    chosen, above = _choose(recipe, written.pop("recipe", None), file), _nested(settings)
+    task = above.get("task", written.get("task"))
+    base = chosen(task if isinstance(task, str) else None).model_dump()
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
     return _validated(merge(merge(base, written), above))
@@ -113,9 +115,14 @@ def _validated(values: Mapping[str, Any]) -> RunConfig:
             hint = f"a stage of your own needs a method; {nearest(str(name), others)}"
             raise UserError("no such stage", where=f"stages.{name}", hint=hint)
     try:
-        return RunConfig.model_validate(values)
+        return config_class(values.get("task")).model_validate(values)
     except ValidationError as error:
-        raise explain(error, RunConfig) from error
+        raise explain(error, config_class(values.get("task"))) from error
+
+
+def config_class(task: Any) -> type[RunConfig]:
+    """What holds the configuration of a run on this task."""
+    return ImageRunConfig if isinstance(task, str) and is_image_task(task) else RunConfig
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

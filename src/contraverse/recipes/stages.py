@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from contraverse.errors import UserError
 from contraverse.recipes.checks import explain, nearest
-from contraverse.recipes.config import RunConfig, StageConfig
+from contraverse.recipes.config import START, ModelConfig, RunConfig, StageConfig
 from contraverse.recipes.papers import RECIPES
 
+_NAMED = ("method", "optimizer", "schedule")
 SECTIONS = ("model", "data", "evaluation", "train")
 
 
@@ -18,12 +19,14 @@ class Stage(NamedTuple):
     """One run of several.
 
     ``folder``: its folder's name inside the whole run's, ``1-itpt``. ``init_from``: the folder's name of the stage
-    that it starts from, None for ``config.model.name``.
+    that it starts from, None for ``config.model.name``. ``teacher``: that of the stage whose model tells the labels
+    that images lack, None where ``config.data.pseudo_labels`` is no stage.
     """
 
     folder: str
     config: RunConfig
     init_from: str | None
+    teacher: str | None = None
 
 
 def split_stages(config: RunConfig) -> list[Stage]:
@@ -42,9 +45,11 @@ def split_stages(config: RunConfig) -> list[Stage]:
         folder = f"{number}-{name}"
         before = _before(init_from, folders, name, last=number > len(config.stages))
         if before is not None:
-            start = run.model.model_copy(update={"keep_layers": None, "reinit_layers": 0})
+            first = {"keep_layers": None, "reinit_layers": 0} if isinstance(run.model, ModelConfig) else {}
+            start = run.model.model_copy(update=first)
             run = run.model_copy(update={"model": start})
-        found.append(Stage(folder, run, before))
+        taught = getattr(run.data, "pseudo_labels", None)
+        found.append(Stage(folder, run, before, folders.get(taught) if taught else None))
         folders[name] = folder
     return found
 
@@ -54,8 +59,8 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(deepcopy(below))
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            # The settings of one method mean nothing to another.
-            names = {section["name"] for section in (merged[key], value) if key == "method" and "name" in section}
+            # The settings of one method, optimizer or schedule mean nothing to another.
+            names = {section["name"] for section in (merged[key], value) if key in _NAMED and "name" in section}
             merged[key] = dict(value) if len(names) > 1 else merge(merged[key], value)
         else:
             merged[key] = deepcopy(value)
@@ -76,9 +81,9 @@ def _alone(config: RunConfig, name: str, stage: StageConfig) -> RunConfig:
     said |= {"method": stage.method.model_dump(), "recipe": _recipe_of(stage.method.name, config.recipe)}
     said |= {"task": stage.task} if stage.task is not None else {}
     try:
-        return RunConfig.model_validate(merge(below, said))
+        return type(config).model_validate(merge(below, said))
     except ValidationError as error:
-        raise explain(error, RunConfig, f"stages.{name}") from error
+        raise explain(error, type(config), f"stages.{name}") from error
 
 
 def _recipe_of(method: str, otherwise: str) -> str:
@@ -88,6 +93,8 @@ def _recipe_of(method: str, otherwise: str) -> str:
 def _before(init_from: str | None, folders: Mapping[str, str], name: str, *, last: bool) -> str | None:
     if init_from is None:
         return list(folders.values())[-1] if folders else None
+    if init_from == START:
+        return None
     if init_from not in folders:
         where = "init_from" if last else f"stages.{name}.init_from"
         hint = nearest(init_from, folders) if folders else "the first stage starts from model.name"

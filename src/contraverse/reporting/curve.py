@@ -17,6 +17,7 @@ from contraverse.errors import UserError
 from contraverse.reporting.figures import Measured, compare
 from contraverse.reporting.names import heading, plain
 from contraverse.reporting.tables import Cell
+from contraverse.units import shown
 
 # Any two of these stay apart for a reader without one kind of cone (CIE76 distance of 17 or more), and each has a
 # contrast of 4.5 or more to its ground, so that a line's name can be set in its colour.
@@ -92,7 +93,7 @@ def _frame(axes: Axes, epsilons: Sequence[float], xlabel: str) -> None:
     right = max(epsilons)
     axes.set_xlim(0, right)
     if all(b - a >= right / 12 for a, b in pairwise(epsilons)):
-        axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+        axes.set_xticks(epsilons, [shown(epsilon) for epsilon in epsilons])
     axes.set_xlabel(xlabel, color=MUTED)
     axes.tick_params(length=0, labelcolor=MUTED, pad=5)
     axes.spines[:].set_visible(False)

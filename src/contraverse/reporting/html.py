@@ -12,7 +12,9 @@ from contraverse.reporting import curve
 from contraverse.reporting.figures import Comparison, Measured, compare
 from contraverse.reporting.names import PERCENT, amount, describe_attack, duration, heading, label
 from contraverse.reporting.outcome import outcome
+from contraverse.reporting.pictures import Picture
 from contraverse.reporting.templates import template
+from contraverse.units import shown
 
 SWATCHES = "●■◆▲▼"
 MOST_EXAMPLES, LONGEST_TEXT = 12, 400
@@ -47,7 +49,7 @@ class ReportData:
     ``examples``: the first 12 are shown; ``examples_under`` says under what attack, "PGD at ε=0.3".
     ``settings`` and ``environment`` may be nested. ``command``: what makes the report again. ``warnings``: reasons to
     doubt the figures, from `contraverse.evaluation.RobustReport`. ``shifts``: how far the attack moved representations,
-    by the run's name, as `contraverse.evaluation.ShiftReport.to_dict` gives it.
+    by the run's name, as `contraverse.evaluation.ShiftReport.to_dict` gives it. ``pictures``: images under attack.
     """
 
     title: str
@@ -66,6 +68,7 @@ class ReportData:
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
     digits: int = 1
 
 
@@ -119,7 +122,7 @@ def _columns(comparison: Comparison, metric: str) -> list[tuple[str, str]]:
     clean += [(attacked_metric, "Clean")] * (attacked_metric in comparison.clean)
     single = len(comparison.attacks) == 1
     return clean + [
-        (key, f"ε={epsilon:g}" if single else heading(key))
+        (key, f"ε={shown(epsilon)}" if single else heading(key))
         for metric, attack in comparison.attacks
         for epsilon, key in comparison.under(metric, attack).items()
     ]
@@ -143,7 +146,7 @@ def _shifts(shifts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str,
     """Run, radius, cosine and distance of each radius of each run, as printed."""
     for run, shift in shifts.items():
         for at in shift["at"]:
-            yield run, f"{at['epsilon']:g}", f"{at['cosine']:.3f}", f"{at['euclidean']:.3f}"
+            yield run, shown(at["epsilon"]), f"{at['cosine']:.3f}", f"{at['euclidean']:.3f}"
 
 
 def _costs(runs: Sequence[Measured]) -> list[tuple[str, str | None, str | None, str | None]]:

@@ -11,8 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from contraverse.reporting.names import STS, UnderAttack, amount, describe_attack, heading, plain
+from contraverse.reporting.names import ATTACKS, STS, UnderAttack, amount, describe_attack, heading, plain
 from contraverse.reporting.templates import template
+from contraverse.units import shown
 
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 
@@ -21,7 +22,8 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 class ModelCard:
     """What a card says. It is given measured figures only, and shows no others.
 
-    ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``. ``method`` with its
+    ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``; those that ``reads`` images
+    load in ``contraverse``, or as an ordinary module once exported. ``method`` with its
     ``summary``, ``paper`` and ``settings``: as in `contraverse.methods`. ``base_model``: the start of training, a
     Hub name or a folder; only a Hub name goes into the metadata. ``dataset``: its name for a reader;
     ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as
@@ -50,6 +52,7 @@ class ModelCard:
     attack: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     license: str | None = None
+    reads: Literal["text", "images"] = "text"
     environment: Mapping[str, Any] = field(default_factory=dict)
     digits: int = 1
 
@@ -77,7 +80,12 @@ def render_model_card(card: ModelCard) -> str:
 
 def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
     classifier = card.kind == "classifier"
-    task = "text-classification" if classifier else "sentence-similarity"
+    tasks = {
+        "text": ("text-classification", "sentence-similarity"),
+        "images": ("image-classification", "image-feature-extraction"),
+    }
+    libraries = {"text": ("transformers", "sentence-transformers"), "images": ("contraverse", "contraverse")}
+    task = tasks[card.reads][not classifier]
     dataset = plain(card.measured_on or card.dataset)
     hub_id = None if card.measured_on else card.dataset_id
     results = [
@@ -96,7 +104,7 @@ def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
     return ModelCardData(
         license=card.license,
         base_model=_start(card.base_model) if _on_hub(card.base_model) else None,
-        library_name="transformers" if classifier else "sentence-transformers",
+        library_name=libraries[card.reads][not classifier],
         pipeline_tag=task,
         tags=["contraverse", "adversarial-training", "contrastive-learning", plain(card.method)],
         datasets=[card.dataset_id] if card.dataset_id else None,
@@ -129,7 +137,11 @@ def _metric(key: str) -> str:
 
 def _figure(key: str) -> str:
     at = UnderAttack.parse(key)
-    return f"{heading(at.metric)} under {at.attack.upper()}, ε={at.epsilon:g}" if at else heading(key)
+    return (
+        f"{heading(at.metric)} under {ATTACKS.get(at.attack, at.attack.upper())}, ε={shown(at.epsilon)}"
+        if at
+        else heading(key)
+    )
 
 
 def _text(value: object) -> str:

@@ -4,12 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from contraverse.units import shown
+
 MISSING = "-"
-PERCENT = frozenset({"accuracy", "error_rate", "f1", "macro_f1"})
+PERCENT = frozenset({"accuracy", "error_rate", "f1", "macro_f1", "probe", "probe_adversarial"})
 STS = {f"sts{year}": f"STS{year}" for year in range(12, 17)} | {"stsb": "STS-B", "sick": "SICK-R"}
 LABELS = STS | {
     "accuracy": "accuracy",
     "error_rate": "error rate",
+    "probe": "linear probe",
+    "probe_adversarial": "linear probe, adversarial batch norm",
     "f1": "F1",
     "macro_f1": "macro F1",
     "mcc": "MCC",
@@ -19,6 +23,7 @@ LABELS = STS | {
     "alignment": "alignment",
     "uniformity": "uniformity",
 }
+ATTACKS = {"autoattack": "AutoAttack"}
 NORMS = {"l2": "L2", "linf": "L∞"}
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -47,7 +52,7 @@ def label(metric: str) -> str:
 def heading(key: str) -> str:
     """A figure's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
     if at := UnderAttack.parse(key):
-        return f"{heading(at.metric)}, {at.attack.upper()} ε={at.epsilon:g}"
+        return f"{heading(at.metric)}, {ATTACKS.get(at.attack, at.attack.upper())} ε={shown(at.epsilon)}"
     name = label(key)
     return name[:1].upper() + name[1:] if key in LABELS else name
 

@@ -7,6 +7,7 @@ from statistics import median_low
 from contraverse.reporting.figures import Measured, compare
 from contraverse.reporting.names import MISSING, amount, label, plain
 from contraverse.reporting.tables import Row, Table
+from contraverse.units import shown
 
 NOTHING = "Nothing was measured."
 
@@ -25,7 +26,9 @@ def outcome(
     metric, attack = comparison.attacks[0]
     columns = comparison.under(metric, attack)
     epsilon = median_low(columns)
-    return _robust(comparison.table, _Speaker(metric, digits), columns[epsilon], f"{attack.upper()} at ε={epsilon:g}")
+    return _robust(
+        comparison.table, _Speaker(metric, digits), columns[epsilon], f"{attack.upper()} at ε={shown(epsilon)}"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,9 @@ from contraverse.data.images import OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.training.callbacks import Progress
+from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
+from contraverse.training.schedules import build_schedule
 from contraverse.training.step import step
 from contraverse.types import Batch, Evaluator, Facts, Method
 
@@ -58,6 +61,9 @@ class Trainer(transformers.Trainer):
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
         output_dir: holds ``metrics.jsonl`` and the checkpoints.
         args: all of transformers' arguments; give this or ``output_dir`` with single ones.
+        optimizer: ``name`` and settings for `build_optimizer`, in place of ``optim``; the weight decay is over all
+            that is trained.
+        schedule: ``name`` and settings of one of `SCHEDULES`, in place of ``lr_scheduler_type``.
         early_stopping_patience: stop after so many evaluations that did not improve ``metric_for_best_model``.
         callbacks: further ones of transformers'.
         log_file: where to write ``metrics.jsonl`` instead of into ``output_dir``.
@@ -77,6 +83,8 @@ class Trainer(transformers.Trainer):
         evaluators: Mapping[str, Evaluator] | None = None,
         output_dir: str | Path | None = None,
         args: TrainingArguments | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
         early_stopping_patience: int | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         log_file: Path | None = None,
@@ -104,6 +112,7 @@ class Trainer(transformers.Trainer):
         if method.trains == "classifier":
             model.freeze_encoder()
         rows = _encoded(model, train)
+        self.own_optimizer, self.own_schedule = optimizer, schedule
         self.views = _views(model, method, views)
         method.prepare(_facts(model, rows, _epochs(args, len(rows))))
         self.method = method.to(args.device)
@@ -137,6 +146,27 @@ class Trainer(transformers.Trainer):
 
         self.remove_callback(TensorBoardCallback)
         self.add_callback(TensorBoardCallback(SummaryWriter(self.rows.path.parent / "tensorboard")))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The one that was asked for by `build_optimizer`'s name, or transformers'."""
+        if self.own_optimizer is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        assert self.model is not None
+        trained = [p for p in (model or self.model).parameters() if p.requires_grad]
+        settings = {"weight_decay": self.args.weight_decay, **self.own_optimizer}
+        self.optimizer = build_optimizer(settings.pop("name"), trained, self.args.learning_rate, **settings)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule that was asked for by name, or transformers'."""
+        if self.own_schedule is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        settings = dict(self.own_schedule)
+        epochs = math.ceil(self.args.num_train_epochs)
+        at = build_schedule(settings.pop("name"), epochs, max(1, round(num_training_steps / epochs)), **settings)
+        scheduled: Any = optimizer or self.optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(scheduled, at)
+        return self.lr_scheduler
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None

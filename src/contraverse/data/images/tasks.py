@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from contraverse.data.nearest import nearest
 from contraverse.errors import UserError
@@ -38,6 +39,7 @@ class ImageTask:
     metrics: tuple[str, ...] = ("accuracy",)
     metric: str = "accuracy"
     greater_is_better: bool = True
+    kind: Literal["images"] = "images"
 
 
 CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())

@@ -1,0 +1,28 @@
+"""What images are measured with beyond PGD: AutoAttack, corruptions, unforeseen attacks, linear probes."""
+
+from contraverse.evaluation.images.autoattack import AutoAttackReport, auto_attack
+from contraverse.evaluation.images.corruptions import (
+    ALL_CORRUPTIONS,
+    COMMON_CORRUPTIONS,
+    CorruptionReport,
+    corruption_accuracy,
+    load_cifar_c,
+)
+from contraverse.evaluation.images.probing import ProbeReport, linear_separability
+from contraverse.evaluation.images.unforeseen import CIFAR10_ATA, UNFORESEEN, UnforeseenReport, unforeseen_accuracy
+
+__all__ = [
+    "ALL_CORRUPTIONS",
+    "CIFAR10_ATA",
+    "COMMON_CORRUPTIONS",
+    "UNFORESEEN",
+    "AutoAttackReport",
+    "CorruptionReport",
+    "ProbeReport",
+    "UnforeseenReport",
+    "auto_attack",
+    "corruption_accuracy",
+    "linear_separability",
+    "load_cifar_c",
+    "unforeseen_accuracy",
+]

@@ -1,0 +1,336 @@
+"""AutoAttack (Croce and Hein, 2020), through the package pyautoattack: the standard measure of robust accuracy."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contraverse.data.images import ImageData
+from contraverse.errors import UserError
+from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
+from contraverse.evaluation.predict import Progress
+from contraverse.types import Route
+
+AutoNorm = Literal["linf", "l2", "l1"]
+Version = Literal["standard", "plus", "rand"]
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+"""The attacks of each version, in order. ``"rand"`` is for models that draw at random: 20 gradients a step."""
+
+CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
+"""How many classes the loss of an attack needs."""
+
+SLACK = 1e-5
+"""What an adversarial image may leave its ball by, for the rounding of fp32 (relative)."""
+
+
+@dataclass(frozen=True)
+class AutoAttackReport:
+    """What AutoAttack left right, in percent.
+
+    Attributes:
+        clean_accuracy: percent of images right without an attack.
+        left: percent still right after each attack, in the order in which they ran, each on what the ones before left.
+        seconds: how long each attack took; one that an earlier call finished counts what it took then.
+        correct: (N,) bool, right under every attack.
+        warnings: what AutoAttack itself found amiss, and images of its that were not counted.
+        settings: the call's.
+    """
+
+    clean_accuracy: float
+    left: dict[str, float]
+    seconds: dict[str, float]
+    correct: np.ndarray = field(repr=False)
+    warnings: list[str]
+    settings: dict[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """Robust accuracy, in percent."""
+        return 100 * float(self.correct.mean())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``accuracy`` and ``accuracy@autoattack-<epsilon>``, in percent."""
+        return {"accuracy": self.clean_accuracy, f"accuracy@autoattack-{self.settings['epsilon']:g}": self.accuracy}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; without the array of single images."""
+        return {
+            "attack": {"name": "autoattack", **self.settings},
+            "n": len(self.correct),
+            "accuracy": self.clean_accuracy,
+            "robust_accuracy": self.accuracy,
+            "left": self.left,
+            "seconds": self.seconds,
+            "warnings": self.warnings,
+        }
+
+
+def auto_attack(
+    model: nn.Module,
+    data: ImageData,
+    epsilon: float,
+    *,
+    norm: AutoNorm = "linf",
+    version: Version = "standard",
+    attacks: Sequence[str] | None = None,
+    queries: int = 5000,
+    batch_size: int = 250,
+    seed: int = 0,
+    route: Route = "adversarial",
+    state: str | Path | None = None,
+    progress: Progress | None = None,
+) -> AutoAttackReport:
+    """Robust accuracy under AutoAttack: an ensemble of attacks without settings to tune.
+
+    The standard ensemble is APGD on cross-entropy (100 steps), targeted APGD and targeted FAB (9 targets, 100 steps
+    each) and Square (5,000 queries, no gradients); each attacks what the ones before left right. Every image that an
+    attack gives is checked: one outside [0, 1] or outside the ball is not counted and named in the warnings.
+
+    With the same settings the result is that of the package's own ``run_standard_evaluation``, batch for batch.
+
+    Args:
+        model: an `ImageModel`, or any module from pixels in [0, 1] to logits. Its weights, their ``.grad``, its modes
+            and the global random state are left as they were.
+        data: labelled images.
+        epsilon: radius in pixels of [0, 1], > 0: 8/255 for Linf and 0.5 for L2 on CIFAR-10.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
+        version: see `VERSIONS`.
+        attacks: only these, in this order: ``("apgd-ce", "apgd-t")`` is fast and, on models without gradient masking,
+            within a few tenths of a percent. Anything but the whole standard ensemble is no AutoAttack accuracy.
+        queries: of Square, for each image.
+        batch_size: images a batch; the random numbers of an image depend on it.
+        seed: of the random numbers.
+        route: which set of a dual model's batch norms.
+        state: a file that each finished batch is noted in, so that a call that was interrupted continues there; it
+            ends with the same report. None keeps nothing.
+        progress: told how many images are settled; they add up to ``len(data) * len(attacks)``.
+
+    Raises:
+        UserError: pyautoattack is not installed, no labels, an impossible setting, or a ``state`` of another call.
+    """
+    settings = _settings(epsilon, norm, version, attacks, queries, batch_size, seed, route)
+    package = _package()
+    labels = labels_of(data)
+    with as_classifier(model, route, seed) as classifier, _traced():
+        device = device_of(classifier)
+        notes, classes = _Notes(), _classes(classifier, data, device)
+        for attack in settings["attacks"]:
+            if classes < CLASSES.get(attack, 2):
+                raise UserError(
+                    f"{attack} needs {CLASSES.get(attack, 2)} classes or more, and the model has {classes}",
+                    hint='leave it out, for example attacks=("apgd-ce", "fab", "square")',
+                )
+        runner = _build(package, classifier, settings, classes, device, notes.logger)
+        run = _Run.begin(state, {**settings, "data": _digest(data, labels), "model": _digest_of(classifier)})
+        clean = right(classifier, data.pixels, labels, batch_size)
+        standing = clean
+        left = {"clean": float(clean.mean())}
+        for attack in settings["attacks"]:
+            rows, standing = np.flatnonzero(standing), standing.copy()
+            if progress:  # what is wrong by then is settled
+                progress(len(data) - len(rows))
+            for first in range(0, len(rows), batch_size):
+                chosen = rows[first : first + batch_size]
+                broken = run.known(attack, first)
+                if broken is None:
+                    begun = time.perf_counter()
+                    x, y = as_floats(data.pixels[chosen], device), labels[chosen].to(device)
+                    runner.attacks_to_run = [attack]
+                    found, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
+                    broken = _broken(classifier, x, found.detach(), y, epsilon, norm, notes, attack)
+                    run.note(attack, first, broken, time.perf_counter() - begun)
+                standing[chosen[broken]] = False
+                if progress:
+                    progress(len(chosen))
+            left[attack] = float(standing.mean())
+        package.checks.check_square_sr(left, logger=notes.logger)
+    percent = {attack: 100 * share for attack, share in left.items() if attack != "clean"}
+    seconds = {attack: run.seconds.get(attack, 0.0) for attack in settings["attacks"]}
+    return AutoAttackReport(100 * left["clean"], percent, seconds, standing, notes.found, settings)
+
+
+def _settings(
+    epsilon: float,
+    norm: str,
+    version: str,
+    attacks: Sequence[str] | None,
+    queries: int,
+    batch_size: int,
+    seed: int,
+    route: str,
+) -> dict[str, Any]:
+    if norm not in NORMS:
+        raise UserError(f"no norm is called {norm!r}", hint=f"use {', '.join(NORMS)}")
+    if version not in VERSIONS:
+        raise UserError(f"AutoAttack has no version {version!r}", hint=f"use {', '.join(VERSIONS)}")
+    if not 0 < epsilon < float("inf"):
+        raise UserError(f"epsilon must be positive, not {epsilon}", hint="8/255 is 0.03137")
+    if queries < 1 or batch_size < 1:
+        raise UserError(f"queries and batch_size must be at least 1, not {queries} and {batch_size}")
+    chosen = VERSIONS[version] if attacks is None else tuple(attacks)
+    known = VERSIONS["plus"]
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+        raise UserError(f"cannot run the attacks {list(chosen)}", hint=f"choose from {', '.join(known)}, each once")
+    return {
+        "norm": norm,
+        "epsilon": float(epsilon),
+        "version": version,
+        "attacks": list(chosen),
+        "queries": queries,
+        "batch_size": batch_size,
+        "seed": seed,
+        "route": route,
+    }
+
+
+def _package() -> Any:
+    try:
+        import pyautoattack
+        import pyautoattack.checks
+    except ImportError as error:
+        raise UserError(
+            "AutoAttack needs the package pyautoattack", hint="pip install 'contraverse[images]', or pip install it"
+        ) from error
+    return pyautoattack
+
+
+def _build(
+    package: Any, classifier: nn.Module, settings: dict[str, Any], classes: int, device: torch.device, logger: Any
+) -> Any:
+    runner = package.AutoAttack(
+        classifier,
+        eps=settings["epsilon"],
+        norm=NORMS[settings["norm"]],
+        seed=settings["seed"],
+        version=settings["version"],
+        device=device,
+    )
+    # With fewer than ten classes there are fewer targets than the nine of the standard version.
+    runner.apgd_targeted.n_target_classes = min(runner.apgd_targeted.n_target_classes, classes - 1)
+    runner.fab.n_target_classes = min(runner.fab.n_target_classes, classes - 1)
+    runner.square.n_queries = settings["queries"]
+    for part in (runner, runner.apgd, runner.apgd_targeted):
+        part.logger = logger
+    return runner
+
+
+@torch.no_grad()
+def _classes(classifier: nn.Module, data: ImageData, device: torch.device) -> int:
+    return int(classifier(as_floats(data.pixels[:1], device)).shape[1])
+
+
+@torch.no_grad()
+def _broken(
+    classifier: nn.Module,
+    x: Tensor,
+    found: Tensor,
+    y: Tensor,
+    epsilon: float,
+    norm: AutoNorm,
+    notes: "_Notes",
+    attack: str,
+) -> np.ndarray:
+    """Which rows are wrong at an image that the attacker may show: (B,) bool."""
+    away = (found - x).flatten(1)
+    size = away.abs().amax(1) if norm == "linf" else away.norm(p=1 if norm == "l1" else 2, dim=1)
+    inside = (size <= epsilon * (1 + SLACK)) & (found.flatten(1).amin(1) >= 0) & (found.flatten(1).amax(1) <= 1)
+    wrong = classifier(found).argmax(1) != y
+    if outside := int((wrong & ~inside).sum()):
+        notes.add(f"{attack} gave {outside} images outside the ball or outside [0, 1], which were not counted")
+    return (wrong & inside).cpu().numpy()
+
+
+class _Notes(logging.Handler):
+    """Collects each warning once; its logger is nobody else's."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+        self.logger = logging.Logger("contraverse.autoattack")
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.getMessage())
+
+    def add(self, text: str) -> None:
+        if text not in self.found:
+            self.found.append(text)
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """AutoAttack's check of dynamic models ends what traces the process, a debugger say; it is put back."""
+    tracer = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
+
+
+@dataclass
+class _Run:
+    """What was found, by attack and by the first row of a batch; written to ``path`` after each batch."""
+
+    path: Path | None
+    call: dict[str, Any]
+    broken: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, path: str | Path | None, call: dict[str, Any]) -> "_Run":
+        run = cls(Path(path) if path else None, call)
+        if run.path is None or not run.path.exists():
+            return run
+        try:
+            stored = json.loads(run.path.read_text(encoding="utf-8"))
+            before, run.broken, run.seconds = stored["call"], stored["broken"], stored["seconds"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError("holds no state of AutoAttack", where=str(path), hint="name another file") from error
+        if changed := sorted(key for key in call if before.get(key) != call[key]):
+            raise UserError(
+                f"is the state of a call with another {', '.join(changed)}", where=str(path), hint="name another file"
+            )
+        return run
+
+    def known(self, attack: str, first: int) -> np.ndarray | None:
+        """(B,) bool, None where the batch was not attacked yet."""
+        found = self.broken.get(attack, {}).get(str(first))
+        return None if found is None else np.array(found, dtype=bool)
+
+    def note(self, attack: str, first: int, broken: np.ndarray, seconds: float) -> None:
+        self.broken.setdefault(attack, {})[str(first)] = broken.astype(int).tolist()
+        self.seconds[attack] = self.seconds.get(attack, 0.0) + seconds
+        if self.path is not None:
+            partial = self.path.with_name(f"{self.path.name}.partial")
+            content = {"call": self.call, "broken": self.broken, "seconds": self.seconds}
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(partial, self.path)
+
+
+def _digest(data: ImageData, labels: Tensor) -> str:
+    return hashlib.sha256(data.pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+
+
+def _digest_of(classifier: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, value in classifier.state_dict().items():
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

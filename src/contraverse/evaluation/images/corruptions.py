@@ -1,0 +1,243 @@
+"""Accuracy under common corruptions (Hendrycks and Dietterich, 2019): CIFAR-10-C's files, or made on the fly.
+
+ACL (Fig. 2) calls the 19 corruptions of CIFAR-10-C "unforeseen attacks"; leaderboards average the first 15 of them. The
+attacks that Kang et al. call unforeseen are in `contraverse.evaluation.images.unforeseen`.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from contraverse.data.images import ImageData
+from contraverse.errors import UserError
+from contraverse.evaluation.images.pixels import as_classifier, labels_of, right
+from contraverse.evaluation.predict import Progress
+from contraverse.types import Route
+
+COMMON_CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+"""The 15 corruptions that benchmarks average: noise, blur, weather, digital."""
+
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""The four that were held out."""
+
+ALL_CORRUPTIONS = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
+"""All 19, ACL's "unforeseen attacks"."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+SMALLEST = 32
+
+
+@dataclass(frozen=True)
+class CorruptionReport:
+    """Accuracy in percent.
+
+    Attributes:
+        accuracy: by corruption, then by severity.
+        n: how many images each of them is measured on.
+        source: ``"cifar-c"``, from files; or ``"imagenet-c"``, made with ImageNet-C's strengths.
+        seed: of what was made; None for files.
+    """
+
+    accuracy: dict[str, dict[int, float]] = field(repr=False)
+    n: int
+    source: str
+    seed: int | None
+
+    @property
+    def by_corruption(self) -> dict[str, float]:
+        """Mean over the severities that were measured."""
+        return {name: float(np.mean(list(found.values()))) for name, found in self.accuracy.items()}
+
+    def mean(self, corruptions: Sequence[str]) -> float | None:
+        """Mean over these corruptions at all five severities; None unless each of them was measured."""
+        if any(set(self.accuracy.get(name, ())) != set(SEVERITIES) for name in corruptions):
+            return None
+        return float(np.mean([self.by_corruption[name] for name in corruptions]))
+
+    @property
+    def mean_common(self) -> float | None:
+        """Mean over the 15 of `COMMON_CORRUPTIONS`: what benchmarks call corruption accuracy."""
+        return self.mean(COMMON_CORRUPTIONS)
+
+    @property
+    def mean_all(self) -> float | None:
+        """Mean over all 19: what ACL averages in Fig. 2."""
+        return self.mean(ALL_CORRUPTIONS)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``accuracy@<corruption>`` of each, ``accuracy@corruptions-15`` and ``-19`` where all were measured."""
+        means = {"accuracy@corruptions-15": self.mean_common, "accuracy@corruptions-19": self.mean_all}
+        single = {f"accuracy@{name}": value for name, value in self.by_corruption.items()}
+        return single | {name: value for name, value in means.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "source": self.source,
+            "n": self.n,
+            "seed": self.seed,
+            "accuracy": {name: {str(s): value for s, value in found.items()} for name, found in self.accuracy.items()},
+            "mean_15": self.mean_common,
+            "mean_19": self.mean_all,
+        }
+
+
+def corruption_accuracy(
+    model: nn.Module,
+    data: ImageData | str | Path,
+    *,
+    corruptions: Sequence[str] = COMMON_CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    batch_size: int = 250,
+    route: Route = "adversarial",
+    progress: Progress | None = None,
+) -> CorruptionReport:
+    """Accuracy on corrupted images, by corruption and severity.
+
+    Args:
+        model: an `ImageModel`, or any module from pixels in [0, 1] to logits; left as it was.
+        data: labelled images, which are corrupted here, see `corrupted`; or a folder of CIFAR-10-C's (CIFAR-100-C's)
+            ``.npy`` files. Figures of the two are not comparable.
+        corruptions: names of `ALL_CORRUPTIONS`.
+        severities: 1 (weak) to 5.
+        seed: of the corruptions made here.
+        batch_size: images a batch; the result does not depend on it.
+        route: which set of a dual model's batch norms.
+        progress: told how many images were classified; they add up to images x corruptions x severities.
+
+    Raises:
+        UserError: no such corruption or severity, no labels, a file that is missing or is no CIFAR-10-C, images too
+            small to corrupt, or imagecorruptions-imaug is not installed.
+    """
+    names, levels = _checked(corruptions, severities)
+    accuracy: dict[str, dict[int, float]] = {name: {} for name in names}
+    n = 0
+    with as_classifier(model, route, seed) as classifier:
+        for name, severity in itertools.product(names, levels):
+            if isinstance(data, ImageData):
+                labels_of(data)
+                found = corrupted(data, name, severity, seed)
+            else:
+                found = load_cifar_c(data, name, severity)
+            n = len(found)
+            correct = right(classifier, found.pixels, labels_of(found), batch_size, progress)
+            accuracy[name][severity] = 100 * float(correct.mean())
+    made = isinstance(data, ImageData)
+    return CorruptionReport(accuracy, n, "imagenet-c" if made else "cifar-c", seed if made else None)
+
+
+def load_cifar_c(folder: str | Path, corruption: str, severity: int) -> ImageData:
+    """One corruption at one severity from CIFAR-10-C's or CIFAR-100-C's files.
+
+    ``<corruption>.npy`` holds five severities of the whole test part after one another, (5 N, 32, 32, 3) of bytes,
+    ``labels.npy`` their classes.
+
+    Raises:
+        UserError: a file is missing or holds something else.
+    """
+    (name,), (level,) = _checked([corruption], [severity])
+    images, labels = _array(Path(folder) / f"{name}.npy"), _array(Path(folder) / "labels.npy")
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) % 5 or labels.shape != (len(images),):
+        raise UserError(
+            f"{name}.npy has shape {images.shape} and type {images.dtype}, labels.npy {labels.shape}",
+            where=str(folder),
+            hint="CIFAR-10-C has five severities of 10,000 images of bytes and a label for each",
+        )
+    n = len(images) // 5
+    part = slice((level - 1) * n, level * n)
+    names = [str(i) for i in range(int(labels.max()) + 1)]
+    return ImageData.from_arrays(np.array(images[part]), np.array(labels[part]), names)
+
+
+def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) -> ImageData:
+    """``data`` with one corruption, made by the package imagecorruptions-imaug.
+
+    The strengths are ImageNet-C's, which were set for images of 224 pixels: on 32 pixels they are harder than
+    CIFAR-10-C's of the same severity. What is drawn at random depends on ``seed``, corruption, severity and the image's
+    number alone.
+
+    Args:
+        data: images of at least 32 x 32.
+        corruption: of `ALL_CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: >= 0.
+
+    Raises:
+        UserError: no such corruption or severity, images too small, or the package is not installed.
+    """
+    (name,), (level,) = _checked([corruption], [severity])
+    if min(data.pixels.shape[2:]) < SMALLEST:
+        raise UserError(
+            f"images of {data.pixels.shape[2]} x {data.pixels.shape[3]} are too small to corrupt",
+            where=data.source,
+            hint=f"each side needs {SMALLEST} pixels",
+        )
+    corrupt = _package().corrupt
+    images = data.pixels.permute(0, 2, 3, 1).numpy()
+    made = []
+    with _quiet():
+        for row, image in enumerate(images):
+            drawn = int(np.random.SeedSequence([seed, ALL_CORRUPTIONS.index(name), level, row]).generate_state(1)[0])
+            np.random.seed(drawn)
+            own = {"seed": drawn} if name in ("glass_blur", "impulse_noise") else {}
+            made.append(corrupt(np.ascontiguousarray(image), severity=level, corruption_name=name, **own))
+    pixels = torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
+    return ImageData(pixels, data.labels, data.label_names, data.source)
+
+
+def _checked(corruptions: Sequence[str], severities: Sequence[int]) -> tuple[list[str], list[int]]:
+    if not corruptions or (unknown := set(corruptions) - set(ALL_CORRUPTIONS)):
+        raise UserError(
+            f"no corruption is called {sorted(unknown)[0]!r}" if corruptions else "no corruption is named",
+            hint=f"choose from {', '.join(ALL_CORRUPTIONS)}",
+        )
+    if not severities or not set(severities) <= set(SEVERITIES):
+        raise UserError(f"severities are 1 to 5, not {list(severities)}")
+    return list(dict.fromkeys(corruptions)), sorted(set(severities))
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        found: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"cannot be read: {error}", where=str(path), hint="unpack CIFAR-10-C.tar and name its folder"
+        ) from error
+    return found
+
+
+def _package() -> Any:
+    try:
+        import imagecorruptions
+    except ImportError as error:
+        raise UserError(
+            "corruptions are made by the package imagecorruptions-imaug",
+            hint="pip install 'contraverse[images]', or name a folder of CIFAR-10-C's files",
+        ) from error
+    return imagecorruptions
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The package draws from NumPy's global state, which is put back, and prints when it pads a blur."""
+    state = np.random.get_state()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,185 @@
+"""Robustness to attacks that training did not foresee, and UAR (Kang et al., 2019).
+
+Not to be confused with the 19 corruptions that ACL calls "unforeseen attacks": those are in
+`contraverse.evaluation.images.corruptions`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contraverse.data.images import ImageData
+from contraverse.errors import UserError
+from contraverse.evaluation.images.distortions import L1, L2, Distortion, Drawn, Elastic, Jpeg, JpegL1, Linf
+from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
+from contraverse.evaluation.images.weather import Fog, Gabor, Snow
+from contraverse.evaluation.predict import Progress
+from contraverse.types import Route
+
+UNFORESEEN: dict[str, Distortion] = {
+    kind.name: kind() for kind in (Linf, L2, L1, Jpeg, JpegL1, Elastic, Fog, Snow, Gabor)
+}
+
+CIFAR10_ATA: dict[str, dict[float, float]] = {
+    "linf": {1: 91.0, 2: 87.8, 4: 81.6, 8: 71.3, 16: 46.5, 32: 23.1},
+    "l2": {40: 90.1, 80: 86.4, 160: 79.6, 320: 67.3, 640: 49.9, 2560: 17.3},
+    "l1": {195: 92.2, 390: 90.0, 780: 83.2, 1560: 73.8, 6240: 47.4, 24960: 35.3},
+    "jpeg_linf": {0.03125: 89.7, 0.0625: 87.0, 0.125: 83.1, 0.25: 78.6, 0.5: 69.7, 1: 35.4},
+    "jpeg_l1": {2: 91.4, 8: 88.1, 64: 80.2, 256: 68.9, 512: 56.3, 1024: 37.7},
+    "elastic": {0.125: 87.4, 0.25: 81.3, 0.5: 72.1, 1: 58.2, 2: 45.4, 8: 27.8},
+}
+"""ATA: sizes calibrated for CIFAR-10, and the best accuracy of adversarial training (ResNet-56) at each, in percent.
+
+From the authors' tables. There is none for fog, snow and Gabor noise on CIFAR-10.
+"""
+
+
+@dataclass(frozen=True)
+class UnforeseenReport:
+    """Accuracy in percent.
+
+    Attributes:
+        clean_accuracy: without an attack.
+        accuracy: by attack, then by size.
+        uar: by attack, ``100 * sum of accuracies / sum of the reference's`` over the reference's sizes; only of attacks
+            that the reference has and that were measured at all its sizes.
+        n: how many images.
+        settings: of the attacks.
+    """
+
+    clean_accuracy: float
+    accuracy: dict[str, dict[float, float]] = field(repr=False)
+    uar: dict[str, float]
+    n: int
+    settings: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """``accuracy`` and ``uar@<attack>``, in percent."""
+        return {"accuracy": self.clean_accuracy} | {f"uar@{name}": value for name, value in self.uar.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        accuracy = {name: {f"{e:g}": value for e, value in found.items()} for name, found in self.accuracy.items()}
+        return {"n": self.n, **self.settings, "clean": self.clean_accuracy, "accuracy": accuracy, "uar": self.uar}
+
+
+def unforeseen_accuracy(
+    model: nn.Module,
+    data: ImageData,
+    epsilons: Mapping[str, Sequence[float]] | None = None,
+    *,
+    reference: Mapping[str, Mapping[float, float]] = CIFAR10_ATA,
+    steps: int = 200,
+    targeted: bool = True,
+    batch_size: int = 250,
+    seed: int = 0,
+    route: Route = "adversarial",
+    progress: Progress | None = None,
+) -> UnforeseenReport:
+    """Accuracy under each attack at each size, and UAR.
+
+    Every attack climbs from a random start and is scored at its last step. With ``targeted`` it descends the
+    cross-entropy of a class drawn at random for each image, as the paper does: weaker than climbing the true class's.
+    An attack of k steps costs 2k + 1 forwards an image; no image is spared because it was broken at a smaller size.
+
+    Args:
+        model: an `ImageModel`, or any module from pixels in [0, 1] to logits; left as it was.
+        data: labelled images.
+        epsilons: sizes of each attack, by the names of `UNFORESEEN`, in the paper's units (bytes for linf, l2, l1);
+            None takes all of ``reference``.
+        reference: what UAR is relative to: accuracies in percent by attack and size.
+        steps: >= 1; the paper's 200.
+        targeted: see above.
+        batch_size: images a batch; an image's random start and target do not depend on it.
+        seed: of starts and targets.
+        route: which set of a dual model's batch norms.
+        progress: told how many images are done; they add up to images x (1 + number of attacks and sizes).
+
+    Raises:
+        UserError: no such attack, an impossible setting, no labels, or images of a size that an attack cannot have.
+    """
+    chosen = _checked(epsilons if epsilons is not None else {name: list(at) for name, at in reference.items()})
+    if steps < 1 or batch_size < 1:
+        raise UserError(f"steps and batch_size must be at least 1, not {steps} and {batch_size}")
+    labels = labels_of(data)
+    accuracy: dict[str, dict[float, float]] = {name: {} for name in chosen}
+    with as_classifier(model, route, seed) as classifier:
+        clean = right(classifier, data.pixels, labels, batch_size, progress)
+        for name, sizes in chosen.items():
+            for epsilon in sizes:
+                held = []
+                for first in range(0, len(data), batch_size):
+                    rows = range(first, min(first + batch_size, len(data)))
+                    x, y = as_floats(data.pixels[rows], device_of(classifier)), labels[rows].to(device_of(classifier))
+                    found = attack(classifier, x, y, UNFORESEEN[name], epsilon, steps, targeted, _keys(seed, rows))
+                    with torch.no_grad():
+                        held.append((classifier(found).argmax(1) == y).cpu().numpy())
+                    if progress:
+                        progress(len(rows))
+                accuracy[name][epsilon] = 100 * float(np.concatenate(held).mean())
+    settings = {"steps": steps, "targeted": targeted, "seed": seed, "route": route}
+    return UnforeseenReport(100 * float(clean.mean()), accuracy, uar(accuracy, reference), len(data), settings)
+
+
+def uar(
+    accuracy: Mapping[str, Mapping[float, float]], reference: Mapping[str, Mapping[float, float]]
+) -> dict[str, float]:
+    """Percent of the reference's accuracy, summed over its sizes, by attack; see `UnforeseenReport`."""
+    return {
+        name: 100 * sum(found[epsilon] for epsilon in reference[name]) / sum(reference[name].values())
+        for name, found in accuracy.items()
+        if name in reference and set(reference[name]) <= set(found)
+    }
+
+
+def attack(
+    classifier: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    distortion: Distortion,
+    epsilon: float,
+    steps: int,
+    targeted: bool,
+    keys: Sequence[int],
+) -> Tensor:
+    """Images (B, C, H, W) after ``steps`` steps; ``keys`` seed each image's start and, if ``targeted``, its target.
+
+    The classifier has to be frozen and in eval mode.
+    """
+    with torch.no_grad():
+        classes = classifier(x[:1]).shape[1]
+    drawn, goals = [], []
+    for image, label, key in zip(x, y.tolist(), keys, strict=True):
+        random = torch.Generator().manual_seed(key)
+        goals.append((label + int(torch.randint(1, classes, (), generator=random))) % classes if targeted else label)
+        drawn.append(distortion.draw(image, epsilon, random))
+    goal, sign = torch.tensor(goals, device=x.device), -1 if targeted else 1
+    parameters = torch.stack([one.parameters for one in drawn]).to(x.device)
+    fixed = torch.stack([one.fixed for one in drawn]).to(x.device)
+    for step in range(steps):
+        parameters.requires_grad_()
+        logits = classifier(distortion.perturb(x, Drawn(parameters, fixed), epsilon))
+        loss = sign * F.cross_entropy(logits, goal, reduction="sum")
+        (grad,) = torch.autograd.grad(loss, parameters)
+        parameters = parameters.detach()
+        parameters = distortion.climb(x, Drawn(parameters, fixed), grad, epsilon, step, steps)
+    return distortion.perturb(x, Drawn(parameters, fixed), epsilon)
+
+
+def _keys(seed: int, rows: range) -> list[int]:
+    return [int(np.random.SeedSequence([seed, row]).generate_state(1)[0]) for row in rows]
+
+
+def _checked(epsilons: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    for name, sizes in epsilons.items():
+        if name not in UNFORESEEN:
+            raise UserError(f"no unforeseen attack is called {name!r}", hint=f"choose from {', '.join(UNFORESEEN)}")
+        if not sizes or not all(0 < epsilon < float("inf") for epsilon in sizes):
+            raise UserError(f"the sizes of {name} must be positive, not {list(sizes)}")
+    return {name: sorted(set(sizes)) for name, sizes in epsilons.items()}

@@ -1,0 +1,222 @@
+"""ACL: adversarial contrastive learning (Jiang et al., 2020), its three options A2A, A2S and DS."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, validate_call
+from torch import Tensor, nn
+
+from contraverse.attacks import Attack, NormBall, ascend, perturbable
+from contraverse.functional import Norm, nt_xent
+from contraverse.methods.settings import MLP_PROJECTION, Epsilon, StepSize, Temperature
+from contraverse.methods.views import both_views, second_view
+from contraverse.models.modes import evaluating
+from contraverse.types import Batch, HeadCall, Inputs, Loss, Method, Route
+
+Ascents = Annotated[int, Field(ge=1, description="gradients of the attack")]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial stream")]
+Reduction = Annotated[Literal["sum", "mean"], Field(description="of the two streams' losses")]
+
+
+class AdversarialToAdversarial(Method):
+    """Both views are perturbed to be unlike each other, and still have to find each other.
+
+        (d_i, d_j) = argmax l_NT(x_i + d_i, x_j + d_j),  ||d||_inf <= epsilon
+        L          = l_NT(x_i + d_i, x_j + d_j)
+
+    l_NT is SimCLR's NT-Xent on the projection z. The attack is PGD on both views together, from a uniform start: the
+    last of ``steps`` iterates, each within [0, 1], in eval mode. Everything goes through the adversarial batch norm,
+    both views in one pass.
+
+    Batch: images with a second view as ``positive``, or sentences. Cost: 2 * 2F for each of the attack's ``steps``,
+    and 2F + 2B for training: 26F.
+
+    Departure: the start is cut to [0, 1], which the authors' code does after the first step alone.
+
+    Args:
+        temperature: t of NT-Xent, > 0.
+        epsilon: largest norm of a perturbation, > 0, in pixels of [0, 1] (of the word embeddings, for sentences).
+        step_size: length of one ascent, > 0, in the same units.
+        steps: gradients of the attack, >= 1.
+        norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+    """
+
+    name = "acl-a2a"
+    summary = "NT-Xent between two adversarial views"
+    paper = "ACL"
+    equation = "section 2.2, A2A"
+    needs = "inputs"
+    image_views = 2
+    heads = MLP_PROJECTION
+
+    @validate_call
+    def __init__(
+        self,
+        *,
+        temperature: Temperature = 0.5,
+        epsilon: Epsilon = 8 / 255,
+        step_size: StepSize = 2 / 255,
+        steps: Ascents = 5,
+        norm: Norm = "linf",
+    ) -> None:
+        super().__init__()
+        self.ball = NormBall(epsilon, step_size, norm)
+        self.temperature, self.steps = temperature, steps
+
+    @property
+    def cost(self) -> str:  # type: ignore[override]
+        """4F for each ascent, and 6F."""
+        return f"{4 * self.steps + 6}F"
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        views = both_views(batch)
+        attack, inputs = self.attack(model, views)
+        contrast = self.contrast(model, views, attack.delta, "adversarial")
+        yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
+
+    def attack(self, model: nn.Module, views: Batch) -> tuple[Attack, Inputs]:
+        """Perturbations of both views that climb their NT-Xent together, and what they are added to; 2B rows."""
+        inputs = perturbable(model, views)
+
+        def unlike(delta: Tensor) -> Tensor:
+            # The sum over views climbs as their mean does, whose gradient half precision may round to zero.
+            return len(delta) * self.contrast(model, views, delta, "adversarial")
+
+        with evaluating(model):
+            attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
+        return attack, inputs
+
+    def contrast(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
+        """NT-Xent of ``views`` (2B rows), perturbed by ``delta`` (2B rows) or not, in one pass."""
+        first, second = model(views, delta=delta, want=("z",), route=route).z.chunk(2)
+        return nt_xent(first, second, self.temperature)
+
+
+class AdversarialToStandard(AdversarialToAdversarial):
+    """One view is perturbed to be unlike the other, which stays as it is.
+
+        d_i = argmax l_NT(x_i + d_i, x_j),  ||d_i||_inf <= epsilon
+        L   = l_NT(x_i + d_i, x_j)
+
+    The perturbed view goes through the adversarial batch norm, the other through the clean one: two passes, each with
+    the statistics of its own rows, with a single batch norm too. l_NT and the attack are as of ``acl-a2a``.
+
+    Batch: images with a second view as ``positive``, or sentences. Cost: 2F for each of the attack's ``steps``, F for
+    the clean view, which stays the same while the attack climbs, and 2F + 2B for training: 17F.
+
+    Departure: a batch of a single row goes through in eval mode, for it has no statistics of its own. The authors
+    have published no code for it.
+
+    Args:
+        temperature: t of NT-Xent, > 0.
+        epsilon: largest norm of a perturbation, > 0, in pixels of [0, 1] (of the word embeddings, for sentences).
+        step_size: length of one ascent, > 0, in the same units.
+        steps: gradients of the attack, >= 1.
+        norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+    """
+
+    name = "acl-a2s"
+    summary = "NT-Xent between an adversarial view and a clean one"
+    equation = "section 2.2, A2S"
+
+    @property
+    def cost(self) -> str:  # type: ignore[override]
+        """2F for each ascent, and 7F."""
+        return f"{2 * self.steps + 7}F"
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        other, inputs = second_view(batch), perturbable(model, batch)
+
+        def unlike(delta: Tensor) -> Tensor:
+            z = self._encode(model, batch, delta, "adversarial")
+            return len(delta) * nt_xent(z, still, self.temperature)  # the sum, as in acl-a2a
+
+        with evaluating(model):
+            # Not under no_grad: autocast would keep casts of the weights that have no gradient.
+            still = self._encode(model, other, None, "clean").detach()
+            attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
+        with passing(model, len(inputs.values)):
+            h = model(other, want=("h",), route="clean").h
+            out = model(batch, delta=attack.delta, want=("z",), route="adversarial")
+            # The head alone, with the other pass: DDP looks at the last thing that the model gave for what a step uses.
+            out = model(HeadCall("z", (h,), out), route="clean")
+        adversarial, clean = out.z, out.heads["z"]
+        contrast = nt_xent(adversarial, clean, self.temperature)
+        yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
+
+    @staticmethod
+    def _encode(model: nn.Module, batch: Batch, delta: Tensor | None, route: Route) -> Tensor:
+        z = model(batch, delta=delta, want=("z",), route=route).z
+        assert isinstance(z, Tensor)
+        return z
+
+
+def passing(model: nn.Module, rows: int) -> AbstractContextManager[Any]:
+    """Around a pass of ``rows`` rows: in eval mode where there is one, which batch norm cannot take statistics of."""
+    return evaluating(model) if rows == 1 else nullcontext()
+
+
+class DualStream(AdversarialToAdversarial):
+    """SimCLR on the clean views, and on the same views perturbed.
+
+        (d_i, d_j) = argmax l_NT(x_i + d_i, x_j + d_j; theta, theta_bn^adv),  ||d||_inf <= epsilon
+        L          = l_NT(x_i, x_j; theta, theta_bn) + alpha * l_NT(x_i + d_i, x_j + d_j; theta, theta_bn^adv)
+
+    Each stream has its own set of a dual batch norm, and is back-propagated before the next one runs: one graph is
+    held at a time. l_NT and the attack, which comes before both, are as of ``acl-a2a``.
+
+    Batch: images with a second view as ``positive``, or sentences. Cost: 2 * 2F for each of the attack's ``steps``,
+    and 2F + 2B for each stream: 32F.
+
+    Departure: the start of the attack is cut to [0, 1], which the authors' code does after the first step alone. It
+    halves the loss: ``reduction="mean"``.
+
+    Args:
+        alpha: weight of the adversarial stream, >= 0.
+        reduction: ``"sum"`` (Algorithm 1), or ``"mean"``: half of it.
+        temperature: t of NT-Xent, > 0.
+        epsilon: largest norm of a perturbation, > 0, in pixels of [0, 1] (of the word embeddings, for sentences).
+        step_size: length of one ascent, > 0, in the same units.
+        steps: gradients of the attack, >= 1.
+        norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+    """
+
+    name = "acl-ds"
+    summary = "NT-Xent on clean views and on the same views perturbed, with batch norms of their own"
+    equation = "Algorithm 1 of ACL"
+    passes = 2
+
+    @validate_call
+    def __init__(
+        self,
+        *,
+        alpha: Weight = 1.0,
+        reduction: Reduction = "sum",
+        temperature: Temperature = 0.5,
+        epsilon: Epsilon = 8 / 255,
+        step_size: StepSize = 2 / 255,
+        steps: Ascents = 5,
+        norm: Norm = "linf",
+    ) -> None:
+        super().__init__(temperature=temperature, epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)
+        self.alpha, self.share = alpha, 1.0 if reduction == "sum" else 0.5
+
+    @property
+    def cost(self) -> str:  # type: ignore[override]
+        """4F for each ascent, and 6F for each stream."""
+        return f"{4 * self.steps + 12}F"
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the clean and of the adversarial stream in the next step."""
+        return 1.0, self.alpha
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        views, weights = both_views(batch), self.weights
+        attack, inputs = self.attack(model, views)
+        clean = self.contrast(model, views, None, "clean")
+        yield Loss(self.share * weights[0] * clean, {"contrast": clean.detach()})
+        adversarial = self.contrast(model, views, attack.delta, "adversarial")
+        parts = {"contrast_adv": adversarial.detach()} | attack.log(inputs)
+        yield Loss(self.share * weights[1] * adversarial, parts)

@@ -1,0 +1,126 @@
+"""Selfie (Trinh et al., 2019), clean and adversarial: which of the hidden patches belongs here."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, validate_call
+from torch import Tensor, nn
+
+from contraverse.attacks import NormBall, ascend, perturbable
+from contraverse.errors import UserError
+from contraverse.functional import Norm
+from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
+from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.models.modes import evaluating
+from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Route
+
+Grid = Annotated[int, Field(ge=2, description="patches along a side of an image")]
+Hidden = Annotated[int, Field(ge=2, description="patches that are hidden")]
+CleanShare = Annotated[float, Field(ge=0, le=1, description="of the clean loss; what is left is the adversarial one's")]
+
+
+class Selfie(Method):
+    """Patches of an image are hidden; from those that are seen, each is to be told from the other hidden ones.
+
+        v_m = u(seen patches) + place of patch m
+        l   = -1/M sum_m log exp(v_m . h_m) / sum_k exp(v_m . h_k)
+        L   = c l(x) + (1 - c) max_{||delta|| <= epsilon} l(x + delta)
+
+    h are the patches' features, u is attention over those that are seen, and k runs over the M hidden patches of the
+    same image. c = 1 is Selfie; c = 1/2 is its adversarial form, with which Adv-SS pre-trains and ACL compares. The
+    maximum is sought by PGD on all pixels from a start uniform in the ball, in eval mode; the last of k iterates is
+    trained on. Which patches are hidden is drawn anew for each image and step, and is the same in all its passes.
+
+    Batch: images, whose sides are multiples of ``grid``. Cost: k (F + b) + 2 (F + B) = 26F with the defaults, 3F less
+    with c = 0; 3F with c = 1. F is a pass of all patches, as dear as one of the image, and of the head, which adds 9 M
+    multiplications to the 555 M of ResNet-18. The clean images go through a dual model's clean batch norms, the
+    adversarial ones through its adversarial ones.
+
+    Departures: the whole backbone reads patches, so that all of it is pre-trained; Selfie pre-trains the first three
+    of ResNet-50's four stages. Attention is 128 wide, places are sines and cosines where Selfie learns them, and
+    scores are divided by the root of 128. The cross-entropy reads scores; Adv-SS gives it their softmax, of which it
+    takes another. Adv-SS attacks in training mode, where each step moves the running statistics of batch norm.
+
+    Args:
+        clean: c, share of the clean loss, in [0, 1].
+        grid: patches along a side, >= 2: 4 x 4 of 8 x 8 pixels in CIFAR's images.
+        hidden: M, >= 2 and below ``grid`` squared.
+        epsilon: largest norm of a perturbation, in pixels of [0, 1], > 0.
+        step_size: > 0.
+        steps: k, >= 1.
+        norm: ``"linf"`` or ``"l2"``, over a whole image.
+    """
+
+    name = "selfie"
+    summary = "hidden patches of an image are told apart by those that are seen, also under attack"
+    paper = "Selfie; ACL"
+    equation = "the patch classification of Selfie; Table 1 of ACL"
+    needs = "inputs"
+    reads = "images"
+    heads = {"patches": HeadSpec(dim=128, kind="patches")}
+
+    @validate_call
+    def __init__(
+        self,
+        *,
+        clean: CleanShare = 0.5,
+        grid: Grid = 4,
+        hidden: Hidden = 4,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        steps: Steps = 10,
+        norm: Norm = "linf",
+    ) -> None:
+        super().__init__()
+        if hidden >= grid**2:
+            raise ValueError(f"hidden={hidden} leaves nothing to be seen of {grid} x {grid} patches")
+        self.ball = NormBall(epsilon, step_size, norm)
+        self.clean, self.grid, self.hidden, self.steps = clean, grid, hidden, steps
+
+    @property
+    def cost(self) -> str:  # type: ignore[override]
+        """3F for each loss that counts, and 2F for each step of the attack."""
+        return f"{3 * (self.clean > 0) + (2 * self.steps + 3) * (self.clean < 1)}F"
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        inputs = perturbable(model, batch)
+        rows, places = len(inputs.values), self.grid**2
+        hidden, visible = (
+            torch.rand(rows, places, device=inputs.values.device).argsort(1).tensor_split([self.hidden], 1)
+        )
+        patches, answers = self._patches(inputs.values), torch.arange(self.hidden, device=hidden.device).repeat(rows)
+
+        def each(delta: Tensor | None, route: Route) -> Tensor:
+            """The loss of each row (B,)."""
+            moved = None if delta is None else self._patches(delta)
+            out = model({"pixel_values": patches}, delta=moved, want=("h",), route=route)
+            given = (out.h.unflatten(0, (rows, places)), visible, hidden)
+            scores = model(HeadCall("patches", given, out), route=route).heads["patches"]
+            told = F.cross_entropy(scores.float().flatten(0, 1), answers, reduction="none")
+            return told.unflatten(0, (rows, self.hidden)).mean(1)
+
+        total, parts = torch.zeros((), device=hidden.device), dict[str, Tensor]()
+        if self.clean < 1:
+            with evaluating(model):
+                attack = ascend(
+                    lambda delta: each(delta, "adversarial"), self.ball, inputs, steps=self.steps, random_start=True
+                )
+            adversarial = each(attack.delta, "adversarial").mean()
+            total, parts = (1 - self.clean) * adversarial, {"selfie_adv": adversarial.detach()} | attack.log(inputs)
+        if self.clean > 0:
+            clean = each(None, "clean").mean()
+            total, parts = total + self.clean * clean, parts | {"selfie": clean.detach()}
+        yield Loss(total, parts)
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Of images (B, C, H, W), row by row of the grid: (B * grid^2, C, H / grid, W / grid)."""
+        grid, (height, width) = self.grid, pixels.shape[-2:]
+        if height % grid or width % grid:
+            raise UserError(
+                f"images of {height} x {width} pixels do not part into {grid} x {grid} patches",
+                hint="resize them, or choose another method.grid",
+            )
+        parts = pixels.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (B, C, grid, h, grid, w)
+        return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)

@@ -1,0 +1,57 @@
+"""Images that a report shows under attack."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from contraverse.attacks import perturbable
+from contraverse.data import ImageData
+from contraverse.evaluation import AttackSettings
+from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
+from contraverse.evaluation.predict import batches, logits_of
+from contraverse.models import ImageModel, evaluating
+from contraverse.reporting import AttackedPicture, Picture, data_uri, stretched
+
+
+def attacked_pictures(
+    models: Mapping[str, ImageModel], data: ImageData, epsilon: float, settings: AttackSettings, count: int = 6
+) -> list[Picture]:
+    """The first image of each of ``count`` classes, and what the attack makes each model see in it.
+
+    Shown of each is the perturbation of largest loss, within ``epsilon``; the attack climbs the cross-entropy.
+    """
+    assert data.labels is not None
+    assert data.label_names is not None
+    labels = data.labels.tolist()
+    rows = np.array([labels.index(one) for one in sorted(set(labels))[:count]])
+    found = {name: _attacked(model, data, rows, epsilon, settings) for name, model in models.items()}
+    pictures = []
+    for i, row in enumerate(rows):
+        image = data.pixels[row].numpy() / 255
+        views = [
+            AttackedPicture(
+                name,
+                data.label_names[int(clean[i])],
+                data.label_names[int(attacked[i])],
+                data_uri(image + delta[i]),
+                data_uri(stretched(delta[i], epsilon)),
+            )
+            for name, (clean, attacked, delta) in found.items()
+        ]
+        pictures.append(Picture(data.label_names[labels[row]], data_uri(image), views))
+    return pictures
+
+
+def _attacked(
+    model: ImageModel, data: ImageData, rows: np.ndarray, epsilon: float, settings: AttackSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes (R,) clean and under attack, and perturbations (R, 3, H, W)."""
+    with evaluating(model), frozen(model), seeded(settings.seed):
+        ((_, batch),) = batches(model, data, rows, len(rows))
+        inputs = perturbable(model, batch)
+        ball = ball_of(inputs, rows, epsilon, settings, attempt=0)
+        _, delta, _ = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start)
+        with torch.no_grad():
+            classes = [logits_of(model, batch, moved).argmax(-1).cpu().numpy() for moved in (None, delta)]
+    return classes[0], classes[1], delta.cpu().numpy()

@@ -1,0 +1,105 @@
+"""What a run trains and is measured on."""
+
+from dataclasses import replace
+
+import torch
+
+from contraverse.data import ImageData, ImageSplits, Splits, Task, get_image_task, get_task, load_images, load_splits
+from contraverse.errors import UserError
+from contraverse.methods.uat import UNLABELLED
+from contraverse.recipes import ImageDataConfig, ImageRunConfig, RunConfig
+from contraverse.types import Method
+
+AnySplits = Splits | ImageSplits
+
+
+def load_rows(config: RunConfig) -> AnySplits:
+    """All rows of the configured source, as texts or images."""
+    if not isinstance(config, ImageRunConfig):
+        return load_splits(get_task(config.task), **config.data.model_dump())
+    where = config.data.model_dump(exclude={"labels", "pseudo_labels", "views"})
+    return load_images(get_image_task(config.task), **where)
+
+
+def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
+    """The rows as ``method`` needs them: with labels or without; ``test`` says whether test rows are looked at.
+
+    Raises:
+        UserError: the source cannot be used, or lacks what the method needs.
+    """
+    splits = load_rows(config)
+    _check(config.recipe, method, splits)
+    if method.needs != "labels":
+        _forget_labels(config, splits)
+    elif isinstance(splits, ImageSplits):
+        assert isinstance(config.data, ImageDataConfig)
+        _keep_some_labels(config.data, splits)
+    if not test:
+        splits.test = None
+    return splits
+
+
+def _check(recipe: str, method: Method, splits: AnySplits) -> None:
+    train = splits.need("train")
+    if method.needs == "labels" and train.labels is None:
+        hint = "name the column with --label, or train without labels: simcse, uscal"
+        if isinstance(splits, ImageSplits):
+            hint = "put the images of each class into a folder of its own, or train without labels: simclr, acl-ds"
+        raise UserError(f"{recipe} needs labels, and the training rows have none", hint=hint)
+    if method.needs == "pairs" and (isinstance(train, ImageData) or len(train.columns) < 2):
+        hint = "give a file with a column of anchors and one of positives, as the task nli"
+        raise UserError(f"{recipe} needs pairs of sentences", hint=hint)
+
+
+def _forget_labels(config: RunConfig, splits: AnySplits) -> None:
+    """The same rows as with labels: what is validated on later is not seen here either."""
+    if splits.need("train").labels is None:
+        return
+    if isinstance(splits, ImageSplits):
+        splits.train = replace(splits.need("train"), labels=None)
+    else:
+        splits.train = replace(splits.need("train"), labels=None, label_names=None)
+        splits.task = without_labels(splits.task)
+    splits.notes.append(f"{config.method.name} does not look at the labels of {config.task}")
+
+
+def without_labels(task: Task) -> Task:
+    """``task`` as one of plain sentences."""
+    like = get_task("sentences")
+    return replace(
+        task,
+        kind=like.kind,
+        label=None,
+        labels=None,
+        metrics=like.metrics,
+        metric=like.metric,
+        greater_is_better=like.greater_is_better,
+    )
+
+
+def _keep_some_labels(settings: ImageDataConfig, splits: ImageSplits) -> None:
+    if settings.labels is None:
+        return
+    train = splits.need("train")
+    unlabelled, labelled = train.labelled_fraction(settings.labels, settings.seed)
+    if settings.pseudo_labels is None:
+        splits.train = labelled
+        splits.notes.append(f"trained on the {len(labelled):,} labelled images of {len(train):,}")
+        return
+    assert labelled.labels is not None
+    splits.train = ImageData(
+        torch.cat([labelled.pixels, unlabelled.pixels]),
+        torch.cat([labelled.labels, torch.full((len(unlabelled),), UNLABELLED)]),
+        train.label_names,
+        train.source,
+    )
+    kept = f"{len(labelled):,} of {len(train):,} images keep their label"
+    splits.notes.append(f"{kept}; {settings.pseudo_labels} tells the others")
+
+
+def class_names(splits: AnySplits, method: Method) -> list[str] | None:
+    """What a classifier tells apart: one name is a regression, None an encoder."""
+    if method.needs != "labels":
+        return None
+    names = splits.need("train").label_names
+    return list(names) if names else ["score"]

@@ -1,0 +1,79 @@
+"""What a run on images is: the sections in which it differs from one on texts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contraverse.recipes.config import EvaluationConfig, RunConfig, Section
+from contraverse.units import Number
+
+
+class ImageModelConfig(Section):
+    """The backbone that training starts from.
+
+    ``name``: of a backbone (``resnet18``, ``resnet20``, ``timm/...``), drawn at random but for timm's; a folder with a
+    model; or a file of weights. ``dual``: batch norm with one set of statistics for clean and one for adversarial
+    images. ``route``: which of the two sets is taken where a dual model goes on with a single one.
+    """
+
+    name: str = "resnet18"
+    dual: bool = False
+    route: Literal["clean", "adversarial"] = "adversarial"
+
+
+class ViewsConfig(Section):
+    """The random views of an image: SimCLR's, or the margin, crop and flip of fine-tuning.
+
+    ``strength``, ``blur`` and ``resample`` are SimCLR's; ``padding`` is the width of the margin. ``flip``: probability
+    of the mirror image, None for a half where the task's classes allow it and else 0.
+    """
+
+    kind: Literal["simclr", "crop-flip", "none"] = "crop-flip"
+    strength: float = Field(default=1.0, ge=0, le=1)
+    blur: float = Field(default=0.0, ge=0, le=1)
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    padding: int = Field(default=4, ge=0)
+    flip: float | None = Field(default=None, ge=0, le=1)
+
+
+class ImageDataConfig(Section):
+    """Where the images come from, and what is made of them.
+
+    ``source``: a folder, an npz or Parquet file, files by split, ``digits``, a Hub id, or None for the task's own.
+    ``image`` and ``label``: columns. ``size``: height and width that images are scaled to. ``seed``,
+    ``validation_fraction`` and the counts of rows: as for texts. ``labels``: keep so many labels of the training
+    images, ``10%`` or a number, balanced over the classes. ``pseudo_labels``: a run whose model says what the others
+    are; without it they are left out where the method needs labels. ``views``: of training images.
+    """
+
+    source: str | dict[str, str] | None = None
+    image: str | None = None
+    label: str | None = None
+    size: int | None = Field(default=None, ge=4)
+    seed: int = Field(default=42, ge=0)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    train_rows: int | None = Field(default=None, ge=1)
+    validation_rows: int | None = Field(default=None, ge=1)
+    test_rows: int | None = Field(default=None, ge=1)
+    labels: str | float | None = None
+    pseudo_labels: str | None = None
+    views: ViewsConfig = ViewsConfig()
+    on_bad_row: Literal["error", "skip"] = "error"
+
+
+class ImageEvaluationConfig(EvaluationConfig):
+    """What the trained model is measured on: an attack on pixels, by default PGD-20 within 8/255 of each."""
+
+    epsilons: list[Annotated[Number, Field(gt=0)]] = [8 / 255]
+    attack: Literal["pgd", "apgd"] = "pgd"
+    norm: Literal["l2", "linf"] = "linf"
+    steps: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+
+
+class ImageRunConfig(RunConfig):
+    """All that decides a run on images."""
+
+    model: ImageModelConfig = ImageModelConfig()  # type: ignore[assignment]
+    data: ImageDataConfig = ImageDataConfig()  # type: ignore[assignment]
+    evaluation: ImageEvaluationConfig = ImageEvaluationConfig()

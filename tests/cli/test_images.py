@@ -1,0 +1,132 @@
+"""The commands on images, from a folder of files to a measured classifier."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+FEW = (
+    "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
+    "--set", "evaluation.steps=2", "--set", "train.disable_tqdm=true",
+    "--set", "train.report_to=none", "--set", "train.logging_steps=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of PNG files, 8 x 8: dark and light ones, in training and test."""
+    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", 6)):
+        for name, lightest in (("dark", 90), ("light", 250)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(lightest - 90, lightest, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_from_a_folder_to_a_measured_classifier(invoke: Any, folder: Path, tmp_path: Path) -> None:
+    data = ("--task", "images", "--data", folder)
+    first, second = tmp_path / "acl", tmp_path / "trades"
+    schedule = ("--set", "train.schedule.warmup_epochs=0")
+    invoke("train", "acl-ds", *data, "--model", "resnet8", "--output", first, *FEW, *schedule)
+    assert (first / "report.html").is_file()
+    config = read(first / "model" / "contraverse.json")
+    assert config["dual"] is True
+    assert config["labels"] is None
+    assert set(read(first / "evaluation.json")["metrics"]) == {"probe", "probe_adversarial"}
+    assert "Linear probe" in invoke("evaluate", first).stdout
+    invoke("export", first, "--output", tmp_path / "encoder.safetensors")
+    assert (tmp_path / "encoder.safetensors").is_file()
+    assert "needs no" not in invoke("export", first, "--output", tmp_path / "encoder.txt", code=2).stderr
+
+    done = invoke("train", "trades", "--init", first, *data, "--output", second, *FEW)
+    assert "adversarial batch norm" in done.stderr
+    assert "PGD ε=8/255" in done.stdout
+    metrics = read(second / "evaluation.json")["metrics"]
+    assert set(metrics) == {"accuracy", "accuracy@pgd-0.0313725"}
+    logged = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert any("eval_robust_accuracy" in row for row in logged)
+    card = (second / "model" / "README.md").read_text(encoding="utf-8")
+    assert "image-classification" in card
+    assert "on the pixels" in card
+
+    again = invoke(
+        "evaluate", second, "--eps", "2/255,8/255", "--steps", 3, "--no-diagnostics", "--output", tmp_path / "e.json"
+    )
+    assert "ε=2/255" in again.stdout
+    found = read(tmp_path / "e.json")
+    assert found["metrics"]["accuracy"] == metrics["accuracy"]
+    assert found["rows"] == 12
+
+    invoke("predict", second, folder / "test", "--output", tmp_path / "p.csv")
+    lines = (tmp_path / "p.csv").read_text().splitlines()
+    assert lines[0] == "image,label,probability"
+    assert len(lines) == 13
+    right = sum(f"/{line.split(',')[1]}/" in line for line in lines[1:])
+    assert 100 * right / 12 == pytest.approx(metrics["accuracy"])
+    invoke("encode", first, folder / "test", "--output", tmp_path / "h.npy")
+    assert np.load(tmp_path / "h.npy").shape == (12, config["width"])
+
+    run_again = tmp_path / "again"
+    invoke("train", "--config", second / "config.yaml", "--output", run_again)
+    weights = [load_file(run / "model" / "model.safetensors") for run in (second, run_again)]
+    assert all((weights[0][name] == value).all() for name, value in weights[1].items())
+
+
+def test_three_steps_for_few_labels(invoke: Any, folder: Path, tmp_path: Path) -> None:
+    short = [
+        setting for stage in ("acl", "teacher") for setting in ("--set", f"stages.{stage}.train.num_train_epochs=1")
+    ]
+    short += [
+        "--set",
+        "stages.acl.train.per_device_train_batch_size=8",
+        "--set",
+        "stages.acl.train.schedule.warmup_epochs=0",
+    ]
+    args = ("--task", "images", "--data", folder, "--model", "resnet8", "--labels", "8", *FEW, *short)
+    done = invoke("train", "acl-semi", *args, "--output", tmp_path / "semi")
+    assert "keep their label" in done.stderr
+    evaluation = read(tmp_path / "semi" / "evaluation.json")
+    assert list(evaluation["stages"]) == ["1-acl", "2-teacher", "3-uat"]
+    notes = "\n".join(evaluation["notes"])
+    assert "2-teacher: goes on with the clean batch norm" in notes
+    assert "goes on with the adversarial batch norm" in notes
+    assert read(tmp_path / "semi" / "2-teacher" / "evaluation.json")["rows"]["train"] == 8
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("train", "selfie", "--task", "trec"), "selfie trains on images, and trec is a task of texts"),
+        (("train", "uscal", "--task", "cifar10"), "uscal trains on texts, and cifar10 is a task of images"),
+        (("train", "acl-dss"), 'did you mean "acl-ds"'),
+        (("train", "trades", "--task", "cifar11"), "Did you mean 'cifar10'"),
+        (("train", "trades", "--task", "images", "--data", "/no/such/folder"), "/no/such/folder"),
+        (("train", "trades", "--set", "train.schedule.name=cosin"), "train.schedule"),
+        (("train", "trades", "--set", "model.dual=maybe"), "model.dual"),
+        (("train", "acl-ds", "--set", "train.num_train_epochs=5"), "a warm-up of 10 epochs leaves none of 5"),
+        (("train", "acl-ds", "--set", "train.optimizer.nesterov=true"), "train.optimizer"),
+        (("train", "trades", "--task", "digits", "--model", "resnet9"), "resnet9"),
+        (("train", "trades", "--set", "method.epsilon=0/255"), "method.epsilon"),
+    ],
+)
+def test_what_is_not_possible(invoke: Any, args: Any, says: str, tmp_path: Path) -> None:
+    done = invoke(*args, "--output", tmp_path / "run", code=2)
+    assert says in " ".join(done.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_epsilon_as_a_fraction(invoke: Any) -> None:
+    plan = ("train", "trades", "--task", "digits", "--dry-run")
+    done = invoke(*plan, "--set", "method.epsilon=4/255", "--set", "evaluation.epsilons=[2/255, 4/255]")
+    assert "epsilon: 0.01568" in done.stdout
+    assert "epsilons: [0.00784" in done.stdout

@@ -1,0 +1,272 @@
+"""AutoAttack: against exact robustness, the package's own ensemble, and what it must leave alone."""
+
+import copy
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference.images import CIFAR10, buffers, cifar10_test, tiny
+from reference.linear_images import LinearImages, grey_images, middle, radii
+from torch import Tensor, nn
+
+from contraverse.attacks import NormBall, pgd
+from contraverse.data.images import ImageData
+from contraverse.errors import UserError
+from contraverse.evaluation.images import autoattack
+from contraverse.evaluation.images.autoattack import auto_attack
+from contraverse.models.image import ImageModel
+from contraverse.types import Inputs
+
+pyautoattack = pytest.importorskip("pyautoattack")
+FAST = ("apgd-ce", "apgd-t")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_it_breaks_exactly_what_can_be_broken_of_a_linear_model(norm: Any) -> None:
+    model = LinearImages()
+    data = grey_images(model)
+    epsilon = middle(model, data, norm)
+    robust = (radii(model, data, norm) > epsilon).numpy()
+    assert 0.2 < robust.mean() < 0.7
+    report = auto_attack(model, data, epsilon, norm=norm, attacks=FAST)
+    np.testing.assert_array_equal(report.correct, robust)
+    assert report.accuracy == pytest.approx(100 * robust.mean())
+    assert report.clean_accuracy == 87.5
+    assert report.metrics == {"accuracy": 87.5, f"accuracy@autoattack-{epsilon:g}": report.accuracy}
+
+
+def test_it_is_the_package_s_own_ensemble_batch_for_batch() -> None:
+    model = LinearImages()
+    data = grey_images(model, rows=6)
+    model.eval()
+    assert data.labels is not None
+    epsilon = middle(model, data, "linf")
+    ours = auto_attack(model, data, epsilon, queries=30, batch_size=4, seed=3)
+    runner = pyautoattack.AutoAttack(model, eps=epsilon, seed=3, version="standard")
+    runner.square.n_queries, runner.apgd_targeted.n_target_classes, runner.fab.n_target_classes = 30, 4, 4
+    found, _ = runner.run_standard_evaluation(data.pixels.float() / 255, data.labels, batch_size=4)
+    with torch.no_grad():
+        theirs = (model(found).argmax(1) == data.labels).numpy()
+    np.testing.assert_array_equal(ours.correct, theirs)
+    assert list(ours.left) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    left = [ours.clean_accuracy, *ours.left.values()]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == ours.accuracy
+    assert all(seconds > 0 for seconds in ours.seconds.values())
+    json.dumps(ours.to_dict())
+
+
+def test_an_attack_sees_only_what_the_ones_before_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = LinearImages(), []
+    data, run = grey_images(model, rows=16), pyautoattack.AutoAttack.run_standard_evaluation
+
+    def counted(self: Any, x: Tensor, *args: Any, **settings: Any) -> Any:
+        seen.append((self.attacks_to_run[0], len(x)))
+        return run(self, x, *args, **settings)
+
+    monkeypatch.setattr(pyautoattack.AutoAttack, "run_standard_evaluation", counted)
+    report = auto_attack(model, data, middle(model, data, "linf"), attacks=("apgd-ce", "square"), queries=2)
+    left = round(report.left["apgd-ce"] * 16 / 100)
+    assert 0 < left < 14
+    assert seen == [("apgd-ce", 14), ("square", left)]
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_modes_flags_buffers_gradients_and_random_state_stay_as_they_were(dual: bool) -> None:
+    model = tiny(tuple("abcde"), dual=dual)
+    model.train()
+    model.encoder.eval()
+    first = next(model.parameters())
+    first.requires_grad_(False)
+    first.grad = torch.ones_like(first)
+    pixels = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        labels = model.plain()(pixels.float() / 255).argmax(1)
+    data = ImageData.from_arrays(pixels.numpy(), labels.numpy(), tuple("abcde"))
+    before = buffers(model), copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    flags, state = [p.requires_grad for p in model.parameters()], torch.random.get_rng_state()
+    assert auto_attack(model, data, 0.01, attacks=("fab", "apgd-ce")).clean_accuracy == 100
+    after = buffers(model), model.state_dict(), [m.training for m in model.modules()]
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    assert all(torch.equal(before[1][name], after[1][name]) for name in before[1])
+    assert before[2] == after[2]
+    assert flags == [p.requires_grad for p in model.parameters()]
+    assert [p.grad is None for p in model.parameters()] == [False] + [True] * (len(flags) - 1)
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_any_module_is_left_as_it_was() -> None:
+    model = LinearImages().train()
+    data = grey_images(model, rows=4)
+    before, outer = copy.deepcopy(model.state_dict()), sys.gettrace()
+
+    def tracer(*_: Any) -> None:
+        return None
+
+    sys.settrace(tracer)
+    try:
+        auto_attack(model, data, 0.001, attacks=("fab-t",))
+        kept = sys.gettrace()
+    finally:
+        sys.settrace(outer)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.training
+    assert model.norm.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert kept is tracer
+
+
+def test_the_set_of_batch_norms_is_the_route_s() -> None:
+    model = tiny(tuple("abcde"), dual=True)
+    random = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), generator=random, dtype=torch.uint8)
+    with torch.no_grad():
+        predicted = model.plain("clean")(pixels.float() / 255).argmax(1)
+        other = model.plain("adversarial")(pixels.float() / 255).argmax(1)
+    assert not torch.equal(predicted, other)
+    data = ImageData.from_arrays(pixels.numpy(), predicted.numpy(), tuple("abcde"))
+    report = auto_attack(model, data.select(range(4)), 1e-6, attacks=("apgd-ce",), route="clean")
+    assert report.clean_accuracy == 100
+
+
+@pytest.mark.parametrize("wrong", ["ball", "box"])
+def test_an_image_outside_the_ball_or_the_box_is_not_counted(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LinearImages()
+    data = grey_images(model, rows=7)
+
+    def give(self: Any, x: Tensor, y: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        if wrong == "ball":
+            return torch.rand_like(x), y
+        return x - 2 * x.amax() * (torch.rand_like(x) > 0.5), y
+
+    monkeypatch.setattr(pyautoattack.AutoAttack, "run_standard_evaluation", give)
+    report = auto_attack(model, data, 0.01 if wrong == "ball" else 9.0, attacks=("square",))
+    assert report.accuracy == report.clean_accuracy
+    assert "square gave" in report.warnings[0]
+
+
+class Shaky(LinearImages):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels + 0.1 * torch.randn_like(pixels))
+
+
+class Rounded(LinearImages):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels).mul(1e3).round()
+
+
+def test_what_autoattack_warns_of_is_in_the_report_once() -> None:
+    model = LinearImages()
+    data = grey_images(model, rows=6)
+    shaky = auto_attack(Shaky(), data, 0.001, attacks=("apgd-ce",), batch_size=3)
+    assert sum("randomized" in text for text in shaky.warnings) == 1
+    blind = auto_attack(Rounded(), data, 0.001, attacks=("apgd-t",))
+    assert any("zero gradient" in text for text in blind.warnings)
+    assert auto_attack(model, data, 0.001, attacks=FAST).warnings == []
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_report(tmp_path: Path) -> None:
+    model = LinearImages()
+    data = grey_images(model, rows=11)
+    settings: Any = {"attacks": ("square", "apgd-ce"), "queries": 10, "batch_size": 3}
+    epsilon = middle(model, data, "linf")
+    whole = auto_attack(model, data, epsilon, **settings)
+    told: list[int] = []
+
+    def stop(rows: int) -> None:
+        told.append(rows)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "state.json"
+    with pytest.raises(KeyboardInterrupt):
+        auto_attack(model, data, epsilon, **settings, state=path, progress=stop)
+    stored = json.loads(path.read_text())["broken"]
+    assert list(stored) == ["square"]
+    assert len(stored["square"]) == 3
+    settled: list[int] = []
+    resumed = auto_attack(model, data, epsilon, **settings, state=path, progress=settled.append)
+    np.testing.assert_array_equal(resumed.correct, whole.correct)
+    assert (resumed.left, resumed.settings) == (whole.left, whole.settings)
+    assert sum(settled) == 2 * len(data)
+    finished = path.read_bytes()
+    again = auto_attack(model, data, epsilon, **settings, state=path)
+    assert (again.left, again.seconds, path.read_bytes()) == (whole.left, resumed.seconds, finished)
+
+
+def test_a_state_of_another_call_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "state.json", LinearImages()
+    data = grey_images(model, rows=3)
+    auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=path)
+    for changed, says in (
+        (lambda: auto_attack(model, data, 0.002, attacks=("apgd-ce",), state=path), "another epsilon"),
+        (lambda: auto_attack(LinearImages(seed=9), data, 0.001, attacks=("apgd-ce",), state=path), "another model"),
+        (lambda: auto_attack(model, data.select([1]), 0.001, attacks=("apgd-ce",), state=path), "another data"),
+    ):
+        with pytest.raises(UserError, match=says):
+            changed()
+    path.write_text("{}")
+    with pytest.raises(UserError, match="holds no state"):
+        auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"norm": "l0"}, "no norm"),
+        ({"version": "best"}, "no version"),
+        ({"epsilon": 0.0}, "8/255"),
+        ({"attacks": ("pgd",)}, "each once"),
+        ({"attacks": ()}, "each once"),
+        ({"queries": 0}, "at least 1"),
+    ],
+)
+def test_an_impossible_setting_is_refused(wrong: dict[str, Any], says: str) -> None:
+    model = LinearImages()
+    with pytest.raises(UserError, match=says):
+        auto_attack(model, grey_images(model), **{"epsilon": 0.1, **wrong})
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LinearImages(classes=3)
+    data = grey_images(model, rows=4)
+    with pytest.raises(UserError, match="apgd-t needs 4 classes or more, and the model has 3"):
+        auto_attack(model, data, 0.1)
+    with pytest.raises(UserError, match="no classifier"):
+        auto_attack(tiny(None), data, 0.1)
+    with pytest.raises(UserError, match="needs labels"):
+        auto_attack(model, ImageData(data.pixels, None, None), 0.1)
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(UserError, match=r"contraverse\[images\]"):
+        auto_attack(model, data, 0.1)
+
+
+def test_the_table_of_versions_is_the_package_s() -> None:
+    for version, attacks in autoattack.VERSIONS.items():
+        assert tuple(pyautoattack.AutoAttack(nn.Identity(), version=version).attacks_to_run) == attacks
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CIFAR10.exists(), reason="needs CIFAR-10 in ../shared")
+def test_a_resnet18_that_others_trained_is_right_clean_and_wrong_under_pgd() -> None:
+    """The package ships one: standard training, pixels in [0, 1] as they are."""
+    model = ImageModel.from_checkpoint(Path(os.fspath(pyautoattack.__path__[0])) / "examples" / "model_test.pt")
+    model.set_normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert model.backbone == "resnet18"
+    plain = model.plain().requires_grad_(False)
+    pixels, labels = cifar10_test(500)
+    with torch.no_grad():
+        right = torch.cat([plain(x).argmax(1) for x in pixels.split(100)]) == labels
+    assert 0.93 <= right.float().mean() <= 0.96
+    x, y = pixels[:40], labels[:40]
+    inputs = Inputs(x, torch.ones(1, 1, 1, 1, dtype=torch.bool), 0.0, 1.0)
+    loss_of = lambda delta: nn.functional.cross_entropy(plain(x + delta), y, reduction="none")  # noqa: E731
+    found = pgd(loss_of, NormBall(8 / 255, 2 / 255, "linf"), inputs, steps=20, random_start=True)
+    with torch.no_grad():
+        assert (plain(x + found.delta).argmax(1) == y).sum() == 0

@@ -1,0 +1,175 @@
+"""Corruptions: repeatable image by image, equal to what simple formulas give, and CIFAR-10-C's files."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from contraverse.data.images import ImageData
+from contraverse.errors import UserError
+from contraverse.evaluation.images.corruptions import (
+    ALL_CORRUPTIONS,
+    COMMON_CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+    SEVERITIES,
+    CorruptionReport,
+    corrupted,
+    corruption_accuracy,
+    load_cifar_c,
+)
+
+COMPILED = "glass_blur"  # compiled on first use, for seconds
+RANDOM = {
+    *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+    *("glass_blur", "motion_blur", "snow", "frost", "fog", "spatter", "elastic_transform"),
+}
+
+
+def smooth(rows: int = 3, size: int = 32) -> ImageData:
+    """Bright waves of colour."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    images = [
+        np.stack([np.sin(5 * x + k), np.cos(4 * y + k + row), np.sin(3 * (x + y))], -1)
+        for row, k in enumerate(np.linspace(0, 2, rows))
+    ]
+    pixels = (127 + 90 * np.stack(images)).astype(np.uint8)
+    return ImageData.from_arrays(pixels, [row % 2 for row in range(rows)])
+
+
+class Bright(nn.Module):
+    """Class 1 where the image is brighter than half."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        mean = pixels.mean((1, 2, 3))
+        return torch.stack([1 - mean, mean], 1)
+
+
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == COMPILED else name for name in ALL_CORRUPTIONS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_image_is_drawn_by_its_number_alone(name: str) -> None:
+    pytest.importorskip("imagecorruptions")
+    data, state = smooth(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    twins = data.select([0, 0, 2])
+    found = corrupted(twins, name, 3, seed=7)
+    assert found.pixels.shape == data.pixels.shape
+    assert found.pixels.dtype == torch.uint8
+    assert not torch.equal(found.pixels, twins.pixels)
+    assert torch.equal(found.pixels, corrupted(twins, name, 3, seed=7).pixels)
+    assert torch.equal(found.pixels[:1], corrupted(twins.select([0]), name, 3, seed=7).pixels)
+    assert torch.equal(found.pixels[0], found.pixels[1]) is (name not in RANDOM)
+    assert torch.equal(found.pixels, corrupted(twins, name, 3, seed=8).pixels) is (name not in RANDOM)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # type: ignore[arg-type]
+
+
+def test_simple_ones_are_what_their_formulas_give() -> None:
+    pytest.importorskip("imagecorruptions")
+    data = smooth(1)
+    x = data.pixels[0].permute(1, 2, 0).numpy()
+    mean = (x / 255).mean((0, 1), keepdims=True)
+    contrast = np.uint8(np.clip((x / 255 - mean) * 0.2 + mean, 0, 1) * 255)
+    np.testing.assert_array_equal(corrupted(data, "contrast", 3).pixels[0].permute(1, 2, 0).numpy(), contrast)
+    buffer = io.BytesIO()
+    Image.fromarray(x).save(buffer, "JPEG", quality=18)
+    expected = np.asarray(Image.open(buffer))
+    np.testing.assert_array_equal(corrupted(data, "jpeg_compression", 2).pixels[0].permute(1, 2, 0).numpy(), expected)
+    noise = corrupted(smooth(3, 64), "gaussian_noise", 1).pixels.float() - smooth(3, 64).pixels.float()
+    assert float(noise.std()) == pytest.approx(255 * 0.08, rel=0.03)
+
+
+def test_higher_severities_are_further_away() -> None:
+    pytest.importorskip("imagecorruptions")
+    data = smooth()
+    for name in ("gaussian_noise", "gaussian_blur", "contrast", "shot_noise"):
+        away = [(corrupted(data, name, s).pixels.float() - data.pixels).abs().mean().item() for s in SEVERITIES]
+        assert away == sorted(away), name
+
+
+def cifar_c(folder: Path, names: tuple[str, ...], n: int = 4) -> np.ndarray:
+    """A folder like CIFAR-10-C's: at severity s every image is as bright as 50 s, and 0 for the last corruption."""
+    levels = np.repeat(np.arange(1, 6), n)
+    for name in names:
+        shade = (50 * levels if name != names[-1] else 0 * levels).astype(np.uint8)
+        np.save(folder / f"{name}.npy", np.broadcast_to(shade[:, None, None, None], (5 * n, 32, 32, 3)).copy())
+    labels = np.tile([1, 1, 1, 0], 5 * n // 4).astype(np.uint8)
+    np.save(folder / "labels.npy", labels)
+    return labels
+
+
+def test_accuracy_from_cifar_10_c_s_files(tmp_path: Path) -> None:
+    cifar_c(tmp_path, ALL_CORRUPTIONS)
+    told: list[int] = []
+    report = corruption_accuracy(Bright(), tmp_path, corruptions=ALL_CORRUPTIONS, batch_size=3, progress=told.append)
+    # Darker than half up to severity 2, where only the last of four rows is right; brighter from 3 on.
+    assert report.accuracy["fog"] == {1: 25.0, 2: 25.0, 3: 75.0, 4: 75.0, 5: 75.0}
+    assert report.accuracy["saturate"] == dict.fromkeys(SEVERITIES, 25.0)
+    assert report.mean_common == pytest.approx(55.0)
+    assert report.mean_all == pytest.approx((18 * 55 + 25) / 19)
+    assert (report.n, report.source, report.seed, sum(told)) == (4, "cifar-c", None, 19 * 5 * 4)
+    assert report.metrics["accuracy@corruptions-19"] == report.mean_all
+    assert json.loads(json.dumps(report.to_dict()))["accuracy"]["fog"]["3"] == 75.0
+
+
+def test_a_severity_is_its_part_of_the_file(tmp_path: Path) -> None:
+    cifar_c(tmp_path, ("fog", "snow"))
+    found = load_cifar_c(tmp_path, "fog", 4)
+    assert found.pixels.shape == (4, 3, 32, 32)
+    assert found.pixels.unique().tolist() == [200]
+    assert found.labels is not None
+    assert found.labels.tolist() == [1, 1, 1, 0]
+
+
+def test_the_means_are_of_all_or_none(tmp_path: Path) -> None:
+    cifar_c(tmp_path, ALL_CORRUPTIONS)
+    report = corruption_accuracy(Bright(), tmp_path, corruptions=COMMON_CORRUPTIONS, severities=(1, 3))
+    assert (report.mean_common, report.mean_all) == (None, None)
+    assert report.by_corruption["fog"] == 50.0
+    assert "accuracy@corruptions-15" not in report.metrics
+    assert (len(COMMON_CORRUPTIONS), len(EXTRA_CORRUPTIONS), len(set(ALL_CORRUPTIONS))) == (15, 4, 19)
+    assert isinstance(report, CorruptionReport)
+
+
+def test_accuracy_on_images_that_are_corrupted_here_does_not_depend_on_the_batch() -> None:
+    pytest.importorskip("imagecorruptions")
+    data, names = smooth(6), ("shot_noise", "fog")
+    one = corruption_accuracy(Bright(), data, corruptions=names, severities=(2, 5), batch_size=1)
+    all_at_once = corruption_accuracy(Bright(), data, corruptions=names, severities=(5, 2))
+    assert one == all_at_once
+    assert (one.source, one.seed) == ("imagenet-c", 0)
+
+
+def test_the_names_are_the_package_s() -> None:
+    package = pytest.importorskip("imagecorruptions")
+    assert tuple(package.get_corruption_names("common")) == COMMON_CORRUPTIONS
+    assert tuple(package.get_corruption_names("validation")) == EXTRA_CORRUPTIONS
+
+
+def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = smooth()
+    for wrong, says in (
+        ({"corruptions": ["rain"]}, "rain"),
+        ({"severities": [0]}, "1 to 5"),
+        ({"corruptions": []}, "no"),
+    ):
+        with pytest.raises(UserError, match=says):
+            corruption_accuracy(Bright(), data, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="needs labels"):
+        corruption_accuracy(Bright(), ImageData(data.pixels, None, None))
+    with pytest.raises(UserError, match="too small"):
+        corrupted(smooth(size=16), "fog", 1)
+    with pytest.raises(UserError, match=r"fog\.npy: cannot be read"):
+        load_cifar_c(tmp_path, "fog", 1)
+    cifar_c(tmp_path, ("fog", "snow"))
+    np.save(tmp_path / "labels.npy", np.zeros(3))
+    with pytest.raises(UserError, match="five severities"):
+        load_cifar_c(tmp_path, "fog", 1)
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    with pytest.raises(UserError, match=r"contraverse\[images\]"):
+        corrupted(data, "fog", 1)

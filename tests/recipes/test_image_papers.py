@@ -1,0 +1,116 @@
+"""The papers' settings on images: section 4 of ACL, and the scripts that the docstrings name."""
+
+from typing import Any
+
+import pytest
+
+from contraverse.errors import UserError
+from contraverse.recipes import RECIPES, ImageRunConfig, configure, split_stages
+
+PRETRAINED = ("simclr", "acl-a2a", "acl-a2s", "acl-ds", "dynacl")
+FINE_TUNED = ("ce", "at", "scal", "freelb", "carl", "pgd-at", "trades")
+
+
+def on_images(name: str, **settings: Any) -> ImageRunConfig:
+    config = configure(name, task="cifar10", settings=settings)
+    assert isinstance(config, ImageRunConfig)
+    return config
+
+
+def said(section: Any) -> dict[str, Any]:
+    return dict(section.model_dump(exclude_none=True))
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_pre_training_is_acls(name: str) -> None:
+    config = on_images(name)
+    train = config.train.arguments
+    assert (train["num_train_epochs"], train["per_device_train_batch_size"]) == (1000, 512)
+    assert (train["learning_rate"], train["weight_decay"]) == (5.0, 1e-6)
+    assert said(config.train.optimizer) == {"name": "lars", "momentum": 0.9}
+    every = {"every": "epoch"} if name == "dynacl" else {}
+    assert said(config.train.schedule) == {"name": "cosine", "warmup_epochs": 10, "floor": 1e-6 / 5, **every}
+    assert config.data.views.kind == "simclr"
+    assert config.model.dual is (name in ("acl-a2s", "acl-ds", "dynacl"))
+    settings = config.method.settings
+    assert settings["temperature"] == 0.5
+    if name != "simclr":
+        assert (settings["epsilon"], settings["step_size"], settings["steps"]) == (8 / 255, 2 / 255, 5)
+
+
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_fine_tuning_is_acls(name: str) -> None:
+    config = on_images(name)
+    train = config.train.arguments
+    assert (train["num_train_epochs"], train["per_device_train_batch_size"]) == (25, 128)
+    assert (train["learning_rate"], train["weight_decay"]) == (0.1, 2e-4)
+    assert said(config.train.optimizer) == {"name": "sgd", "momentum": 0.9}
+    assert said(config.train.schedule) == {"name": "milestones", "epochs": [15, 20], "factor": 0.1}
+    assert (config.data.views.kind, config.data.views.padding) == ("crop-flip", 4)
+    evaluation = config.evaluation
+    assert (evaluation.attack, evaluation.norm, evaluation.steps) == ("pgd", "linf", 20)
+    assert evaluation.epsilons == [8 / 255]
+    # The checkpoint is chosen by validation accuracy under attack.
+    assert evaluation.robust_validation is (name != "ce")
+    assert train.get("metric_for_best_model") == ("robust_accuracy" if name != "ce" else None)
+
+
+def test_trades_is_ten_steps_with_beta_6() -> None:
+    settings = on_images("trades").method.settings
+    assert {k: settings[k] for k in ("beta", "steps", "epsilon", "step_size")} == {
+        "beta": 6, "steps": 10, "epsilon": 8 / 255, "step_size": 2 / 255,
+    }  # fmt: skip
+
+
+def test_three_steps_each_from_its_own_batch_norm() -> None:
+    stages = split_stages(configure("acl-semi", settings={"data.labels": "1%"}))
+    assert [stage.folder for stage in stages] == ["1-acl", "2-teacher", "3-uat"]
+    assert [stage.init_from for stage in stages] == [None, "1-acl", "1-acl"]
+    assert [stage.teacher for stage in stages] == [None, None, "2-teacher"]
+    first, teacher, last = (stage.config for stage in stages)
+    assert isinstance(first, ImageRunConfig)
+    assert isinstance(teacher, ImageRunConfig)
+    assert isinstance(last, ImageRunConfig)
+    assert (first.model.dual, teacher.model.dual, last.model.dual) == (True, False, False)
+    assert (teacher.model.route, last.model.route) == ("clean", "adversarial")
+    assert {first.data.labels, teacher.data.labels, last.data.labels} == {"1%"}
+    assert first.train == on_images("acl-ds").train.model_copy(update=dict(first.train.model_extra or {}))
+    assert said(teacher.train.schedule) == {"name": "milestones", "epochs": [40, 60], "factor": 0.1}
+    assert teacher.train.arguments["num_train_epochs"] == 100
+    assert teacher.train.arguments["metric_for_best_model"] == "accuracy"
+    assert said(last.train.schedule) == {"name": "milestones", "epochs": [5, 10], "factor": 0.1}
+    assert (last.train.arguments["num_train_epochs"], last.train.arguments["weight_decay"]) == (15, 5e-4)
+    assert {k: last.method.settings[k] for k in ("alpha", "temperature", "beta")} == {
+        "alpha": 0.5, "temperature": 1.0, "beta": 6.0,
+    }  # fmt: skip
+
+
+def test_uat_starts_at_random() -> None:
+    stages = split_stages(configure("uat++"))
+    assert [(stage.folder, stage.init_from, stage.teacher) for stage in stages] == [
+        ("1-teacher", None, None),
+        ("2-uat", None, "1-teacher"),
+    ]
+
+
+def test_a_stage_alone_is_a_run(tmp_path: Any) -> None:
+    for stage in split_stages(configure("acl-semi")):
+        (tmp_path / "config.yaml").write_text(stage.config.to_yaml(), encoding="utf-8")
+        again = configure(file=tmp_path / "config.yaml")
+        assert again.to_yaml() == stage.config.to_yaml()
+        assert not again.stages
+
+
+@pytest.mark.parametrize("name", ["simclr", "acl-ds", "pgd-at", "trades", "probe"])
+def test_the_same_recipe_trains_on_texts(name: str) -> None:
+    config = configure(name, task="trec")
+    assert not isinstance(config, ImageRunConfig)
+    assert config.model.name == "minilm"
+    assert config.train.optimizer is None
+
+
+def test_a_recipe_of_one_kind_says_so() -> None:
+    for name, task in (("uscal", "cifar10"), ("rar", "digits"), ("selfie", "trec"), ("acl-semi", "sst2")):
+        with pytest.raises(UserError, match=f"{name} trains on (texts|images), and {task} is a task of (images|texts)"):
+            configure(name, task=task)
+    assert {name for name, recipe in RECIPES.items() if recipe.images is None} >= {"uscal", "rar", "mlm", "cl"}
