@@ -1,0 +1,227 @@
+"""The shape of ACL's Tables 1 to 5 at a small scale: six starts of robust training on a part of CIFAR-10.
+
+    python benchmarks/image_pretraining.py --data ../shared/data/images/cifar10     # goes on where it stopped
+    python benchmarks/image_pretraining.py --table                                  # print the tables
+
+Three stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
+rates in a quarter of its epochs, scored after fine-tuning on a tenth of the labels, on validation images alone, by the
+mean of accuracy clean and under PGD-20. *test*: three seeds; each start is fine-tuned by TRADES with all, a tenth and a
+hundredth of the labels and measured on test images: clean (TA), under PGD-20 (RA) and, one seed, under AutoAttack; the
+encoders are probed linearly, with the clean and the adversarial batch norm. Models lie in ``runs/image_pretraining``.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from study import Row, Study, markdown, mean_and_deviation
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from contraverse import METHODS, ImageData, ImageModel, Trainer, load_images
+from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
+from contraverse.evaluation import robust_accuracy
+from contraverse.evaluation.images import auto_attack, linear_separability
+
+STUDY = Study(Path("docs/results/image_pretraining.jsonl"))
+FOLDER = Path("runs/image_pretraining")
+BACKBONE, EPSILON = "resnet8", 8 / 255
+TRAIN, VALIDATION, TEST, AUTOATTACKED = 4000, 500, 1000, 100
+PRETRAINING, BATCH = 20, 128
+SEEDS = (1, 2, 3)
+LABELS = {"100%": 8, "10%": 30, "1%": 60}
+"""Share of the labels, and for how many epochs they are learnt."""
+STARTS: dict[str, tuple[str | None, bool]] = {
+    "random": (None, False),
+    "simclr": ("simclr", False),
+    "acl-a2a": ("acl-a2a", False),
+    "acl-a2s": ("acl-a2s", True),
+    "acl-ds": ("acl-ds", True),
+    "acl-ds, one batch norm": ("acl-ds", False),
+}
+"""Method of pre-training, and whether batch norm is dual."""
+RATES, FINE_RATES = (0.03, 0.1, 0.3), (0.02, 0.05, 0.1)
+
+
+def images(folder: Path) -> tuple[ImageData, ImageData, ImageData]:
+    """Training, validation and test images; the draw does not depend on the seed of training."""
+    splits = load_images("cifar10", folder, seed=0, train_rows=TRAIN, validation_rows=VALIDATION, test_rows=TEST)
+    return splits.need("train"), splits.need("validation"), splits.need("test")
+
+
+def pretrained(key: Row, train: ImageData) -> tuple[Path | None, float]:
+    """The encoder of this start, rate, seed and number of epochs, trained if it is not there yet, and its seconds."""
+    name, dual = STARTS[key["start"]]
+    if name is None:
+        return None, 0.0
+    called = key["start"].replace(", ", "-").replace(" ", "-")
+    folder = FOLDER / f"{called}-{key['rate']:g}-{key['epochs']}-{key['seed']}"
+    seconds = folder / "seconds"
+    if (folder / "model").is_dir():
+        return folder / "model", float(seconds.read_text())
+    set_seed(key["seed"])
+    model = ImageModel.from_pretrained(BACKBONE, dual=dual)
+    unlabelled = ImageData(train.pixels, None, train.label_names, train.source)
+    trainer = Trainer(
+        model,
+        METHODS[name](),
+        unlabelled,
+        views=TwoViews(SimCLRAugment()),
+        output_dir=folder / "checkpoints",
+        seed=key["seed"],
+        learning_rate=key["rate"],
+        weight_decay=1e-4,
+        num_train_epochs=key["epochs"],
+        per_device_train_batch_size=BATCH,
+        optimizer={"name": "sgd", "momentum": 0.9},
+        schedule={"name": "cosine", "warmup_epochs": 1},
+        dataloader_drop_last=True,
+        max_grad_norm=0.0,
+        save_strategy="epoch",
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    before = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
+    began = time.perf_counter()
+    trainer.train(resume_from_checkpoint=before)
+    model.save(folder / "model")
+    seconds.write_text(f"{time.perf_counter() - began:.1f}")
+    return folder / "model", float(seconds.read_text())
+
+
+def fine_tuned(key: Row, start: Path | None, train: ImageData) -> ImageModel:
+    """A classifier by TRADES on ``key["labels"]`` of the labels, single batch norm, from the adversarial set."""
+    rows = train if key["labels"] == "100%" else train.labelled_fraction(key["labels"], seed=0)[1]
+    set_seed(key["seed"])
+    model = ImageModel.from_pretrained(
+        start or BACKBONE, labels=train.label_names, route=key.get("route", "adversarial")
+    )
+    Trainer(
+        model,
+        METHODS["trades"](),
+        rows,
+        views=OneView(CropFlip()),
+        output_dir=FOLDER / "fine-tuning",
+        seed=key["seed"],
+        learning_rate=key["fine_rate"],
+        weight_decay=2e-4,
+        num_train_epochs=LABELS[key["labels"]],
+        per_device_train_batch_size=min(64, len(rows)),
+        optimizer={"name": "sgd", "momentum": 0.9},
+        schedule={"name": "cosine"},
+        dataloader_drop_last=True,
+        max_grad_norm=0.0,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    ).train()
+    return model
+
+
+def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
+    """Pre-train, fine-tune, measure; a key without labels is a probe."""
+    start, seconds = pretrained(key, train)
+    if key["stage"] == "probe":
+        assert start is not None
+        model = ImageModel.load(start)
+        return {
+            f"probe_{route}": linear_separability(model, train, measured, route=route).accuracy
+            for route in (("clean", "adversarial") if model.dual else ("clean",))
+        }
+    began = time.perf_counter()
+    model = fine_tuned(key, start, train)
+    seconds += time.perf_counter() - began
+    report = robust_accuracy(model, measured, [EPSILON], norm="linf", steps=20, step_size=2 / 255, random_start=True)
+    found = {"ta": report.clean_accuracy, "ra": report.at[EPSILON].accuracy, "seconds": round(seconds, 1)}
+    if key["stage"] == "test" and key["seed"] == SEEDS[0] and "route" not in key:
+        some = measured.sample(AUTOATTACKED, seed=0)
+        found |= {"aa": auto_attack(model, some, EPSILON, batch_size=AUTOATTACKED).accuracy}
+    return found
+
+
+def score(row: Row) -> float:
+    """What settings are chosen by."""
+    return float(row["metrics"]["ta"] + row["metrics"]["ra"]) / 2
+
+
+def plan() -> Iterator[Row]:
+    """Every training in order; what comes later depends on what was found before."""
+
+    def row(stage: str, start: str, rate: float, epochs: int, seed: int, **more: Any) -> Row:
+        return {"stage": stage, "start": start, "rate": rate, "epochs": epochs, "seed": seed, **more}
+
+    for rate in FINE_RATES:
+        yield row("rate", "random", 0.0, 0, 0, labels="10%", fine_rate=rate)
+    fine = STUDY.best(score, stage="rate")["fine_rate"]
+    for start in list(STARTS)[1:]:
+        for rate in RATES:
+            yield row("select", start, rate, PRETRAINING // 4, 0, labels="10%", fine_rate=fine)
+    for seed in SEEDS:
+        for start in STARTS:
+            random = start == "random"
+            rate = 0.0 if random else STUDY.best(score, stage="select", start=start)["rate"]
+            key: Row = {"start": start, "rate": rate, "epochs": 0 if random else PRETRAINING, "seed": seed}
+            for labels in reversed(LABELS):
+                yield row("test", **key, labels=labels, fine_rate=fine)
+            if not random:
+                yield row("probe", **key)
+            if start == "acl-ds":
+                yield row("test", **key, labels="10%", fine_rate=fine, route="clean")
+
+
+def tables() -> str:
+    """Tables 1 to 5 as Markdown: mean and standard deviation over seeds."""
+    rows = STUDY.rows(stage="test")
+    lines = []
+    for start in STARTS:
+        for route in (None, "clean"):
+            mine = [row for row in rows if row["start"] == start and row.get("route") == route]
+            if not mine:
+                continue
+            cells = [start if route is None else f"{start}, fine-tuned from the clean batch norm"]
+            for labels in LABELS:
+                found = [row["metrics"] for row in mine if row["labels"] == labels]
+                cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in ("ta", "ra")]
+                attacked = [one["aa"] for one in found if "aa" in one]
+                cells.append(f"{statistics.mean(attacked):.0f}" if attacked else "-")
+            lines.append(cells)
+    header = ["start", *(f"{labels} {name}" for labels in LABELS for name in ("TA", "RA", "AA"))]
+    probes = []
+    for start in STARTS:
+        found = [row["metrics"] for row in STUDY.rows(stage="probe", start=start)]
+        cells = [
+            mean_and_deviation([one[name] for one in found]) if found and name in found[0] else "-"
+            for name in ("probe_clean", "probe_adversarial")
+        ]
+        if found:
+            probes.append([start, *cells])
+    return f"{markdown(header, lines)}\n\n{markdown(['start', 'probe', 'probe, adversarial batch norm'], probes)}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/images/cifar10"))
+    parser.add_argument("--table", action="store_true", help="print the tables and stop")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(tables())
+        return
+    set_verbosity_error()
+    disable_progress_bar()
+    train, validation, test = images(arguments.data)
+    testing = ("test", "probe")
+    STUDY.run(
+        plan(),
+        lambda key: trial(key, train, test if key["stage"] in testing else validation),
+        device="cpu" if not torch.cuda.is_available() else "cuda",
+    )
+
+
+if __name__ == "__main__":
+    main()
