@@ -89,6 +89,29 @@ class HeadCall(NamedTuple):
     out: Outputs
 
 
+class Pass(NamedTuple):
+    """One forward pass: what `Model.forward` takes."""
+
+    batch: Batch | HeadCall
+    delta: Tensor | None = None
+    want: Sequence[Wanted] = ("logits",)
+    route: Route = "clean"
+
+
+class Passes(NamedTuple):
+    """Passes that one loss needs, made in one call: ``clean, adversarial = model(Passes((Pass(x), Pass(x, delta))))``.
+
+    DDP asks after each call of the model which parameters the next backward pass will reach. Two calls by different
+    routes would be one question too many.
+    """
+
+    each: tuple[Pass, ...]
+
+    def through(self, model: nn.Module) -> tuple[Outputs, ...]:
+        """What ``model`` gives in each."""
+        return tuple(model(one.batch, delta=one.delta, want=one.want, route=one.route) for one in self.each)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a method may need to know before training, to give its buffers their shape.
@@ -113,13 +136,16 @@ class Model(nn.Module):
 
     def forward(
         self,
-        batch: Batch | HeadCall,
+        batch: Batch | HeadCall | Passes,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
         route: Route = "clean",
-    ) -> Outputs:
-        """Run the network once on ``batch``, with ``delta`` (shape of ``inputs.values``) added to its inputs."""
+    ) -> Outputs | tuple[Outputs, ...]:
+        """Run the network once on ``batch``, with ``delta`` (shape of ``inputs.values``) added to its inputs.
+
+        Of `Passes` it gives the outputs of each, in their order.
+        """
         raise NotImplementedError
 
     def add_heads(self, heads: Mapping[str, HeadSpec]) -> None:
@@ -161,6 +187,9 @@ class Method(nn.Module):
     """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see `receive`."""
     strength: float | None = None
     """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
+
+    notes: tuple[str, ...] = ()
+    """What a user should know of this method on these data; set by `prepare`, shown and kept with the run."""
 
     def prepare(self, facts: Facts) -> None:
         """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""

@@ -1,6 +1,7 @@
 """The commands on images, from a folder of files to a measured classifier."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+
+from contraverse.evaluation.images import auto_attack
 
 FEW = (
     "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
@@ -66,6 +69,13 @@ def test_from_a_folder_to_a_measured_classifier(invoke: Any, folder: Path, tmp_p
     found = read(tmp_path / "e.json")
     assert found["metrics"]["accuracy"] == metrics["accuracy"]
     assert found["rows"] == 12
+
+    pytest.importorskip("pyautoattack")
+    with pytest.MonkeyPatch.context() as patch:  # four attacks of 100 steps and more, but for this
+        patch.setattr("contraverse.evaluation.images.auto_attack", partial(auto_attack, attacks=["apgd-ce"]))
+        auto = invoke("evaluate", second, "--attack", "autoattack", "--eps", "8/255", "--rows", 4)
+    assert "Accuracy, AutoAttack ε=8/255" in auto.stdout
+    assert f"{metrics['accuracy']:.2f}" in auto.stdout
 
     invoke("predict", second, folder / "test", "--output", tmp_path / "p.csv")
     lines = (tmp_path / "p.csv").read_text().splitlines()

@@ -107,6 +107,13 @@ def test_filling_under_autocast_leaves_the_gradient_alone(tiny_model: Make) -> N
 # what it is made of
 
 
+@pytest.mark.parametrize(("epochs", "says"), [(3.0, True), (2.0, True), (3.5, False), (None, False)])
+def test_too_few_epochs_to_begin_are_told(epochs: float | None, says: bool) -> None:
+    method = CARL(start=3)
+    method.prepare(Facts(rows=4, width=8, labels=torch.tensor([0, 1, 0, 1]), epochs=epochs))
+    assert ["FreeLB alone" in note for note in method.notes] == [True] * says
+
+
 def test_before_its_start_it_is_freelb(tiny_model: Make) -> None:
     settings: dict[str, Any] = {"steps": 3, "step_size": 0.3, "epsilon": 0.4}
     method, model, batch = ready(tiny_model, start=2, **settings)

@@ -67,14 +67,13 @@ T21 RAR reconstructs padding, or with a decoder of its own
     tests/methods/test_rar.py::test_the_paper_counts_its_parameters
 """
 
-import ast
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reference.tiny import rows
+from reference.traps import assert_it_says_something, names, table
 from torch import Tensor, nn
 
 from contraverse.data import EncodedText
@@ -82,37 +81,16 @@ from contraverse.models import TextModel
 from contraverse.training import Trainer
 from contraverse.types import Batch, Loss, Method
 
-ROOT = Path(__file__).parents[2]
-
-
-def table() -> dict[str, list[str]]:
-    """The tests that the docstring above names, for each trap."""
-    found: dict[str, list[str]] = {}
-    trap = ""
-    for line in (__doc__ or "").splitlines():
-        if head := re.match(r"T\d+ ", line):
-            trap = head[0].strip()
-            found[trap] = []
-        elif line.startswith("    "):
-            found[trap].append(line.strip())
-    return found
-
 
 def test_every_trap_has_a_test() -> None:
-    assert list(table()) == [f"T{i}" for i in range(1, 22)]
-    assert all(table().values())
+    found = table(__doc__)
+    assert list(found) == [f"T{i}" for i in range(1, 22)]
+    assert all(found.values())
 
 
-@pytest.mark.parametrize("named", sorted({name for names in table().values() for name in names}))
+@pytest.mark.parametrize("named", names(__doc__))
 def test_the_tests_that_are_named_exist(named: str) -> None:
-    """And have something to say: each holds an assertion, or calls what does."""
-    file, function = named.split("::")
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    body = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert function in body, f"{file} has no {function}"
-    says = [node for node in ast.walk(body[function]) if isinstance(node, ast.Assert)]
-    text = ast.unparse(body[function])
-    assert says or "assert_" in text or "raises" in text
+    assert_it_says_something(named)
 
 
 # T12

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from reference.images import CLASSES, MEAN, STD, image_batch, shaken, tiny
+from reference.images import CLASSES, MEAN, STD, buffers, image_batch, shaken, tiny
 from torch import nn
 
 from contraverse.attacks import perturbable
@@ -18,7 +18,7 @@ from contraverse.methods import CARL, SCAL, FreeLB
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES
 from contraverse.training import step
-from contraverse.types import Facts, HeadCall, HeadSpec, Method
+from contraverse.types import Facts, HeadCall, HeadSpec, Method, Pass, Passes
 
 HEADS = {"z": HeadSpec(kind="mlp"), "p": HeadSpec(dim=5)}
 
@@ -60,6 +60,25 @@ def test_a_call_of_a_head_takes_its_route() -> None:
     out = model(batch, want=("h", "z"), route="adversarial")
     assert torch.equal(model(HeadCall("z", (out.h,), out), route="adversarial").heads["z"], out.z)
     assert not torch.equal(model(HeadCall("z", (out.h,), out)).heads["z"], out.z)
+
+
+def test_several_passes_in_one_call_are_those_of_single_calls_in_their_order() -> None:
+    several, single = (tiny(dual=True, heads={"z": HeadSpec()}).train() for _ in range(2))
+    batch, delta = image_batch(), torch.full((4, 3, 8, 8), 0.01)
+    passes = (Pass(batch, delta, ("z", "h"), "adversarial"), Pass(batch), Pass(batch, route="adversarial"))
+    found = several(Passes(passes))
+    expected = (
+        single(batch, delta=delta, want=("z", "h"), route="adversarial"),
+        single(batch),
+        single(batch, route="adversarial"),
+    )
+    for one, other in zip(found, expected, strict=True):
+        for name in ("logits", "z", "h"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)
+    assert all(torch.equal(value, buffers(single)[name]) for name, value in buffers(several).items())
+    call = HeadCall("z", (found[0].h,), found[0])
+    (again,) = several.eval()(Passes((Pass(call, route="adversarial"),)))
+    assert torch.equal(again.heads["z"], several(call, route="adversarial").heads["z"])
 
 
 def test_what_is_perturbed_are_pixels_in_the_unit_box() -> None:

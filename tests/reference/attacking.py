@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from contraverse.models import ImageModel
-from contraverse.types import HeadCall, Method
+from contraverse.types import HeadCall, Method, Passes
 
 
 @dataclass
@@ -34,7 +34,7 @@ def watching(model: ImageModel) -> Iterator[list[Pass]]:
     found: list[Pass] = []
 
     def note(module: nn.Module, args: Any, settings: Any) -> None:
-        if isinstance(args[0], HeadCall) or settings.get("want") == ("inputs",):
+        if isinstance(args[0], HeadCall | Passes) or settings.get("want") == ("inputs",):
             return
         pixels, delta = args[0]["pixel_values"], settings.get("delta")
         delta = None if delta is None else delta.detach().clone()

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.methods import CARL, METHODS, UAT, DynACL
 from contraverse.training import step
-from contraverse.types import Facts, HeadCall, Loss, Method, Outputs
+from contraverse.types import Facts, HeadCall, Loss, Method, Outputs, Passes
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS}
 CASES |= {
@@ -123,7 +123,9 @@ class Watched(nn.Module):
         self.module = model
         self.watch = Watch()
 
-    def forward(self, batch: Any, **arguments: Any) -> Outputs:
+    def forward(self, batch: Any, **arguments: Any) -> Any:
+        if isinstance(batch, Passes):
+            return batch.through(self)
         out: Outputs = self.module(batch, **arguments)
         delta = arguments.get("delta")
         want = tuple(arguments.get("want", ("logits",)))

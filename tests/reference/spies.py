@@ -8,7 +8,7 @@ import torch
 from reference.images import CLASSES, buffers, image_batch, tiny
 from torch import Tensor, nn
 
-from contraverse.types import Facts, HeadCall, Method, Outputs
+from contraverse.types import Facts, HeadCall, Method, Outputs, Passes
 
 
 @dataclass
@@ -31,7 +31,9 @@ class Spy(nn.Module):
         self.module = model
         self.passes: list[Pass] = []
 
-    def forward(self, batch: Any, **arguments: Any) -> Outputs:
+    def forward(self, batch: Any, **arguments: Any) -> Any:
+        if isinstance(batch, Passes):
+            return batch.through(self)
         before = buffers(self.module)
         out: Outputs = self.module(batch, **arguments)
         if arguments.get("want") != ("inputs",) and not isinstance(batch, HeadCall):

@@ -39,7 +39,8 @@ def measure_images(
     if auto_attacked:
         plain = settings.model_copy(update={"epsilons": []})
         found = measure_task(loaded.model, rows, task, plain, seed=data.seed)
-        found |= _auto_attack(loaded, settings, rows.sample(settings.rows, data.seed) if settings.rows else rows)
+        chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
+        found |= _auto_attack(loaded, settings, chosen, found["metrics"])
     else:
         attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
         say(f"Measuring {len(rows)} {split} images" + (f", {attacked} of them attacked" if attacked else ""))
@@ -56,11 +57,12 @@ def measure_images(
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
 
-def _auto_attack(loaded: Loaded, settings: ImageEvaluationConfig, rows: "ImageData") -> dict[str, Any]:
+def _auto_attack(
+    loaded: Loaded, settings: ImageEvaluationConfig, rows: "ImageData", clean: dict[str, float]
+) -> dict[str, Any]:
     from contraverse.evaluation.images import auto_attack
 
-    metrics: dict[str, float] = {}
-    reports, warnings = {}, []
+    metrics, reports, warnings = dict(clean), {}, []
     for epsilon in settings.epsilons:
         say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({settings.norm})")
         with counting("AutoAttack", len(rows) * 4) as progress:
@@ -85,7 +87,7 @@ def _corruptions(loaded: Loaded, rows: "ImageData", files: Path | None, metrics:
 def _unforeseen(loaded: Loaded, rows: "ImageData", steps: int, metrics: dict[str, float]) -> dict[str, Any]:
     from contraverse.evaluation.images import CIFAR10_ATA, unforeseen_accuracy
 
-    say(f"Unforeseen attacks: {', '.join(CIFAR10_ATA)}, {steps} steps, on {len(rows)} images")
+    say(f"Unforeseen attacks: {', '.join(CIFAR10_ATA)}, {steps} steps, on {len(rows)} images, which UAR is over")
     with counting("Unforeseen", len(rows) * (1 + sum(map(len, CIFAR10_ATA.values())))) as progress:
         report = unforeseen_accuracy(loaded.model, rows, steps=steps, progress=progress)
     uar = {name: value for name, value in report.metrics.items() if name != "accuracy"}

@@ -12,7 +12,7 @@ from contraverse.functional import Norm, nt_xent
 from contraverse.methods.settings import MLP_PROJECTION, Epsilon, StepSize, Temperature
 from contraverse.methods.views import both_views, second_view
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, HeadCall, Inputs, Loss, Method, Route
+from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes, Route
 
 Ascents = Annotated[int, Field(ge=1, description="gradients of the attack")]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial stream")]
@@ -137,11 +137,8 @@ class AdversarialToStandard(AdversarialToAdversarial):
             still = self._encode(model, other, None, "clean").detach()
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
         with passing(model, len(inputs.values)):
-            h = model(other, want=("h",), route="clean").h
-            out = model(batch, delta=attack.delta, want=("z",), route="adversarial")
-            # The head alone, with the other pass: DDP looks at the last thing that the model gave for what a step uses.
-            out = model(HeadCall("z", (h,), out), route="clean")
-        adversarial, clean = out.z, out.heads["z"]
+            both = model(Passes((Pass(other, want=("z",)), Pass(batch, attack.delta, ("z",), "adversarial"))))
+        clean, adversarial = (out.z for out in both)
         contrast = nt_xent(adversarial, clean, self.temperature)
         yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
 

@@ -164,6 +164,9 @@ class CARL(FreeLB):
         self.clean = MemoryBank(facts.rows, facts.width, self.bank_dtype)
         self.adversarial = MemoryBank(facts.rows, facts.width, self.bank_dtype)
         self.labels = labels.clone()
+        if facts.epochs is not None and facts.epochs <= self.start:
+            never = f"the contrast begins after {self.start:g} epochs, and there are {facts.epochs:g}"
+            self.notes = (f"{never}: this is FreeLB alone; lower method.start",)
         self.seen.zero_()
         self.log_z.fill_(math.nan)
 

@@ -14,7 +14,7 @@ from contraverse.functional import Norm
 from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
 from contraverse.methods.settings import Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Route
+from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Pass, Passes, Route
 
 Grid = Annotated[int, Field(ge=2, description="patches along a side of an image")]
 Hidden = Annotated[int, Field(ge=2, description="patches that are hidden")]
@@ -92,27 +92,36 @@ class Selfie(Method):
         )
         patches, answers = self._patches(inputs.values), torch.arange(self.hidden, device=hidden.device).repeat(rows)
 
-        def each(delta: Tensor | None, route: Route) -> Tensor:
-            """The loss of each row (B,)."""
-            moved = None if delta is None else self._patches(delta)
-            out = model({"pixel_values": patches}, delta=moved, want=("h",), route=route)
-            given = (out.h.unflatten(0, (rows, places)), visible, hidden)
-            scores = model(HeadCall("patches", given, out), route=route).heads["patches"]
-            told = F.cross_entropy(scores.float().flatten(0, 1), answers, reduction="none")
-            return told.unflatten(0, (rows, self.hidden)).mean(1)
+        def each(deltas: dict[Route, Tensor | None]) -> dict[Route, Tensor]:
+            """The loss of each row (B,) by route, of images perturbed so."""
+            images = {"pixel_values": patches}
+            moved = {route: None if delta is None else self._patches(delta) for route, delta in deltas.items()}
+            outs = model(Passes(tuple(Pass(images, delta, ("h",), route) for route, delta in moved.items())))
+            given = [(out.h.unflatten(0, (rows, places)), visible, hidden) for out in outs]
+            calls = [HeadCall("patches", features, out) for features, out in zip(given, outs, strict=True)]
+            outs = model(Passes(tuple(Pass(call, route=route) for route, call in zip(deltas, calls, strict=True))))
+            scores = [out.heads["patches"].float().flatten(0, 1) for out in outs]
+            told = [F.cross_entropy(each, answers, reduction="none").view(rows, -1).mean(1) for each in scores]
+            return dict(zip(deltas, told, strict=True))
 
-        total, parts = torch.zeros((), device=hidden.device), dict[str, Tensor]()
+        deltas, log = dict[Route, Tensor | None](), dict[str, Tensor]()
         if self.clean < 1:
             with evaluating(model):
                 attack = ascend(
-                    lambda delta: each(delta, "adversarial"), self.ball, inputs, steps=self.steps, random_start=True
+                    lambda delta: each({"adversarial": delta})["adversarial"],
+                    self.ball,
+                    inputs,
+                    steps=self.steps,
+                    random_start=True,
                 )
-            adversarial = each(attack.delta, "adversarial").mean()
-            total, parts = (1 - self.clean) * adversarial, {"selfie_adv": adversarial.detach()} | attack.log(inputs)
+            deltas["adversarial"], log = attack.delta, attack.log(inputs)
         if self.clean > 0:
-            clean = each(None, "clean").mean()
-            total, parts = total + self.clean * clean, parts | {"selfie": clean.detach()}
-        yield Loss(total, parts)
+            deltas["clean"] = None
+        total = torch.zeros((), device=hidden.device)
+        for route, loss in each(deltas).items():
+            total = total + (self.clean if route == "clean" else 1 - self.clean) * loss.mean()
+            log["selfie" if route == "clean" else "selfie_adv"] = loss.mean().detach()
+        yield Loss(total, log)
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Of images (B, C, H, W), row by row of the grid: (B * grid^2, C, H / grid, W / grid)."""

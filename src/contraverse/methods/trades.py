@@ -13,7 +13,7 @@ from contraverse.functional import Norm, kl, squared_distance, supervised_loss
 from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
 from contraverse.methods.settings import Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, Inputs, Loss, Method
+from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes
 
 Beta = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the divergence under attack")]
 Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False, description="standard deviation of the start")]
@@ -101,8 +101,8 @@ class TRADES(Method):
                 steps=self.steps,
                 random_start=True,
             )
-        clean = model(batch).logits
-        adversarial = model(batch, delta=attack.delta, route="adversarial").logits
+        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+        clean, adversarial = (out.logits for out in both)
         ce, divergence = supervised_loss(clean, labels), distance(clean, adversarial).mean()
         parts = {"ce": ce.detach(), "kl": divergence.detach()} | attack.log(inputs)
         yield Loss(ce + self.beta * divergence, parts)

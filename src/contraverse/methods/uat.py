@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.functional import Norm, kl
 from contraverse.methods.pgd_at import EPSILON, STEP_SIZE, ce_attack
 from contraverse.methods.settings import Epsilon, Steps, StepSize
-from contraverse.types import Batch, Facts, Loss, Method
+from contraverse.types import Batch, Facts, Loss, Method, Pass, Passes
 
 UNLABELLED = -100
 """The label of a row that has none: the one that torch's cross-entropy leaves out."""
@@ -138,8 +138,8 @@ class UAT(Method):
         known = labels != UNLABELLED
         attacked = torch.where(known, labels, targets.argmax(-1))
         attack, log = ce_attack(model, batch, attacked, self.ball, steps=self.steps)
-        clean = model(batch).logits
-        adversarial = model(batch, delta=attack.delta, route="adversarial").logits
+        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+        clean, adversarial = (out.logits for out in both)
         ce = F.cross_entropy(adversarial.float(), labels, reduction="none", ignore_index=UNLABELLED)
         distilled = self.temperature**2 * distillation(adversarial, targets, self.temperature)
         share = self.alpha * known

@@ -14,7 +14,7 @@ from contraverse.models import checkpoints, image_export, image_storage
 from contraverse.models.backbones import IMAGENET, build_backbone, is_backbone
 from contraverse.models.dual_bn import routed, to_dual, to_plain
 from contraverse.models.heads import build_head
-from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Route, Wanted
+from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
 
 
 class ImageModel(Model):
@@ -149,17 +149,17 @@ class ImageModel(Model):
 
     def forward(
         self,
-        batch: Batch | HeadCall,
+        batch: Batch | HeadCall | Passes,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
         route: Route = "clean",
-    ) -> Outputs:
+    ) -> Outputs | tuple[Outputs, ...]:
         """One pass of the backbone, whatever is wanted of it.
 
         Args:
             batch: ``pixel_values`` (B, C, H, W) in [0, 1]; one channel is repeated where the normalisation has more.
-                Or a call of one head on a pass that was made.
+                Or a call of one head on a pass that was made, or several passes, each with arguments of its own.
             delta: (B, C, H, W), added to the pixels before the normalisation.
             want: any of ``"inputs"``, ``"h"``, ``"z"``, ``"logits"``, and names of heads.
             route: which set of a dual model's batch norms is used and, in training mode, updated; others ignore it.
@@ -168,6 +168,8 @@ class ImageModel(Model):
             ValueError: a head is wanted that the model does not have, tokens, or logits of an encoder; another number
                 of channels; or no such route.
         """
+        if isinstance(batch, Passes):
+            return batch.through(self)
         with routed(self, route) if self.dual else nullcontext():
             if isinstance(batch, HeadCall):
                 return batch.out._replace(heads={**batch.out.heads, batch.head: self._head(batch.head)(*batch.given)})

@@ -22,7 +22,7 @@ from contraverse.models.layers import reinit_layers as _reinit_layers
 from contraverse.models.modes import evaluating
 from contraverse.models.pooling import LAYERS, Pooling, mean_pool, pool
 from contraverse.models.postprocess import Postprocess
-from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Route, Wanted
+from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
 
 Embedding = Literal["h", "z", "ngrams"]
 
@@ -154,18 +154,18 @@ class TextModel(Model):
 
     def forward(
         self,
-        batch: Batch | HeadCall,
+        batch: Batch | HeadCall | Passes,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
         route: Route = "clean",
-    ) -> Outputs:
+    ) -> Outputs | tuple[Outputs, ...]:
         """One pass of the encoder, whatever is wanted of it.
 
         Args:
             batch: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``token_type_ids`` where the encoder has them;
                 ``keep`` multiplies the word embeddings and broadcasts to (B, T, D), for views that cut some of them
-                off; or a call of one head on a pass that was made.
+                off; or a call of one head on a pass that was made; or several passes, each with arguments of its own.
             delta: (B, T, D), added to the word embeddings, before position, type and layer norm.
             want: any of ``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, and
                 names of heads.
@@ -175,6 +175,8 @@ class TextModel(Model):
             ValueError: a head is wanted that the model does not have, logits of a sentence encoder, or the pooler of
                 an encoder without one.
         """
+        if isinstance(batch, Passes):
+            return batch.through(self)
         if isinstance(batch, HeadCall):
             return batch.out._replace(heads={**batch.out.heads, batch.head: self._call(batch.head, *batch.given)})
         ids, mask = batch["input_ids"], batch["attention_mask"]

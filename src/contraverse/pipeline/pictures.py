@@ -51,7 +51,7 @@ def _attacked(
         ((_, batch),) = batches(model, data, rows, len(rows))
         inputs = perturbable(model, batch)
         ball = ball_of(inputs, rows, epsilon, settings, attempt=0)
-        _, delta, _ = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start)
+        delta = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start).delta
         with torch.no_grad():
             classes = [logits_of(model, batch, moved).argmax(-1).cpu().numpy() for moved in (None, delta)]
     return classes[0], classes[1], delta.cpu().numpy()

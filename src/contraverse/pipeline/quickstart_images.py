@@ -10,24 +10,24 @@ from contraverse.models import ImageModel
 from contraverse.pipeline.pictures import attacked_pictures
 from contraverse.pipeline.quickstart import QuickstartResult
 from contraverse.pipeline.report import write_comparison
-from contraverse.pipeline.result import RunResult, Say, silent
+from contraverse.pipeline.result import RunResult, Say, read_json, silent
 from contraverse.pipeline.run import run
 from contraverse.recipes import configure
 
 STARTS = {"random": "random start", "simclr": "SimCLR", "acl-ds": "ACL-DS"}
-TASK, LABELS, EPSILONS = "digits", "5%", [8 / 255, 16 / 255, 32 / 255]
+TASK, LABELS, EPSILONS = "digits", "10%", [8 / 255, 16 / 255, 32 / 255]
 PRETRAINING: dict[str, Any] = {
     "train.num_train_epochs": 30,
-    "train.per_device_train_batch_size": 256,
+    "train.per_device_train_batch_size": 128,
     "train.optimizer.name": "sgd",
     "train.learning_rate": 0.3,
     "train.weight_decay": 1e-4,
     "train.schedule.warmup_epochs": 2,
 }
 FINE_TUNING: dict[str, Any] = {
-    "train.num_train_epochs": 40,
+    "train.num_train_epochs": 60,
     "train.per_device_train_batch_size": 32,
-    "train.learning_rate": 0.05,
+    "train.learning_rate": 0.1,
     "train.schedule": {"name": "cosine"},
     "method.epsilon": 16 / 255,
     "method.step_size": 4 / 255,
@@ -49,12 +49,16 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
     """
     output = Path(output)
     runs: dict[str, RunResult] = {}
+    notes = ["Settings were chosen on validation images."]
     for start, name in STARTS.items():
         settings = {**_common("resnet8"), **FINE_TUNING, "data.labels": LABELS}
         if start != "random":
             say(f"[{start}]")
             first = configure(start, task=TASK, settings={**_common("resnet8"), **PRETRAINING})
             settings["model.name"] = str(run(first, output / start, say=say).paths["model"])
+            training = read_json(output / start / "evaluation.json")["training"]
+            cost = f"{training['forward_units']} a step and {training['seconds']:.0f} s"
+            notes.append(f"Before, {name} trained on all images without labels: {cost}.")
         say(f"[{start}-trades]")
         runs[name] = run(configure("trades", task=TASK, settings=settings), output / f"{start}-trades", say=say)
     models = {name: ImageModel.load(result.paths["model"]) for name, result in runs.items()}
@@ -65,6 +69,7 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
         {name: result.folder for name, result in runs.items()},
         title=f"Three starts of adversarial training on {LABELS} of the digits' labels",
         command=f"contraverse quickstart --images --output {shlex.quote(str(output))}",
+        notes=notes,
         pictures=pictures,
         pictures_under="PGD, 20 steps, ε=16/255",
     )

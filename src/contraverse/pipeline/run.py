@@ -186,6 +186,9 @@ def _train(
         log_file=output / "metrics.jsonl",
         **arguments,
     )
+    for note in method.notes:
+        splits.notes.append(note)
+        say("  " + note)
     checkpoints = output / "checkpoints"
     checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     say(f"Training with {config.method.name} on {len(train):,} rows")

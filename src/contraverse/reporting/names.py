@@ -22,6 +22,7 @@ LABELS = STS | {
     "average": "average",
     "alignment": "alignment",
     "uniformity": "uniformity",
+    "uar": "UAR",
 }
 ATTACKS = {"autoattack": "AutoAttack"}
 NORMS = {"l2": "L2", "linf": "L∞"}
@@ -53,6 +54,9 @@ def heading(key: str) -> str:
     """A figure's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
     if at := UnderAttack.parse(key):
         return f"{heading(at.metric)}, {ATTACKS.get(at.attack, at.attack.upper())} ε={shown(at.epsilon)}"
+    metric, at_what, where = key.partition("@")
+    if at_what:
+        return f"{heading(metric)}, {plain(where).replace('_', ' ')}"
     name = label(key)
     return name[:1].upper() + name[1:] if key in LABELS else name
 

@@ -255,16 +255,19 @@ def test_the_table_of_versions_is_the_package_s() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not CIFAR10.exists(), reason="needs CIFAR-10 in ../shared")
 def test_a_resnet18_that_others_trained_is_right_clean_and_wrong_under_pgd() -> None:
-    """The package ships one: standard training, pixels in [0, 1] as they are."""
+    """The package ships one: standard training, pixels in [0, 1] as they are.
+
+    Such a network is right on 93 to 95 % of all 10,000 test images; of 300, two standard errors are 2.7 points.
+    """
     model = ImageModel.from_checkpoint(Path(os.fspath(pyautoattack.__path__[0])) / "examples" / "model_test.pt")
     model.set_normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert model.backbone == "resnet18"
     plain = model.plain().requires_grad_(False)
-    pixels, labels = cifar10_test(500)
+    pixels, labels = cifar10_test(300)
     with torch.no_grad():
         right = torch.cat([plain(x).argmax(1) for x in pixels.split(100)]) == labels
-    assert 0.93 <= right.float().mean() <= 0.96
-    x, y = pixels[:40], labels[:40]
+    assert 100 * right.float().mean().item() == pytest.approx(94, abs=2.7)
+    x, y = pixels[:32], labels[:32]
     inputs = Inputs(x, torch.ones(1, 1, 1, 1, dtype=torch.bool), 0.0, 1.0)
     loss_of = lambda delta: nn.functional.cross_entropy(plain(x + delta), y, reduction="none")  # noqa: E731
     found = pgd(loss_of, NormBall(8 / 255, 2 / 255, "linf"), inputs, steps=20, random_start=True)

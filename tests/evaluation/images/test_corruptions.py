@@ -113,7 +113,7 @@ def test_accuracy_from_cifar_10_c_s_files(tmp_path: Path) -> None:
     assert report.mean_common == pytest.approx(55.0)
     assert report.mean_all == pytest.approx((18 * 55 + 25) / 19)
     assert (report.n, report.source, report.seed, sum(told)) == (4, "cifar-c", None, 19 * 5 * 4)
-    assert report.metrics["accuracy@corruptions-19"] == report.mean_all
+    assert report.metrics["accuracy@19_corruptions"] == report.mean_all
     assert json.loads(json.dumps(report.to_dict()))["accuracy"]["fog"]["3"] == 75.0
 
 
@@ -131,7 +131,7 @@ def test_the_means_are_of_all_or_none(tmp_path: Path) -> None:
     report = corruption_accuracy(Bright(), tmp_path, corruptions=COMMON_CORRUPTIONS, severities=(1, 3))
     assert (report.mean_common, report.mean_all) == (None, None)
     assert report.by_corruption["fog"] == 50.0
-    assert "accuracy@corruptions-15" not in report.metrics
+    assert "accuracy@15_corruptions" not in report.metrics
     assert (len(COMMON_CORRUPTIONS), len(EXTRA_CORRUPTIONS), len(set(ALL_CORRUPTIONS))) == (15, 4, 19)
     assert isinstance(report, CorruptionReport)
 

@@ -79,8 +79,8 @@ class CorruptionReport:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``accuracy@<corruption>`` of each, ``accuracy@corruptions-15`` and ``-19`` where all were measured."""
-        means = {"accuracy@corruptions-15": self.mean_common, "accuracy@corruptions-19": self.mean_all}
+        """``accuracy@<corruption>``, and ``accuracy@15_corruptions`` (and 19) where all of them were measured."""
+        means = {"accuracy@15_corruptions": self.mean_common, "accuracy@19_corruptions": self.mean_all}
         single = {f"accuracy@{name}": value for name, value in self.by_corruption.items()}
         return single | {name: value for name, value in means.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""Contrast of images on two ranks: each stream uses one set of a dual batch norm, and leaves the other's unused."""
+"""Images on two ranks: a pass uses one set of a dual batch norm, and leaves the other's unused."""
 
 import copy
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from reference.draws import RowsOf
 from reference.driving import settled
+from reference.images import CLASSES
 from reference.ranks import run_ranks
 from reference.spies import dual, told, views
 from reference.tiny import take
@@ -17,14 +18,21 @@ from contraverse.methods import METHODS
 from contraverse.training import step
 from contraverse.types import Method
 
-NAMES = ("simclr", "acl-a2a", "acl-a2s", "acl-ds", "dynacl", "deacl")
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in ("simclr", "acl-a2a", "acl-a2s", "acl-ds", "dynacl", "deacl", "selfie")},
+    **{name: (name, {}) for name in ("scal", "pgd-at", "trades", "uat", "probe")},
+    "probe-pgd": ("probe", {"attack": "pgd"}),
+}
 
 
-def build(name: str) -> tuple[Method, Any]:
+def build(case: str) -> tuple[Method, Any]:
     """A method and its model, whose copy has other weights; batch norm's statistics are not those of a rank's rows."""
-    method = METHODS[name]()
-    model = dual(method, labels=None)
+    name, settings = CASES[case]
+    method = METHODS[name](**settings)
+    model = dual(method, CLASSES if method.needs == "labels" else None)
     settled(model)
+    if method.trains == "classifier":
+        model.freeze_encoder()
     earlier = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in earlier.parameters():
@@ -42,7 +50,7 @@ def gradients(method: Method, model: Any, batch: Any, **driving: Any) -> dict[st
 
 def _on_a_rank(number: int, out: Path) -> None:
     found = {}
-    for name in NAMES:
+    for name in CASES:
         method, model = build(name)
         ddp = DistributedDataParallel(model, find_unused_parameters=True)
         mine = take(views(4), slice(2 * number, 2 * number + 2))
@@ -55,7 +63,7 @@ def _on_a_rank(number: int, out: Path) -> None:
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     run_ranks(_on_a_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{number}.pt") for number in range(2)]
-    for name in NAMES:
+    for name in CASES:
         expected = gradients(*build(name), views(4))
         largest = max(grad.abs().max().item() for grad in expected.values())
         for found in ranks:
