@@ -1,6 +1,7 @@
 """The commands on images, from a folder of files to a measured classifier."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def test_three_steps_for_few_labels(invoke: Any, folder: Path, tmp_path: Path) -
     assert list(evaluation["stages"]) == ["1-acl", "2-teacher", "3-uat"]
     notes = "\n".join(evaluation["notes"])
     assert "2-teacher: goes on with the clean batch norm" in notes
+    assert re.search(r"the teacher is right on [\d.]+ % of the \d+ other images", notes)
     assert "goes on with the adversarial batch norm" in notes
     assert read(tmp_path / "semi" / "2-teacher" / "evaluation.json")["rows"]["train"] == 8
 

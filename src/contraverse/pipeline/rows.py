@@ -81,18 +81,17 @@ def _keep_some_labels(settings: ImageDataConfig, splits: ImageSplits) -> None:
     if settings.labels is None:
         return
     train = splits.need("train")
-    unlabelled, labelled = train.labelled_fraction(settings.labels, settings.seed)
+    drawn = train.labelled_rows(settings.labels, settings.seed)
+    labelled = train.select(drawn)
     if settings.pseudo_labels is None:
         splits.train = labelled
         splits.notes.append(f"trained on the {len(labelled):,} labelled images of {len(train):,}")
         return
-    assert labelled.labels is not None
-    splits.train = ImageData(
-        torch.cat([labelled.pixels, unlabelled.pixels]),
-        torch.cat([labelled.labels, torch.full((len(unlabelled),), UNLABELLED)]),
-        train.label_names,
-        train.source,
-    )
+    assert train.labels is not None
+    splits.hidden = train.labels
+    known = torch.zeros(len(train), dtype=torch.bool)
+    known[drawn] = True
+    splits.train = replace(train, labels=torch.where(known, train.labels, UNLABELLED))
     kept = f"{len(labelled):,} of {len(train):,} images keep their label"
     splits.notes.append(f"{kept}; {settings.pseudo_labels} tells the others")
 

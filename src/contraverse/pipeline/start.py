@@ -72,6 +72,7 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     if not isinstance(config, ImageRunConfig) or config.data.pseudo_labels is None or method.needs != "labels":
         return
     train = splits.need("train")
+    assert isinstance(splits, ImageSplits)
     assert isinstance(train, ImageData)
     assert train.labels is not None
     teacher = load_model(model_of(config.data.pseudo_labels))
@@ -83,6 +84,9 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
         )
     logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size))
     known = train.labels != UNLABELLED
+    if splits.hidden is not None and not known.all():
+        right = (logits.argmax(1) == splits.hidden)[~known].float().mean()
+        splits.notes.append(f"the teacher is right on {100 * right:.1f} % of the {int((~known).sum()):,} other images")
     if isinstance(method, UAT):
         method.set_targets(logits, known)
     else:

@@ -96,6 +96,18 @@ class ImageData(Dataset[dict[str, Any]]):
     def labelled_fraction(self, amount: str | float, seed: int) -> tuple["ImageData", "ImageData"]:
         """``(unlabelled, labelled)``: labels for a few images, balanced over the classes; the rest without theirs.
 
+        See `labelled_rows`, which draws them.
+        """
+        drawn = self.labelled_rows(amount, seed)
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[drawn] = False
+        unlabelled = self.select(rest.nonzero()[:, 0].tolist())
+        unlabelled.labels = None
+        return unlabelled, self.select(drawn)
+
+    def labelled_rows(self, amount: str | float, seed: int) -> list[int]:
+        """The numbers of a few images, balanced over the classes, that are to keep their label.
+
         ``amount``: ``"10%"`` of the images, or a fraction below 1, or a number of images. Each class has as many of the
         labelled ones as any other, to within one; for one seed, a smaller amount is part of a larger one. This is the
         protocol of label-efficient training in ACL (Jiang et al. 2020): 450 or 4,500 of 45,000 images of CIFAR-10.
@@ -109,12 +121,7 @@ class ImageData(Dataset[dict[str, Any]]):
         n = _count(amount, len(self))
         if n >= len(self):
             raise UserError(f"{n:,} labels of {len(self):,} images leave none unlabelled", where=self.source)
-        drawn = balanced_rows(self.labels.tolist(), self.label_names, n, seed, self.source)
-        rest = torch.ones(len(self), dtype=torch.bool)
-        rest[drawn] = False
-        unlabelled = self.select(rest.nonzero()[:, 0].tolist())
-        unlabelled.labels = None
-        return unlabelled, self.select(drawn)
+        return balanced_rows(self.labels.tolist(), self.label_names, n, seed, self.source)
 
     @property
     def _classes(self) -> list[int] | None:
@@ -181,7 +188,8 @@ class ImageSplits:
     """What `load_images` gives. A split that the source does not have, or has without labels, is None.
 
     ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
-    the way, in sentences for a reader.
+    the way, in sentences for a reader. ``hidden``: what the labels of training images are that lack theirs on purpose,
+    (N,) int64: for the measure of who guesses them, and for nothing else.
     """
 
     train: ImageData | None
@@ -190,6 +198,7 @@ class ImageSplits:
     task: ImageTask
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    hidden: Tensor | None = None
 
     def need(self, name: Literal["train", "validation", "test"]) -> ImageData:
         """The split of that name; a `UserError` where there is none."""
