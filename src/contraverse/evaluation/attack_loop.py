@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from contraverse.data import Encoded
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import Norm, dead, norm
-from contraverse.models import AnyModel
+from contraverse.models import AnyModel, ImageModel
 from contraverse.types import Batch, Inputs
 
 AttackName = Literal["pgd", "apgd"]
@@ -141,7 +141,9 @@ def attack_rows(
 ) -> Outcome:
     """Attack ``rows`` (their numbers), attempt by attempt, each on those that the ones before left right.
 
-    The model has to be in eval mode and `frozen`, inside `seeded`. ``progress`` is told ``len(rows)`` rows an attempt.
+    An image drops out of the attempt, too, as soon as it is broken. A sentence does not: how large its perturbation is
+    relative to it, which encoders are compared by, is of the whole attempt. The model has to be in eval mode and
+    `frozen`, inside `seeded`. ``progress`` is told ``len(rows)`` rows an attempt.
     """
     held = np.zeros(len(data), dtype=bool)
     held[rows] = True
@@ -155,14 +157,24 @@ def attack_rows(
         for chosen, batch in batches(model, data, survivors, batch_size):
             inputs = perturbable(model, batch)
             ball = ball_of(inputs, chosen, epsilon, settings, attempt)
-            broken, delta, blind = attack_batch(model, batch, inputs, ball, settings, loss, random)
-            held[chosen] = ~broken.cpu().numpy()
-            relative_size[chosen] = relative_sizes(delta, inputs, settings.norm).cpu().numpy()
-            gradients[loss] += settings.steps * len(chosen)
-            unseen[loss] += blind
+            found = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
+            held[chosen] = ~found.broken.cpu().numpy()
+            relative_size[chosen] = relative_sizes(found.delta, inputs, settings.norm).cpu().numpy()
+            gradients[loss] += found.gradients
+            unseen[loss] += found.dead
             if progress:
                 progress(len(chosen))
     return Outcome(held, relative_size, gradients, unseen)
+
+
+class Found(NamedTuple):
+    """What one attempt found: which rows broke (B,), the perturbation of largest loss (B, T, D), how many gradients it
+    took, summed over rows, and how many of them were ``dead``: zero or not finite, on a row that was still right."""
+
+    broken: Tensor
+    delta: Tensor
+    gradients: int
+    dead: int
 
 
 def attack_batch(
@@ -173,29 +185,48 @@ def attack_batch(
     settings: AttackSettings,
     loss: str,
     random: bool,
-) -> tuple[Tensor, Tensor, int]:
-    """One attempt on one batch: which rows broke (B,), delta (B, T, D) of largest loss, number of dead gradients.
+    *,
+    drop: bool = False,
+) -> Found:
+    """One attempt on one batch.
 
     A row is broken where *any* point that was looked at is classified wrongly: of three classes, the one of largest
     loss need not be. A gradient that dies on a row that is broken by then is not counted: DLR is flat there.
+
+    Args:
+        drop: a row that is broken is not run through the model again. Which rows break stays the same, for each goes
+            its own way; their perturbations are those of largest loss until then.
     """
-    labels, of_logits, blind = batch["labels"], LOSSES[loss], 0
+    labels, of_logits, taken, blind = batch["labels"], LOSSES[loss], 0, 0
     broken = torch.zeros_like(labels, dtype=torch.bool)
 
     def loss_of(delta: Tensor) -> Tensor:
-        logits = logits_of(model, batch, delta)
-        broken.logical_or_(logits.detach().argmax(-1) != labels)
+        nonlocal taken
+        left = (~broken).nonzero().squeeze(1) if drop else torch.arange(len(labels), device=labels.device)
         if delta.requires_grad and torch.is_grad_enabled():
+            taken += len(left)
             delta.register_hook(count)
-        return of_logits(logits, labels)
+        # A row that is left out never has the largest loss; the sum only ties it to delta, with a gradient of zero.
+        losses = 0 * delta.flatten(1).sum(1, dtype=torch.float32) - math.inf
+        if not len(left):
+            return losses
+        whole = len(left) == len(labels)
+        logits = logits_of(model, batch if whole else _only(batch, left), delta if whole else delta[left])
+        broken[left] |= logits.detach().argmax(-1) != labels[left]
+        found = of_logits(logits, labels[left])
+        return found if whole else losses.index_put((left,), found)
 
     def count(gradient: Tensor) -> None:
         nonlocal blind
         real = torch.where(inputs.mask, gradient, 0.0)
         blind += int(dead(torch.where(broken.reshape(-1, *[1] * (real.dim() - 1)), 1.0, real)))
 
-    found = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random)
-    return broken, found.delta, blind
+    delta = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random).delta
+    return Found(broken, delta, taken, blind)
+
+
+def _only(batch: Batch, rows: Tensor) -> Batch:
+    return {name: value[rows] if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def relative_sizes(delta: Tensor, inputs: Inputs, kind: Norm) -> Tensor:

@@ -143,7 +143,8 @@ def robust_accuracy(
     A row counts as broken when *any* iterate, the start and the last one included, of any restart on any loss is
     classified wrongly: the worst case for each row. So do rows that are wrong clean, and rows broken at a smaller
     radius (their perturbation lies in the larger ball too). Neither is attacked again: the result is the same as if
-    they were, and cheaper. White-box and untargeted. Each row's attack is its own, whatever rows share its batch.
+    they were, and cheaper. White-box and untargeted. Each row's attack is its own, whatever rows share its batch. For
+    the same reason an image that is broken drops out of the attack at once.
 
     Args:
         model: a classifier. Its weights, their ``.grad``, its mode and the global random state are left as they were.

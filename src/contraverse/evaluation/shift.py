@@ -153,7 +153,7 @@ def _attacked(
         if climbed == "class":
             random = settings.random_start or attempt % settings.restarts > 0
             loss = losses[attempt // settings.restarts]
-            _, delta, _ = attack_batch(model, batch, inputs, ball, settings, loss, random)
+            delta = attack_batch(model, batch, inputs, ball, settings, loss, random).delta
             features, score = _features_and_margin(model, batch, delta)
         else:
             delta = _pushed_away(model, batch, inputs, clean, ball, settings)
