@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from contraverse.attacks import perturbable
 from contraverse.data import ImageData
-from contraverse.evaluation import evaluate, representation_shift, robust_accuracy
-from contraverse.evaluation.predict import predict
-from contraverse.models import ImageModel
+from contraverse.evaluation import AttackSettings, evaluate, representation_shift, robust_accuracy
+from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
+from contraverse.evaluation.predict import batches, predict
+from contraverse.models import ImageModel, evaluating
 
 EPSILONS = [2 / 255, 8 / 255, 32 / 255]
 
@@ -81,3 +83,30 @@ def test_metrics_and_shift(linear: ImageModel, images: ImageData) -> None:
     shift = representation_shift(linear, images, [2 / 255, 8 / 255], norm="linf").to_dict()["at"]
     # Every pixel moves by at most epsilon / std in the features, which here are the normalised pixels.
     assert 0 < shift[0]["euclidean"] < shift[1]["euclidean"] <= 8 / 255 / 0.2 * np.sqrt(48)
+
+
+@pytest.mark.parametrize(("attack", "loss"), [("pgd", "ce"), ("apgd", "margin")])
+def test_a_broken_image_is_run_no_more_and_the_rest_goes_its_own_way(
+    linear: ImageModel, images: ImageData, attack: str, loss: str
+) -> None:
+    """The same images break with and without dropping, those that hold have the same perturbation, and less is run."""
+    settings = AttackSettings(attack, "linf", steps=6)  # type: ignore[arg-type]
+    rows = np.arange(len(images))
+    ((_, batch),) = batches(linear, images, rows, len(rows))
+    inputs, passes = perturbable(linear, batch), []
+    hook = linear.encoder.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
+    found = {}
+    for drop in (False, True):
+        passes.clear()
+        with evaluating(linear), frozen(linear), seeded(0):
+            ball = ball_of(inputs, rows, 8 / 255, settings, attempt=0)
+            found[drop] = attack_batch(linear, batch, inputs, ball, settings, loss, True, drop=drop), sum(passes)
+    hook.remove()
+    (whole, all_run), (dropped, few_run) = found[False], found[True]
+    assert torch.equal(whole.broken, dropped.broken)
+    assert 0 < int(whole.broken.sum()) < len(rows)
+    assert torch.equal(whole.delta[~whole.broken], dropped.delta[~whole.broken])
+    assert whole.gradients == 6 * len(rows)
+    assert dropped.gradients < whole.gradients
+    assert few_run < all_run
+    assert dropped.gradients >= 6 * int((~whole.broken).sum())
