@@ -109,7 +109,9 @@ class Passes(NamedTuple):
 
     def through(self, model: nn.Module) -> tuple[Outputs, ...]:
         """What ``model`` gives in each."""
-        return tuple(model(one.batch, delta=one.delta, want=one.want, route=one.route) for one in self.each)
+        # The class's own forward: a trainer wraps the model's into autocast, which entered twice is never left.
+        forward = type(model).forward
+        return tuple(forward(model, one.batch, delta=one.delta, want=one.want, route=one.route) for one in self.each)
 
 
 @dataclass(frozen=True)

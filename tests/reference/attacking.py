@@ -34,7 +34,11 @@ def watching(model: ImageModel) -> Iterator[list[Pass]]:
     found: list[Pass] = []
 
     def note(module: nn.Module, args: Any, settings: Any) -> None:
-        if isinstance(args[0], HeadCall | Passes) or settings.get("want") == ("inputs",):
+        if isinstance(args[0], Passes):
+            for one in args[0].each:
+                note(module, (one.batch,), {"delta": one.delta, "want": one.want, "route": one.route})
+            return
+        if isinstance(args[0], HeadCall) or settings.get("want") == ("inputs",):
             return
         pixels, delta = args[0]["pixel_values"], settings.get("delta")
         delta = None if delta is None else delta.detach().clone()

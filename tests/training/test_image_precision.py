@@ -32,6 +32,7 @@ def trained(build: Build, images: ImageData, name: str, run: str, **settings: An
     method = METHODS[name](steps=2)
     trainer = build(method, run, model=model, data=images, max_steps=2, **settings)
     trainer.train()
+    assert not torch.is_autocast_enabled("cpu")  # which would run whatever comes next in half precision
     return [row["loss"] for row in trainer.state.log_history if "loss" in row], model
 
 
