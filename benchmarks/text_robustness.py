@@ -6,7 +6,7 @@
 
 Two stages. *select*: per task, each method tries three settings with one seed, cross-entropy three learning rates, the
 others settings of their own at the rate that cross-entropy chose; scored on validation rows alone by the mean of
-accuracy clean and under APGD at the middle epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
+accuracy clean and under APGD at the smallest epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
 clean and under attack, how far the attack moves the representation, and seconds of training.
 """
 
@@ -100,8 +100,11 @@ def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
 
 
 def score(row: Row) -> float:
-    """What settings are chosen by."""
-    return (row["metrics"]["accuracy"] + row["metrics"]["accuracy@apgd-0.3"]) / 2
+    """What settings are chosen by.
+
+    At 0.1: at 0.3 so little is left of any method that a constant classifier, which nothing breaks, would be chosen.
+    """
+    return (row["metrics"]["accuracy"] + row["metrics"]["accuracy@apgd-0.1"]) / 2
 
 
 def plan(task: str) -> Iterator[Row]:
