@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
@@ -16,6 +16,9 @@ from contraverse.units import fraction
 
 if TYPE_CHECKING:
     from contraverse.data import ImageTask, Task, TextData
+
+
+Data = TypeVar("Data", DataConfig, ImageDataConfig)
 
 
 def evaluate(
@@ -159,9 +162,16 @@ def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["T
     if task is None and run is None:
         raise UserError("which task is it?", hint="name it with --task; contraverse list tasks shows them")
     chosen = get_task(task or (run.task if run else ""))
-    same = run is not None and run.task == chosen.name and flags["source"] in (None, run.data.source)
-    base = run.data if run is not None and same else DataConfig()
-    return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
+    return chosen, _placed(loaded, chosen.name, DataConfig(), flags)
+
+
+def _placed(loaded: Loaded, task: str, default: Data, flags: dict[str, Any]) -> Data:
+    """Where the rows are: as the run has it, where that is of this task and source, with the flags over it."""
+    run = loaded.run
+    same = run is not None and run.task == task and flags["source"] in (None, run.data.source)
+    base = run.data if run is not None and same else default
+    assert isinstance(base, type(default))
+    return base.model_copy(update={name: value for name, value in flags.items() if value is not None})
 
 
 def is_image_model(loaded: Loaded) -> bool:
@@ -177,10 +187,7 @@ def _image_source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tu
 
     run = loaded.run
     chosen = get_image_task(task or (run.task if run else "images"))
-    same = run is not None and run.task == chosen.name and flags["source"] in (None, run.data.source)
-    base = run.data if run is not None and same else ImageDataConfig()
-    assert isinstance(base, ImageDataConfig)
-    return chosen, base.model_copy(update={name: value for name, value in flags.items() if value is not None})
+    return chosen, _placed(loaded, chosen.name, ImageDataConfig(), flags)
 
 
 def _measure_task(

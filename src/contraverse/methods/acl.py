@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.functional import Norm, nt_xent
-from contraverse.methods.settings import MLP_PROJECTION, Epsilon, StepSize, Temperature
+from contraverse.methods.settings import EPSILON, MLP_PROJECTION, STEP_SIZE, Epsilon, Steps, StepSize, Temperature
 from contraverse.methods.views import both_views, second_view
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes, Route
 
-Ascents = Annotated[int, Field(ge=1, description="gradients of the attack")]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial stream")]
 Reduction = Annotated[Literal["sum", "mean"], Field(description="of the two streams' losses")]
 
@@ -55,9 +54,9 @@ class AdversarialToAdversarial(Method):
         self,
         *,
         temperature: Temperature = 0.5,
-        epsilon: Epsilon = 8 / 255,
-        step_size: StepSize = 2 / 255,
-        steps: Ascents = 5,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        steps: Steps = 5,
         norm: Norm = "linf",
     ) -> None:
         super().__init__()
@@ -191,9 +190,9 @@ class DualStream(AdversarialToAdversarial):
         alpha: Weight = 1.0,
         reduction: Reduction = "sum",
         temperature: Temperature = 0.5,
-        epsilon: Epsilon = 8 / 255,
-        step_size: StepSize = 2 / 255,
-        steps: Ascents = 5,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        steps: Steps = 5,
         norm: Norm = "linf",
     ) -> None:
         super().__init__(temperature=temperature, epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)

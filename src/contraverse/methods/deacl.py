@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.functional import Norm
-from contraverse.methods.acl import Ascents
-from contraverse.methods.settings import Epsilon, StepSize
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.methods.views import twice
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, Loss, Method
@@ -54,9 +53,9 @@ class DeACL(Method):
         self,
         *,
         weight: Weight = 2.0,
-        epsilon: Epsilon = 8 / 255,
-        step_size: StepSize = 2 / 255,
-        steps: Ascents = 5,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        steps: Steps = 5,
         norm: Norm = "linf",
     ) -> None:
         super().__init__()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from contraverse.errors import UserError
 from contraverse.functional import Norm, gather, nt_xent
-from contraverse.methods.acl import Ascents, DualStream, Reduction, passing
-from contraverse.methods.settings import Epsilon, StepSize, Temperature
+from contraverse.methods.acl import DualStream, Reduction, passing
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize, Temperature
 from contraverse.types import Batch, Facts, Loss, Route
 
 Period = Annotated[int, Field(ge=1, description="epochs between two strengths of the views")]
@@ -66,9 +66,9 @@ class DynACL(DualStream):
         momentum: Momentum = 0.99,
         reduction: Reduction = "sum",
         temperature: Temperature = 0.5,
-        epsilon: Epsilon = 8 / 255,
-        step_size: StepSize = 2 / 255,
-        steps: Ascents = 5,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        steps: Steps = 5,
         norm: Norm = "linf",
     ) -> None:
         super().__init__(

@@ -9,12 +9,9 @@ from torch import Tensor, nn
 
 from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.functional import Norm, supervised_loss
-from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, Loss, Method, Route
-
-EPSILON, STEP_SIZE = 8 / 255, 2 / 255
-"""Of ACL and of most of its field, in pixels of [0, 1]."""
 
 AttackMode = Annotated[Literal["eval", "train"], Field(description="the mode that the model is attacked in")]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from contraverse.attacks import NormBall
 from contraverse.functional import Norm, supervised_loss
-from contraverse.methods.pgd_at import EPSILON, STEP_SIZE, ce_attack
-from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.methods.pgd_at import ce_attack
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, Loss, Method, Route
 

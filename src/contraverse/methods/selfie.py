@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm
-from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
-from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Pass, Passes, Route
 

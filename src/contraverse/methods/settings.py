@@ -18,6 +18,8 @@ Steps = Annotated[int, Field(ge=1, description="passes or ascents of one step")]
 StepSize = Annotated[Number, Field(gt=0, allow_inf_nan=False, description="length of one ascent")]
 Limit = Annotated[Number, Field(gt=0, allow_inf_nan=False, description="largest norm of a perturbation")] | None
 Gamma = Annotated[Number, Field(ge=0, allow_inf_nan=False, description="size of the random start")]
+EPSILON, STEP_SIZE = 8 / 255, 2 / 255
+"""Of attacks on pixels in [0, 1], in Linf."""
 PROJECTION = {"z": HeadSpec()}
 """The head of the contrastive losses: one linear layer as wide as the encoder, and tanh (SCAL's "pooler layer")."""
 MLP_PROJECTION = {"z": HeadSpec(kind="mlp")}

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.functional import Norm, kl, squared_distance, supervised_loss
-from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
-from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes
 

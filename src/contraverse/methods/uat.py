@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from contraverse.attacks import NormBall
 from contraverse.errors import UserError
 from contraverse.functional import Norm, kl
-from contraverse.methods.pgd_at import EPSILON, STEP_SIZE, ce_attack
-from contraverse.methods.settings import Epsilon, Steps, StepSize
+from contraverse.methods.pgd_at import ce_attack
+from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.types import Batch, Facts, Loss, Method, Pass, Passes
 
 UNLABELLED = -100

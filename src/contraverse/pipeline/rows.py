@@ -56,6 +56,7 @@ def _forget_labels(config: RunConfig, splits: AnySplits) -> None:
     if splits.need("train").labels is None:
         return
     if isinstance(splits, ImageSplits):
+        splits.hidden = splits.need("train").labels
         splits.train = replace(splits.need("train"), labels=None)
     else:
         splits.train = replace(splits.need("train"), labels=None, label_names=None)

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from contraverse.models import AnyModel, ImageModel, TextModel, load_model
 from contraverse.pipeline.measure import attacked_evaluator, measure_probe, measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
-from contraverse.pipeline.rows import AnySplits, load_rows, rows_for
+from contraverse.pipeline.rows import AnySplits, rows_for
 from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import start, teach, views_of
 from contraverse.recipes import RunConfig
@@ -220,7 +221,8 @@ def _measure(
 ) -> dict[str, Any]:
     settings = config.evaluation
     if isinstance(model, ImageModel) and model.labels is None:
-        return _probed(config, model, say, test)
+        assert isinstance(splits, ImageSplits)
+        return _probed(config, splits, model, say)
     if model.labels is None:
         if not settings.sts or not isinstance(model, TextModel):
             return {"split": "none", "metrics": {}}
@@ -239,14 +241,13 @@ def _measure(
     return {"split": split, **found}
 
 
-def _probed(config: RunConfig, model: ImageModel, say: Say, test: bool) -> dict[str, Any]:
+def _probed(config: RunConfig, splits: ImageSplits, model: ImageModel, say: Say) -> dict[str, Any]:
     """The measure of an encoder of images, where their labels are known: training has not seen them."""
-    splits = load_rows(config)
-    split: Literal["test", "validation"] = "test" if test and splits.test is not None else "validation"
-    train, rows = splits.need("train"), getattr(splits, split)
-    if train.labels is None or rows is None:
+    split: Literal["test", "validation"] = "test" if splits.test is not None else "validation"
+    rows: ImageData | None = getattr(splits, split)
+    if splits.hidden is None or rows is None:
         return {"split": "none", "metrics": {}}
-    assert isinstance(train, ImageData)
+    train = replace(splits.need("train"), labels=splits.hidden)
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
     return {"split": split, **measure_probe(model, train, rows, config.evaluation.batch_size)}
 

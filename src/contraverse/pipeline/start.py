@@ -116,11 +116,13 @@ def _start_image_model(
         return model, notes
     if (folder / "config.json").is_file():
         raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
-    model = ImageModel.from_pretrained(folder, labels=labels, dual=settings.dual, route=settings.route)
-    before = ImageModel.load(folder) if folder.is_dir() else None
-    if before is not None and before.labels and labels and before.labels != list(labels):
+    if not folder.is_dir():  # a file of weights, or nothing
+        return ImageModel.from_pretrained(folder, labels=labels, dual=settings.dual, route=settings.route), notes
+    before = ImageModel.load(folder)
+    model = before.branch(labels, dual=settings.dual, route=settings.route)
+    if before.labels and labels and before.labels != list(labels):
         notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier is drawn anew")
-    if before is not None and before.dual and not settings.dual:
+    if before.dual and not settings.dual:
         notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
     return model, notes
 

@@ -189,7 +189,7 @@ class ImageSplits:
 
     ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
     the way, in sentences for a reader. ``hidden``: what the labels of training images are that lack theirs on purpose,
-    (N,) int64: for the measure of who guesses them, and for nothing else.
+    (N,) int64: to measure who guesses them, or what an encoder's features tell of them, and for nothing else.
     """
 
     train: ImageData | None
