@@ -118,7 +118,10 @@ def plan(task: str, methods: list[str]) -> Iterator[Row]:
         return {"stage": stage, "task": task, "method": method, "settings": settings, "rate": rate, "seed": seed}
 
     def best(method: str) -> Row:
-        return STUDY.best(score, stage="select", task=task, method=method)
+        tried: Row = {"stage": "select", "task": task}
+        if method != "ce":
+            tried["rate"] = best("ce")["rate"]
+        return STUDY.best(score, **tried, method=method)
 
     for choice in GRID["ce"]:
         yield row("select", "ce", {}, choice["rate"], 0)
