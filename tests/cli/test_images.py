@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -113,6 +114,36 @@ def test_three_steps_for_few_labels(invoke: Any, folder: Path, tmp_path: Path) -
     assert re.search(r"the teacher is right on [\d.]+ % of the \d+ other images", notes)
     assert "goes on with the adversarial batch norm" in notes
     assert read(tmp_path / "semi" / "2-teacher" / "evaluation.json")["rows"]["train"] == 8
+
+
+def test_clusters_in_the_place_of_labels(invoke: Any, folder: Path, tmp_path: Path) -> None:
+    short = [
+        argument
+        for setting in (
+            "stages.dynacl.train.num_train_epochs=1",
+            "stages.dynacl.train.per_device_train_batch_size=8",
+            "stages.dynacl.train.schedule.warmup_epochs=0",
+            "stages.probe.train.num_train_epochs=1",
+            "data.clusters=3",
+        )
+        for argument in ("--set", setting)
+    ]
+    run = tmp_path / "plus"
+    args = ("--task", "images", "--data", folder, "--model", "resnet8", *FEW, *short)
+    done = invoke("train", "dynacl++", *args, "--output", run)
+    assert re.search(r"3 clusters in the place of labels; [\d.]+ % lie", done.stderr)
+    assert "nothing to validate on" in done.stderr
+    probe, last = (read(run / stage / "model" / "contraverse.json") for stage in ("2-probe", "3-trades"))
+    assert probe["labels"] == ["cluster 0", "cluster 1", "cluster 2"]
+    assert (last["labels"], last["dual"]) == (None, False)
+    before, after = (load_file(run / stage / "model" / "model.safetensors") for stage in ("1-dynacl", "2-probe"))
+    same = [name for name in after if name.startswith("encoder.") and "bn" not in name]
+    assert same
+    assert all(torch.equal(before[name], after[name]) for name in same)
+    assert set(read(run / "evaluation.json")["metrics"]) == {"probe"}
+    assert "Linear probe" in invoke("evaluate", run).stdout
+    few = ("--set", "data.labels=4")
+    assert "without labels" in invoke("train", "dynacl++", *args, *few, "--output", tmp_path / "no", code=2).stderr
 
 
 @pytest.mark.parametrize(

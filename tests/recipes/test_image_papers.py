@@ -114,3 +114,37 @@ def test_a_recipe_of_one_kind_says_so() -> None:
         with pytest.raises(UserError, match=f"{name} trains on (texts|images), and {task} is a task of (images|texts)"):
             configure(name, task=task)
     assert {name for name, recipe in RECIPES.items() if recipe.images is None} >= {"uscal", "rar", "mlm", "cl"}
+
+
+def test_dynacl_plus_is_the_authors_post_processing() -> None:
+    dynacl, probe, trades = (stage.config for stage in split_stages(on_images("dynacl++")))
+    alone = on_images("dynacl")
+    assert isinstance(dynacl, ImageRunConfig)
+    assert said(dynacl.train.optimizer) == said(alone.train.optimizer)
+    assert said(dynacl.train.schedule) == said(alone.train.schedule)
+    assert dynacl.train.arguments["num_train_epochs"] == 1000
+    assert (dynacl.data.views, dynacl.model.dual) == (alone.data.views, True)
+    assert (dynacl.data.clusters, dynacl.data.pseudo_labels) == (None, None)
+    for config, epochs, rate, milestones in ((probe, 10, 0.01, []), (trades, 25, 0.1, [11, 21])):
+        assert isinstance(config, ImageRunConfig)
+        train = config.train.arguments
+        assert (train["num_train_epochs"], train["learning_rate"]) == (epochs, rate)
+        assert (train["per_device_train_batch_size"], train["weight_decay"]) == (512, 1e-4)
+        assert said(config.train.schedule)["epochs"] == milestones
+        assert (config.data.clusters, config.data.views.kind) == (10, "crop-flip")
+        assert (config.model.dual, config.model.route) == (False, "adversarial")
+    assert [stage.init_from for stage in split_stages(on_images("dynacl++"))] == [None, "1-dynacl", "2-probe"]
+    assert [stage.teacher for stage in split_stages(on_images("dynacl++"))] == [None, "1-dynacl", "1-dynacl"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"data": {"clusters": 10}}, "no encoder"),
+        ({"data": {"clusters": 1, "pseudo_labels": "runs/acl"}}, "data.clusters"),
+        ({"data": {"clusters": 10, "pseudo_labels": "runs/acl", "labels": "10%"}}, "without labels"),
+    ],
+)
+def test_clusters_need_an_encoder_and_no_labels(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        on_images("trades", **settings)

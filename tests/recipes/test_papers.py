@@ -12,7 +12,7 @@ SENTENCES = ("simcse", "uscal")
 
 TEXTS = [name for name in RECIPES if not isinstance(configure(name), ImageRunConfig)]
 
-STAGED = {"itpt": "ce", "uat++": "uat", "acl-semi": "uat"}
+STAGED = {"itpt": "ce", "uat++": "uat", "acl-semi": "uat", "dynacl++": "trades"}
 """Recipes that are no method's own, and the method of their last stage."""
 
 

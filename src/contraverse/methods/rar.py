@@ -24,7 +24,8 @@ def reconstruction_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         ids: (B, T), the tokens that were there.
         mask: (B, T), 1 for real tokens, 0 for padding.
     """
-    each = F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
+    # In rows: over (B, V, T) the kernels stride, and take 1.6 times as long.
+    each = F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none").view_as(ids)
     return ((each * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
 
 

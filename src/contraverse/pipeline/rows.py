@@ -17,7 +17,7 @@ def load_rows(config: RunConfig) -> AnySplits:
     """All rows of the configured source, as texts or images."""
     if not isinstance(config, ImageRunConfig):
         return load_splits(get_task(config.task), **config.data.model_dump())
-    where = config.data.model_dump(exclude={"labels", "pseudo_labels", "views"})
+    where = config.data.model_dump(exclude={"labels", "pseudo_labels", "clusters", "views"})
     return load_images(get_image_task(config.task), **where)
 
 
@@ -28,8 +28,9 @@ def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
         UserError: the source cannot be used, or lacks what the method needs.
     """
     splits = load_rows(config)
-    _check(config.recipe, method, splits)
-    if method.needs != "labels":
+    reads_labels = method.needs == "labels" and clusters_of(config) is None
+    _check(config.recipe, method, splits, reads_labels)
+    if not reads_labels:
         _forget_labels(config, splits)
     elif isinstance(splits, ImageSplits):
         assert isinstance(config.data, ImageDataConfig)
@@ -39,9 +40,14 @@ def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
     return splits
 
 
-def _check(recipe: str, method: Method, splits: AnySplits) -> None:
+def clusters_of(config: RunConfig) -> int | None:
+    """How many clusters are learnt in the place of labels; None: labels, or nothing of the kind."""
+    return config.data.clusters if isinstance(config.data, ImageDataConfig) else None
+
+
+def _check(recipe: str, method: Method, splits: AnySplits, reads_labels: bool) -> None:
     train = splits.need("train")
-    if method.needs == "labels" and train.labels is None:
+    if reads_labels and train.labels is None:
         hint = "name the column with --label, or train without labels: simcse, uscal"
         if isinstance(splits, ImageSplits):
             hint = "put the images of each class into a folder of its own, or train without labels: simclr, acl-ds"

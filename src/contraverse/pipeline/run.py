@@ -21,7 +21,7 @@ from contraverse.models import AnyModel, ImageModel, TextModel, load_model
 from contraverse.pipeline.measure import attacked_evaluator, measure_probe, measure_sts, measure_task, settled_in_all
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
-from contraverse.pipeline.rows import AnySplits, rows_for
+from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
 from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import start, teach, views_of
 from contraverse.recipes import RunConfig
@@ -97,6 +97,8 @@ def _run_one(
     if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
+    if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
+        model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
     model.save(output / "model")
     del trainer
     saved = load_model(output / "model")
@@ -139,7 +141,7 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
 
 def _evaluators(config: RunConfig, splits: AnySplits, method: Method) -> dict[str, Evaluator]:
     settings, rows = config.evaluation, splits.validation
-    if method.needs != "labels":
+    if method.needs != "labels" or clusters_of(config) is not None:
         return {"validation": StsbDev(settings.sts)} if settings.sts else {}
     if rows is None:
         return {}
@@ -220,7 +222,7 @@ def _measure(
     config: RunConfig, splits: AnySplits, model: AnyModel, say: Say, counting: Counting, test: bool
 ) -> dict[str, Any]:
     settings = config.evaluation
-    if isinstance(model, ImageModel) and model.labels is None:
+    if isinstance(model, ImageModel) and (model.labels is None or clusters_of(config) is not None):
         assert isinstance(splits, ImageSplits)
         return _probed(config, splits, model, say)
     if model.labels is None:
@@ -247,7 +249,7 @@ def _probed(config: RunConfig, splits: ImageSplits, model: ImageModel, say: Say)
     rows: ImageData | None = getattr(splits, split)
     if splits.hidden is None or rows is None:
         return {"split": "none", "metrics": {}}
-    train = replace(splits.need("train"), labels=splits.hidden)
+    train = replace(splits.need("train"), labels=splits.hidden, label_names=rows.label_names)
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
     return {"split": split, **measure_probe(model, train, rows, config.evaluation.batch_size)}
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.data.images.views import Augment
 from contraverse.errors import UserError
 from contraverse.evaluation import predict
+from contraverse.evaluation.images import find_clusters, matched_accuracy
 from contraverse.methods import METHODS
 from contraverse.methods.uat import UAT, UNLABELLED
 from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
@@ -65,6 +67,7 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     """Let the run that ``data.pseudo_labels`` names say what the images are that have no label.
 
     `UAT` gets its predictions of all images; another method its classes, in the place of the labels that are missing.
+    With ``data.clusters`` the classes are the clusters of its encoder's features.
 
     Raises:
         UserError: the run is not finished, or tells other classes apart.
@@ -74,8 +77,11 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     train = splits.need("train")
     assert isinstance(splits, ImageSplits)
     assert isinstance(train, ImageData)
-    assert train.labels is not None
     teacher = load_model(model_of(config.data.pseudo_labels))
+    if config.data.clusters is not None:
+        _learn_clusters(config, splits, train, teacher, config.data.clusters)
+        return
+    assert train.labels is not None
     if list(teacher.labels or ()) != list(train.label_names or ()):
         told = _listed(teacher.labels) if teacher.labels else "nothing"
         raise UserError(
@@ -91,6 +97,18 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
         method.set_targets(logits, known)
     else:
         train.labels = torch.where(known, train.labels, logits.argmax(1))
+
+
+def _learn_clusters(
+    config: ImageRunConfig, splits: ImageSplits, train: ImageData, encoder: AnyModel, clusters: int
+) -> None:
+    if not isinstance(encoder, ImageModel):
+        raise UserError("a model of texts is here", where=f"data.pseudo_labels: {config.data.pseudo_labels}")
+    found = find_clusters(encoder, train, clusters, seed=config.data.seed, batch_size=config.evaluation.batch_size)
+    splits.train = replace(train, labels=found, label_names=tuple(f"cluster {k}" for k in range(clusters)))
+    if splits.hidden is not None:
+        right = matched_accuracy(found, splits.hidden)
+        splits.notes.append(f"{clusters} clusters in the place of labels; {right:.1f} % lie in the one of their class")
 
 
 def views_of(config: RunConfig, splits: AnySplits) -> OneView | TwoViews | None:

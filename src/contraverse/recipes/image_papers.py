@@ -147,6 +147,39 @@ def dynacl() -> ImageRunConfig:
     return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="simclr", resample="bilinear"))})
 
 
+@recipe("dynacl++", summary="dynacl, and TRADES on its clusters", paper="DynACL (Luo et al. 2023)", task="cifar10")
+def dynacl_plus() -> ImageRunConfig:
+    """DynACL and its post-processing: a classifier of the features' clusters, from which TRADES learns them.
+
+    Ten clusters, whatever the data, as in the authors' LPAFT.py. The result is an encoder again.
+    """
+    config, first = trades(), dynacl()
+    clustered = {"per_device_train_batch_size": 512, "weight_decay": 1e-4}
+    stages = {
+        "dynacl": StageConfig(
+            method=first.method,
+            model={"dual": True},
+            data={"pseudo_labels": None, "clusters": None, "views": first.data.views.model_dump()},
+            train=first.train.model_dump(exclude_none=True),
+        ),
+        "probe": StageConfig(
+            method=MethodConfig(name="probe"),
+            train={"num_train_epochs": 10, "learning_rate": 0.01, "schedule": {"name": "milestones", "epochs": []}},
+        ),
+    }
+    train = config.train.model_dump() | clustered
+    train["schedule"] = {"name": "milestones", "epochs": [11, 21], "factor": 0.1}
+    return config.model_copy(
+        update={
+            "recipe": "dynacl++",
+            "stages": stages,
+            "data": config.data.model_copy(update={"pseudo_labels": "dynacl", "clusters": 10}),
+            "evaluation": ImageEvaluationConfig(),
+            "train": TrainConfig.model_validate(train),
+        }
+    )
+
+
 @recipe("deacl", summary="robustness distilled from a teacher", paper="DeACL (Zhang et al. 2022)", task="cifar10")
 def deacl() -> ImageRunConfig:
     """DeACL's second stage, from a ``simclr`` run with --init: SGD at .5, batch 256, 100 epochs; crop and flip."""

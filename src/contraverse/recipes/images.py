@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from contraverse.errors import UserError
 from contraverse.recipes.config import EvaluationConfig, RunConfig, Section
 from contraverse.units import Number
 
@@ -43,7 +44,8 @@ class ImageDataConfig(Section):
     ``image`` and ``label``: columns. ``size``: height and width that images are scaled to. ``seed``,
     ``validation_fraction`` and the counts of rows: as for texts. ``labels``: keep so many labels of the training
     images, ``10%`` or a number, balanced over the classes. ``pseudo_labels``: a run whose model says what the others
-    are; without it they are left out where the method needs labels. ``views``: of training images.
+    are; without it they are left out where the method needs labels. ``clusters``: look at no label, and learn the so
+    many clusters that k-means finds in the features of that run's encoder. ``views``: of training images.
     """
 
     source: str | dict[str, str] | None = None
@@ -57,8 +59,19 @@ class ImageDataConfig(Section):
     test_rows: int | None = Field(default=None, ge=1)
     labels: str | float | None = None
     pseudo_labels: str | None = None
+    clusters: int | None = Field(default=None, ge=2)
     views: ViewsConfig = ViewsConfig()
     on_bad_row: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _check_clusters(self) -> "ImageDataConfig":
+        if self.clusters is not None and self.pseudo_labels is None:
+            raise UserError(
+                "no encoder to find them with", where="data.clusters", hint="name its run: data.pseudo_labels"
+            )
+        if self.clusters is not None and self.labels is not None:
+            raise UserError("clusters are learnt without labels", where="data.labels", hint="leave one of them out")
+        return self
 
 
 class ImageEvaluationConfig(EvaluationConfig):

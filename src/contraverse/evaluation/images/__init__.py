@@ -1,6 +1,7 @@
 """What images are measured with beyond PGD: AutoAttack, corruptions, unforeseen attacks, linear probes."""
 
 from contraverse.evaluation.images.autoattack import AutoAttackReport, auto_attack
+from contraverse.evaluation.images.clusters import find_clusters, matched_accuracy
 from contraverse.evaluation.images.corruptions import (
     ALL_CORRUPTIONS,
     COMMON_CORRUPTIONS,
@@ -22,7 +23,9 @@ __all__ = [
     "UnforeseenReport",
     "auto_attack",
     "corruption_accuracy",
+    "find_clusters",
     "linear_separability",
     "load_cifar_c",
+    "matched_accuracy",
     "unforeseen_accuracy",
 ]
