@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference.images import CLASSES, MEAN, STD, features, image_batch, shaken, tiny
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from contraverse.errors import UserError
@@ -205,3 +205,16 @@ def test_onnx_that_is_not_installed_is_the_users_to_install(tmp_path: Path, monk
         tiny().export_onnx(tmp_path / "model.onnx")
     assert "pip install" in str(caught.value.hint)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_channels_last_in_memory_and_in_the_default_layout_where_they_are_saved(tmp_path: Path) -> None:
+    model = ImageModel.from_pretrained("resnet8", labels=["a", "b"])
+    weight = model.encoder.get_parameter("conv1.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(value.is_contiguous() for value in model.state_dict().values())
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    again = ImageModel.from_pretrained("resnet8", labels=["a", "b"])
+    again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    read = again.encoder.get_parameter("conv1.weight")
+    assert torch.equal(read, weight)
+    assert read.stride() == weight.stride()

@@ -1,13 +1,18 @@
 """Residual networks: sizes and names as published, the maths written out, and real weights."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
-from reference.images import CIFAR10, SHARED, cifar10_test, features, shaken
+from reference.images import CIFAR10, SHARED, buffers, cifar10_test, features, shaken
 from torch import Tensor, nn
 
 from contraverse.models import evaluating
+from contraverse.models.dual_bn import routed, to_dual
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES, BasicBlock, Bottleneck, ResNet, Shorten, WideResNet
+from contraverse.types import Route
 
 RESNET20 = SHARED / "models" / "resnet20_cifar10.safetensors"
 
@@ -92,6 +97,38 @@ def test_a_wide_block_reads_its_shortcut_after_the_first_batch_norm_where_the_sh
     expected = backbone.bn1(out).relu().mean((2, 3))
     torch.testing.assert_close(backbone(x), expected, rtol=1e-4, atol=1e-5)
     assert backbone.get_submodule("block1.layer.0").convShortcut is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("route", ["clean", "adversarial"])
+def test_a_convolution_with_its_batch_norm_has_the_gradients_of_the_two(training: bool, route: Route) -> None:
+    """In fp64, of weights, batch norm and pixels; in training mode by the statistics of the batch, which are kept."""
+    mine = to_dual(shaken(ResNet(Bottleneck, (1, 2), 4))).double().train(training)
+    plain = copy.deepcopy(mine)
+    shaken(plain.get_submodule("bn1.adversarial"))
+    mine.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for network, run in ((mine, mine), (plain, lambda x: layer_by_layer(plain, x))):
+        pixels = x.clone().requires_grad_()
+        with routed(network, route):
+            (run(pixels) ** 2).sum().backward()
+        found.append({"x": pixels.grad, **{name: p.grad for name, p in network.named_parameters()}, **buffers(network)})
+    for name, value in found[1].items():
+        if value is None:
+            assert found[0][name] is None or not found[0][name].any(), name
+        else:
+            torch.testing.assert_close(found[0][name], value, rtol=1e-9, atol=1e-9)
+
+
+def layer_by_layer(network: Any, x: Tensor) -> Tensor:
+    """A `ResNet` of bottlenecks with convolution and batch norm one after the other."""
+    x = network.bn1(network.conv1(x)).relu()
+    for number in range(network.stages):
+        for block in network.get_submodule(f"layer{number + 1}"):
+            out = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu())).relu()
+            x = (block.bn3(block.conv3(out)) + (x if block.downsample is None else block.downsample(x))).relu()
+    return x.mean((2, 3))
 
 
 def test_the_shortcut_without_weights_is_option_a() -> None:

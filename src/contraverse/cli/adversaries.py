@@ -30,15 +30,20 @@ def adversaries(
     eps: Annotated[str, typer.Option(help="Radii of the attack, smallest first.")] = ".1,.3,1",
     norm: Annotated[Literal["l2", "linf"], typer.Option(help="l2 of a sequence, or linf.")] = "l2",
     steps: Annotated[int, typer.Option(min=1, help="Steps of PGD.")] = 5,
-    substitutions: Annotated[
-        int, typer.Option(min=0, help="Also try only the 1 .. so many likeliest substitutions, second-best ones too.")
-    ] = 0,
-    min_word_similarity: Annotated[
-        float, typer.Option(min=-1, max=1, help="Least cosine of a token's embedding and its substitute's.")
-    ] = -1,
+    reading: Annotated[
+        Literal["near", "whole"], typer.Option(help="Like words for content words, or all that the head reads.")
+    ] = "near",
+    substitutions: Annotated[int, typer.Option(min=1, help="near: words that may change.")] = 3,
+    candidates: Annotated[int, typer.Option(min=1, help="near: of the likeliest tokens of a place.")] = 20,
     max_edits: Annotated[int, typer.Option(min=1, help="Words and signs that may differ.")] = 3,
     max_share: Annotated[float, typer.Option(min=0.01, max=1, help="The same, as a share of the sentence's.")] = 0.3,
-    min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Least cosine of the two embeddings.")] = 0.7,
+    min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Least cosine of the two embeddings.")] = 0.8,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Log-odds of the label that may be lost by a linear classifier on embeddings.")
+    ] = 0.7,
+    min_word_similarity: Annotated[
+        float, typer.Option(min=-1, max=1, help="Least cosine, in context, of a word and the one in its place.")
+    ] = 0.75,
     encoder: Annotated[str, typer.Option(help="What embeds both: minilm, or a folder.")] = "minilm",
     against: Annotated[str | None, typer.Option(help="Another classifier: is it fooled too?")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows, drawn at random.")] = None,
@@ -49,8 +54,8 @@ def adversaries(
 ) -> None:
     """Write sentences that change a classifier's prediction and stay close to their originals.
 
-    PGD attacks the word embeddings, the reconstruction head reads the sentence out of the attacked pass, and that
-    sentence, tokenised anew, has to change the prediction.
+    PGD attacks the word embeddings, the reconstruction head reads other words out of the attacked pass, and the
+    sentence with them, tokenised anew, has to change the prediction.
     """
     check_target(output, (".jsonl",), force)
     epsilons = _radii(eps)
@@ -68,9 +73,10 @@ def adversaries(
             epsilons=epsilons,
             norm=norm,
             steps=steps,
+            reading=reading,
             substitutions=substitutions,
-            min_word_similarity=min_word_similarity,
-            closeness=Closeness(max_edits, max_share, min_similarity),
+            candidates=candidates,
+            closeness=Closeness(max_edits, max_share, min_similarity, max_drop, min_word_similarity),
             encoder=others[encoder],
             other=others[against] if against else None,
             batch_size=batch_size,
@@ -130,7 +136,7 @@ def _table(report: "AdversaryReport") -> Table:
         table.add_row(what, str(count), f"{100 * count / of:.1f}" if of else "-")
 
     add("classified rightly, attacked", report.attacked, report.rows)
-    add("  reconstructed unchanged", report.unchanged, report.attacked)
+    add("  read unchanged", report.unchanged, report.attacked)
     add("  changed", report.attacked - report.unchanged, report.attacked)
     add("  a sentence changed the prediction", len(report.found), report.attacked)
     add("  and was kept: rate of success", len(report.kept), report.attacked)

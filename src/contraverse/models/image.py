@@ -14,6 +14,7 @@ from contraverse.models import checkpoints, image_export, image_storage
 from contraverse.models.backbones import IMAGENET, build_backbone, is_backbone
 from contraverse.models.dual_bn import routed, to_dual, to_plain
 from contraverse.models.heads import build_head
+from contraverse.models.modes import channels_last
 from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
 
 
@@ -52,7 +53,8 @@ class ImageModel(Model):
         std: Sequence[float] = IMAGENET[1],
     ) -> None:
         super().__init__()
-        self.encoder = to_dual(encoder) if dual else encoder
+        self.encoder = channels_last(to_dual(encoder) if dual else encoder)
+        self.register_state_dict_post_hook(_in_default_layout)
         self.width, self.backbone, self.dual = width, backbone, dual
         self.labels = list(labels) if labels is not None else None
         self.set_normalisation(mean, std)
@@ -303,6 +305,14 @@ class PlainImageModel(nn.Module):
         """Pixels (B, C, H, W) in [0, 1] -> logits (B, classes), or features (B, width)."""
         features: Tensor = self.encoder(_normalised(pixels, self.mean, self.std))
         return features if self.classifier is None else self.classifier(features)
+
+
+def _in_default_layout(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, local_metadata: dict[str, object]
+) -> None:
+    """What is saved is in torch's default layout: safetensors takes no other."""
+    for name, value in state.items():
+        state[name] = value.contiguous()
 
 
 def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

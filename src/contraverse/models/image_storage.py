@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -38,8 +37,8 @@ def save(model: "ImageModel", folder: Path) -> Path:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    # Copies, since safetensors takes neither weights that two names share nor other memory formats.
-    state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+    # Copies, since safetensors takes no weights that two names share.
+    state = {name: value.clone() for name, value in model.state_dict().items()}
     save_file(state, partial / WEIGHTS)
     (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)

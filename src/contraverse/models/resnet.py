@@ -9,11 +9,27 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contraverse.models.dual_bn import DualBatchNorm
+
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
+
+
+def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(conv(x))``; in eval mode, where batch norm is an affine map of each channel, as one convolution.
+
+    Attacks run in eval mode, so that most passes do. The gradients are those of the two.
+    """
+    one = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
+    if not isinstance(one, nn.BatchNorm2d) or one.training or one.running_mean is None or one.running_var is None:
+        normed: Tensor = norm(conv(x))
+        return normed
+    scale = one.weight * (one.running_var + one.eps).rsqrt()
+    weight, bias = conv.weight * scale.view(-1, 1, 1, 1), one.bias - one.running_mean * scale
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding)
 
 
 class Shorten(nn.Module):
@@ -29,6 +45,15 @@ class Shorten(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, more // 2, more - more // 2))
 
 
+def _shortcut(downsample: nn.Module | None, x: Tensor) -> Tensor:
+    if downsample is None:
+        return x
+    if isinstance(downsample, nn.Sequential):
+        return _normed(downsample[0], downsample[1], x)
+    shorter: Tensor = downsample(x)
+    return shorter
+
+
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut: of ResNet-18, -34 and the small ones."""
 
@@ -42,8 +67,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = _normed(self.conv2, self.bn2, F.relu(_normed(self.conv1, self.bn1, x), inplace=True))
+        return F.relu(out + _shortcut(self.downsample, x), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -61,9 +86,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
+        out = F.relu(_normed(self.conv2, self.bn2, out), inplace=True)
+        return F.relu(_normed(self.conv3, self.bn3, out) + _shortcut(self.downsample, x), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -106,7 +131,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, H), the mean over the last stage's pixels."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
         for number in range(self.stages):
             x = self.get_submodule(f"layer{number + 1}")(x)
         return x.mean((2, 3))
@@ -123,8 +148,8 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
-        before = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(before))))
+        before = F.relu(self.bn1(x), inplace=True)
+        out = self.conv2(F.relu(_normed(self.conv1, self.bn2, before), inplace=True))
         return out + (x if self.convShortcut is None else self.convShortcut(before))
 
 

@@ -8,15 +8,20 @@ from contraverse.errors import UserError
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far a rewritten sentence may be from its original; all three have to hold.
+    """How far a rewritten sentence may be from its original; all five have to hold.
 
     ``max_edits``: words and signs that are inserted, deleted or replaced (Levenshtein), >= 1. ``max_share``: the same
     as a share of the original's, above 0 and up to 1. ``min_similarity``: cosine of the two sentence embeddings.
+    ``max_drop``: by how much the label's log-odds may fall in the eyes of a linear classifier on the embeddings of the
+    data, >= 0; infinite asks none. ``min_word_similarity``: least cosine, in the encoder's hidden states, of a word and
+    the one in its place, for sentences of as many words as the original's, which all others fail; -1 asks none.
     """
 
     max_edits: int = 3
     max_share: float = 0.3
-    min_similarity: float = 0.7
+    min_similarity: float = 0.8
+    max_drop: float = 0.7
+    min_word_similarity: float = 0.75
 
     def __post_init__(self) -> None:
         if self.max_edits < 1:
@@ -25,10 +30,16 @@ class Closeness:
             raise UserError(f"max_share lies above 0 and up to 1, not {self.max_share}")
         if not -1 <= self.min_similarity <= 1:
             raise UserError(f"min_similarity lies between -1 and 1, not {self.min_similarity}")
+        if not self.max_drop >= 0:
+            raise UserError(f"max_drop is at least 0, not {self.max_drop}")
+        if not -1 <= self.min_word_similarity <= 1:
+            raise UserError(f"min_word_similarity lies between -1 and 1, not {self.min_word_similarity}")
 
-    def holds(self, edits: int, share: float, similarity: float) -> bool:
+    def holds(self, edits: int, share: float, similarity: float, drop: float, word_similarity: float = 1.0) -> bool:
         """Whether a sentence of these figures is close."""
-        return edits <= self.max_edits and share <= self.max_share and similarity >= self.min_similarity
+        few = edits <= self.max_edits and share <= self.max_share
+        alike = similarity >= self.min_similarity and word_similarity >= self.min_word_similarity
+        return few and alike and drop <= self.max_drop
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class Adversary:
         share: the same over the number of them in the original.
         epsilon: radius of the attack that it was read from.
         close: whether it is within the `Closeness` that was asked for.
+        drop: by how much a linear classifier on the embeddings thinks the label less likely, in log-odds; None where
+            it is not asked.
+        word_similarity: least cosine of a changed word and the one in its place; None where it is not asked, or where
+            the sentence is not close for another reason.
         prediction_other_original, prediction_other: another model's classes of the two texts.
     """
 
@@ -59,6 +74,8 @@ class Adversary:
     share: float
     epsilon: float
     close: bool
+    drop: float | None = None
+    word_similarity: float | None = None
     prediction_other_original: str | None = None
     prediction_other: str | None = None
 
@@ -75,7 +92,7 @@ class AdversaryReport:
     Attributes:
         rows: rows of the data.
         attacked: those that are classified rightly.
-        unchanged: those attacked that the head reads word for word at every radius tried.
+        unchanged: those attacked in which the head reads no word to put for another, at any radius tried.
         read: percent of the attacked rows' tokens that the head reads rightly, by epsilon, at 0 without an attack;
             None where no row was left.
         found: for each row whose prediction some sentence changes, that sentence: a close one of the smallest

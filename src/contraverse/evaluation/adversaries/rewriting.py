@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\[<].+[\]>]")
 _WORD_STARTS = ("▁", "Ġ")
+_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class Vocabulary:
@@ -75,7 +76,12 @@ class Vocabulary:
 
 def words_of(text: str) -> list[str]:
     """Its words and signs: ``"it's so-so."`` is ``it's``, ``so``, ``-``, ``so``, ``.``."""
-    return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", text)
+    return _WORDS.findall(text)
+
+
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """Where each of its words and signs begins and ends."""
+    return [found.span() for found in _WORDS.finditer(text)]
 
 
 def edits(original: str, rewritten: str) -> int:

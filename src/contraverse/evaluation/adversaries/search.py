@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 from contraverse.attacks import NormBall, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
+from contraverse.evaluation.adversaries.judging import Judge, Verdict
 from contraverse.evaluation.adversaries.report import Adversary, AdversaryReport, Closeness
-from contraverse.evaluation.adversaries.rewriting import Vocabulary, check_fast, edits, words_of
+from contraverse.evaluation.adversaries.rewriting import Vocabulary, check_fast
+from contraverse.evaluation.adversaries.substitutes import Substitutes
 from contraverse.evaluation.attack_loop import frozen, seeded
 from contraverse.evaluation.predict import Progress, batches, encode_data, labels_of, logits_of, predict
 from contraverse.functional import Norm
@@ -24,19 +26,19 @@ from contraverse.types import Batch
 HEAD = "reconstruction"
 
 
-class Reading(NamedTuple):
-    """What the head reads in one row, at the T positions that may be replaced.
+Mode = Literal["near", "whole"]
 
-    ``positions`` (T,) of the row's tokens; ``tokens`` (T,): the most probable other token of each; ``gain`` (T,): its
-    logit less that of the token that stands there, above 0 where the head reads another word; ``right`` (T,): whether
-    the head reads the token that stands there.
+
+class Reading(NamedTuple):
+    """What the head reads in one row.
+
+    ``options``: for each position with another token to replace the one that stands there, those tokens, the most
+    probable first. ``right``: whether the head reads the token that stands there, of each that it could replace.
     """
 
     row: int
-    positions: np.ndarray
-    tokens: np.ndarray
-    gain: np.ndarray
-    right: np.ndarray
+    options: dict[int, list[int]]
+    right: list[bool]
 
 
 def find_adversaries(
@@ -46,8 +48,9 @@ def find_adversaries(
     epsilons: Sequence[float] = (0.1, 0.3, 1.0),
     norm: Norm = "l2",
     steps: int = 5,
-    substitutions: int = 0,
-    min_word_similarity: float = -1.0,
+    reading: Mode = "near",
+    substitutions: int = 3,
+    candidates: int = 20,
     closeness: Closeness | None = None,
     encoder: TextModel | None = None,
     other: TextModel | None = None,
@@ -60,13 +63,16 @@ def find_adversaries(
     For each row that is classified rightly, and each radius from the smallest:
 
     1. k-PGD (`pgd`) climbs the row's cross-entropy in eval mode.
-    2. At every position the head reads the most probable token. Special tokens neither go nor come, and a word's
-       start is replaced by a word's start, so that the number of tokens stays.
+    2. The head reads the attacked pass. ``"near"``: a content word may become each of the ``candidates`` likeliest
+       tokens of its place that `Substitutes` lets stand for it, one word at a time; where none suffices, the 2, 3, ..
+       words that hurt most by themselves (the label's log-odds) change together. ``"whole"``, as the paper: the most
+       probable token of every position, all at once; special tokens neither go nor come, and a word's start is replaced
+       by a word's start.
     3. What differs is spliced into the text as it was written.
     4. The text is tokenised and classified like any other. This decides whether it fools the model, not whether the
        perturbation did.
 
-    A row is done with once a sentence changes the prediction and is close.
+    A row is done with once a sentence changes the prediction and is close. Of several, the most similar is taken.
 
     Args:
         model: a classifier with the reconstruction head of the method ``rar``.
@@ -74,24 +80,21 @@ def find_adversaries(
         epsilons: radii above 0, as in `robust_accuracy`.
         norm: ``"l2"`` over a sequence or ``"linf"``.
         steps: of PGD, >= 1, each of 2.5 epsilon / steps.
-        substitutions: also try the sentences with only the 1, 2, ... up to so many likeliest of the tokens read that
-            differ, second-best ones too; the fewest that suffice are kept. 0 takes the reading whole, as the paper.
-        min_word_similarity: least cosine, -1 to 1, of the model's own word embeddings of a token and of what replaces
-            it; -1 lets any token replace any other, as the paper.
+        reading: ``"near"`` or ``"whole"``. The next two are for ``"near"``, whose rules of words are for English.
+        substitutions: words that may change, >= 1.
+        candidates: of the likeliest tokens of a place, >= 1.
         closeness: what counts as close; None is `Closeness()`.
-        encoder: embeds sentences for the similarity; None is ``minilm`` with mean pooling.
+        encoder: embeds sentences for similarities and the drop; None is ``minilm`` with mean pooling.
         other: another classifier of the same classes, to see whether it is fooled as well.
         batch_size: rows a batch; the head makes T x V logits of each.
         seed: of the random state meanwhile.
         progress: told the rows settled; they add up to N * the number of epsilons.
 
     Raises:
-        UserError: the model has no such head, the rows are pairs or have no classes, the other model's classes
-            differ, or a setting is impossible.
+        UserError: the model has no such head, the rows are pairs or have no classes, or one class alone where
+            ``closeness`` limits the drop, the other model's classes differ, or a setting is impossible.
     """
-    _check(model, data, epsilons, steps, substitutions, other)
-    if not -1 <= min_word_similarity <= 1:
-        raise UserError(f"min_word_similarity lies between -1 and 1, not {min_word_similarity}")
+    _check(model, data, epsilons, steps, substitutions, candidates, other)
     encoded = encode_data(model, data)
     assert isinstance(encoded, EncodedText)
     labels = labels_of(encoded)
@@ -99,30 +102,29 @@ def find_adversaries(
         encoder = TextModel.from_pretrained("minilm", pooling="mean").to(model.device)
     attacked = [int(row) for row in np.flatnonzero(predict(model, encoded, batch_size).argmax(1) == labels)]
     vocabulary = Vocabulary(model.tokenizer, model.words[0])
-    reader = _Reader(model, encoded, vocabulary, min_word_similarity, norm, steps, batch_size)
-    judge = _Judge(model, data, encoder, closeness or Closeness(), batch_size)
+    near = _substitutes(model, vocabulary) if reading == "near" else None
+    reader = _Reader(model, encoded, vocabulary, near, candidates, norm, steps, batch_size)
+    judge = Judge(model, data, encoder, closeness or Closeness(), batch_size)
+    rewriter = _Rewriter(data, vocabulary, model.max_length, judge)
     best: dict[int, Adversary] = {}
     changed: set[int] = set()
     read: dict[float, float | None] = {}
     with evaluating(model), frozen(model), seeded(seed):
-        readings = list(reader(np.array(attacked, dtype=np.int64), 0.0))
-        read[0.0] = _share(readings)
+        read[0.0] = _share(list(reader(np.array(attacked, dtype=np.int64), 0.0)))
         for epsilon in sorted(set(map(float, epsilons))):
             rows = np.array([row for row in attacked if row not in best or not best[row].close], dtype=np.int64)
             if progress:
                 progress(len(data) - len(rows))
             readings = list(reader(rows, epsilon, progress))
             read[epsilon] = _share(readings)
-            changed |= {reading.row for reading in readings if (reading.gain > 0).any()}
-            candidates = [
-                (reading.row, text)
-                for reading in readings
-                for text in _rewrite(reading, data, vocabulary, model.max_length, substitutions)
-            ]
-            for adversary in judge(candidates, epsilon):
-                held = best.get(adversary.row)
-                if held is None or (adversary.close, adversary.similarity) > (held.close, held.similarity):
-                    best[adversary.row] = adversary
+            changed |= {one.row for one in readings if one.options}
+            tried = rewriter.whole(readings) if near is None else rewriter.near(readings, substitutions)
+            for row, verdict in tried:
+                held = best.get(row)
+                if not judge.fools(row, verdict):
+                    continue
+                if held is None or (verdict.close, verdict.similarity) > (held.close, held.similarity):
+                    best[row] = judge.adversary(row, verdict, epsilon)
     found = [best[row] for row in sorted(best)]
     if other is not None:
         found = _ask(other, found, batch_size)
@@ -135,6 +137,7 @@ def _check(
     epsilons: Sequence[float],
     steps: int,
     substitutions: int,
+    candidates: int,
     other: TextModel | None,
 ) -> None:
     spec = model.head_specs.get(HEAD)
@@ -152,9 +155,16 @@ def _check(
         raise UserError(f"the other model's classes are {theirs}, and not {', '.join(model.labels)}")
     if not epsilons or not all(0 < epsilon < math.inf for epsilon in epsilons):
         raise UserError("the radii (epsilons) are one or more finite numbers above 0")
-    if steps < 1 or substitutions < 0:
-        raise UserError(f"steps are at least 1 and substitutions at least 0, not {steps} and {substitutions}")
+    for name, count in {"steps": steps, "substitutions": substitutions, "candidates": candidates}.items():
+        if count < 1:
+            raise UserError(f"{name} is at least 1, not {count}")
     check_fast(model.tokenizer)
+
+
+def _substitutes(model: TextModel, vocabulary: Vocabulary) -> Substitutes:
+    table = model.encoder.get_input_embeddings().weight
+    assert isinstance(table, Tensor)
+    return Substitutes(vocabulary, table)
 
 
 class _Reader:
@@ -165,18 +175,16 @@ class _Reader:
         model: TextModel,
         data: EncodedText,
         vocabulary: Vocabulary,
-        min_word_similarity: float,
+        near: Substitutes | None,
+        candidates: int,
         norm: Norm,
         steps: int,
         batch_size: int,
     ) -> None:
         self.model, self.data, self.batch_size = model, data, batch_size
+        self.near, self.candidates = near, candidates
         self.norm, self.steps = norm, steps
         self.starts, self.usable = vocabulary.starts.to(model.device), vocabulary.usable.to(model.device)
-        table = model.encoder.get_input_embeddings().weight
-        assert isinstance(table, Tensor)
-        self.words = F.normalize(table.detach().float(), dim=1)
-        self.least = min_word_similarity
 
     def __call__(self, rows: np.ndarray, epsilon: float, progress: Progress | None = None) -> Iterator[Reading]:
         """What the head reads in these rows under an attack of radius ``epsilon``, which 0 leaves out."""
@@ -186,26 +194,30 @@ class _Reader:
                 logits = self.model(batch, delta=delta, want=(HEAD,)).heads[HEAD].float()
             ids = batch["input_ids"]
             right = logits.argmax(-1) == ids
-            own = logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-            best, value = self._best_other(logits, ids)
-            free = batch["attention_mask"].bool() & self.usable[ids] & value.isfinite()
+            real = batch["attention_mask"].bool() & self.usable[ids]
             for i, row in enumerate(chosen):
-                at = free[i].nonzero().squeeze(-1)
-                columns = (at, best[i, at], (value - own)[i, at], right[i, at])
-                yield Reading(int(row), *(column.cpu().numpy() for column in columns))
+                options = self._alike(logits[i], ids[i]) if self.near else self._likeliest(logits[i], ids[i], real[i])
+                yield Reading(int(row), options, right[i, real[i]].tolist())
             if progress:
                 progress(len(chosen))
 
-    def _best_other(self, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable token (B, T) that may stand for each of ``ids``, and its logit; -inf where none may."""
+    def _likeliest(self, logits: Tensor, ids: Tensor, real: Tensor) -> dict[int, list[int]]:
+        """The most probable token of each position, where it is another."""
+        logits = logits.masked_fill(~self.usable, -torch.inf)
+        begin, follow = (logits.masked_fill(~kind, -torch.inf).argmax(-1) for kind in (self.starts, ~self.starts))
+        best = torch.where(self.starts[ids], begin, follow)
+        at = (real & (best != ids)).nonzero().squeeze(-1)
+        return {position: [token] for position, token in zip(at.tolist(), best[at].tolist(), strict=True)}
+
+    def _alike(self, logits: Tensor, ids: Tensor) -> dict[int, list[int]]:
+        """Of the most probable other tokens of each position those that may stand there."""
+        assert self.near is not None
         logits = logits.scatter(-1, ids.unsqueeze(-1), -torch.inf)
-        if self.least > -1:
-            logits.masked_fill_(self.words[ids] @ self.words.T < self.least, -torch.inf)
-        begin, follow = (
-            logits.masked_fill(~(self.usable & kind), -torch.inf).max(-1) for kind in (self.starts, ~self.starts)
-        )
-        starts = self.starts[ids]
-        return torch.where(starts, begin.indices, follow.indices), torch.where(starts, begin.values, follow.values)
+        read = logits.topk(min(self.candidates, logits.shape[-1])).indices.tolist()
+        tokens = ids.tolist()
+        fit = {position: set(self.near.of(tokens[position]).tolist()) for position in self.near.places(tokens)}
+        options = {position: [token for token in read[position] if token in words] for position, words in fit.items()}
+        return {position: words for position, words in options.items() if words}
 
     def _attack(self, batch: Batch, epsilon: float) -> Tensor:
         def loss_of(delta: Tensor) -> Tensor:
@@ -215,64 +227,45 @@ class _Reader:
         return pgd(loss_of, ball, perturbable(self.model, batch), steps=self.steps).delta
 
 
+class _Rewriter:
+    """Makes sentences of readings, and has them judged."""
+
+    def __init__(self, data: TextData, vocabulary: Vocabulary, max_length: int, judge: Judge) -> None:
+        self.data, self.vocabulary, self.max_length, self.judge = data, vocabulary, max_length, judge
+
+    def whole(self, readings: Sequence[Reading]) -> list[tuple[int, Verdict]]:
+        """Every row with all that the head reads otherwise."""
+        return self._try([(r.row, {at: tokens[0] for at, tokens in r.options.items()}) for r in readings if r.options])
+
+    def near(self, readings: Sequence[Reading], most: int) -> list[tuple[int, Verdict]]:
+        """Every row with each single substitution, and with up to ``most`` together where no single one suffices."""
+        singles = [(r.row, {at: token}) for r in readings for at, tokens in r.options.items() for token in tokens]
+        tried = self._try(singles)
+        done = {row for row, verdict in tried if verdict.close and self.judge.fools(row, verdict)}
+        hurting: dict[int, dict[int, int]] = {}
+        for (row, replaced), (_, verdict) in sorted(zip(singles, tried, strict=True), key=lambda one: one[1][1].odds):
+            if row not in done and verdict.close:
+                for at, token in replaced.items():
+                    hurting.setdefault(row, {}).setdefault(at, token)
+        together = [
+            (row, dict(list(replaced.items())[:count]))
+            for row, replaced in hurting.items()
+            for count in range(2, min(most, len(replaced)) + 1)
+        ]
+        return tried + self._try(together)
+
+    def _try(self, rewritings: Sequence[tuple[int, dict[int, int]]]) -> list[tuple[int, Verdict]]:
+        texts = [
+            (row, self.vocabulary.splice(self.data.texts[row][0], replaced, self.max_length))
+            for row, replaced in rewritings
+        ]
+        return [(row, verdict) for (row, _), verdict in zip(texts, self.judge(texts), strict=True)]
+
+
 def _share(readings: Sequence[Reading]) -> float | None:
     """Percent of all tokens read rightly; None where there are none."""
-    right = [bool(one) for reading in readings for one in reading.right]
+    right = [one for reading in readings for one in reading.right]
     return 100 * sum(right) / len(right) if right else None
-
-
-def _rewrite(
-    reading: Reading, data: TextData, vocabulary: Vocabulary, max_length: int, substitutions: int
-) -> list[str]:
-    """The sentences to try, those of fewer substitutions first."""
-    order = np.argsort(-reading.gain, kind="stable")
-    whole = int((reading.gain > 0).sum())
-    counts = sorted({whole, *range(1, substitutions + 1)} - {0})
-    (text,) = data.texts[reading.row]
-    texts = [
-        vocabulary.splice(text, {int(reading.positions[i]): int(reading.tokens[i]) for i in order[:count]}, max_length)
-        for count in counts
-        if count <= len(order)
-    ]
-    return list(dict.fromkeys(texts))
-
-
-class _Judge:
-    """Classifies texts, and measures those that change the prediction of their row."""
-
-    def __init__(
-        self, model: TextModel, data: TextData, encoder: TextModel, closeness: Closeness, batch_size: int
-    ) -> None:
-        self.model, self.data, self.encoder = model, data, encoder
-        self.closeness, self.batch_size = closeness, batch_size
-
-    def __call__(self, candidates: Sequence[tuple[int, str]], epsilon: float) -> Iterator[Adversary]:
-        """Those of ``(row, text)`` that fool the model, in order."""
-        if not candidates:
-            return
-        classes = predict(self.model, TextData.from_rows([text for _, text in candidates]), self.batch_size).argmax(1)
-        names, labels = self.model.labels, self.data.labels
-        assert names is not None
-        assert labels is not None
-        fooling = [
-            (row, text, int(one)) for (row, text), one in zip(candidates, classes, strict=True) if one != labels[row]
-        ]
-        if not fooling:
-            return
-        rows = sorted({row for row, _, _ in fooling})
-        before = dict(zip(rows, self.encoder.encode([self.data.texts[row][0] for row in rows]), strict=True))
-        after = self.encoder.encode([text for _, text, _ in fooling])
-        for (row, text, one), embedding in zip(fooling, after, strict=True):
-            original, label = self.data.texts[row][0], names[int(labels[row])]
-            changed = edits(original, text)
-            share = changed / max(1, len(words_of(original)))
-            similarity = _cosine(before[row], embedding)
-            close = self.closeness.holds(changed, share, similarity)
-            yield Adversary(row, original, text, label, label, names[one], similarity, changed, share, epsilon, close)
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return round(float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)), 4)
 
 
 def _ask(other: TextModel, found: Sequence[Adversary], batch_size: int) -> list[Adversary]:

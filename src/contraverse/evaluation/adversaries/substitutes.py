@@ -1,0 +1,78 @@
+"""Which word may stand for which, so that a sentence is likely to go on reading the same. The rules are for English."""
+
+import torch
+import torch.nn.functional as F
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from torch import Tensor
+
+from contraverse.evaluation.adversaries.rewriting import Vocabulary
+
+_ENDINGS = ("ing", "ed", "ly", "est", "er")
+_NO_PLURALS = ("ss", "us", "is")
+
+
+class Substitutes:
+    """For each token of a vocabulary the tokens that may replace it.
+
+    Both are whole words of two letters or more and letters alone, and no function words (scikit-learn's English list,
+    which holds negations, pronouns, numerals and degrees); both have the same `ending`; they are not `akin`; and the
+    cosine of their word embeddings is ``least`` or more.
+
+    Args:
+        vocabulary: of V tokens.
+        table: (V, D), their word embeddings.
+        least: -1 to 1; a coarse sieve, which good and bad (.53 in MiniLM) pass.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, table: Tensor, least: float = 0.35) -> None:
+        self.surface = [text.lower() for text in vocabulary.surface]
+        self.table, self.least = F.normalize(table.detach().float(), dim=1), least
+        whole = vocabulary.usable & vocabulary.starts
+        self.words = [i for i, word in enumerate(self.surface) if bool(whole[i]) and is_content(word)]
+        self._content = set(self.words)
+        self._starts = vocabulary.starts
+        self._known: dict[int, Tensor] = {}
+
+    def places(self, ids: list[int]) -> list[int]:
+        """The positions of ``ids`` with a word that may be replaced, which no further token continues."""
+        return [
+            i
+            for i, token in enumerate(ids)
+            if token in self._content and not (i + 1 < len(ids) and self._continues(ids[i + 1]))
+        ]
+
+    def of(self, token: int) -> Tensor:
+        """The tokens (S,) that may replace this one."""
+        if token not in self._known:
+            words = torch.tensor(self.words, device=self.table.device)
+            near = words[self.table[words] @ self.table[token] >= self.least].tolist()
+            old = self.surface[token]
+            fit = [i for i in near if ending(self.surface[i]) == ending(old) and not akin(self.surface[i], old)]
+            self._known[token] = torch.tensor(fit, device=self.table.device, dtype=torch.long)
+        return self._known[token]
+
+    def _continues(self, token: int) -> bool:
+        return not bool(self._starts[token]) and self.surface[token][:1].isalnum()
+
+
+def is_content(word: str) -> bool:
+    """Whether a lower-case word has two letters or more, nothing but letters, and is no function word."""
+    return len(word) > 1 and word.isalpha() and word not in ENGLISH_STOP_WORDS
+
+
+def ending(word: str) -> str:
+    """The inflection that a lower-case word shows: ``ing``, ``ed``, ``ly``, ``est``, ``er``, ``s``, or nothing."""
+    for one in _ENDINGS:
+        if word.endswith(one) and len(word) > len(one) + 2:
+            return one
+    return "s" if word.endswith("s") and not word.endswith(_NO_PLURALS) else ""
+
+
+def akin(a: str, b: str) -> bool:
+    """Whether two words look like forms of one: film, filmed; comedy, comedic; pleasant, unpleasant.
+
+    One holds the other, or all but two letters of the shorter, three or more, begin both.
+    """
+    shorter = min(len(a), len(b))
+    common = next((i for i in range(shorter) if a[i] != b[i]), shorter)
+    return a in b or b in a or common >= max(3, shorter - 2)
