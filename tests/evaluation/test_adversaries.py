@@ -166,8 +166,8 @@ def test_the_smallest_radius_that_does_is_kept(model: TextModel, encoder: TextMo
     data = relabelled(model, labelled(20))
     told: list[int] = []
     given: Any = {"reading": "whole", "steps": 1, "closeness": ANY, "encoder": encoder}
-    both = find_adversaries(model, data, reading="whole", epsilons=[2, 0.01], progress=told.append, **given)
-    first = find_adversaries(model, data, reading="whole", epsilons=[0.01], **given)
+    both = find_adversaries(model, data, epsilons=[2, 0.01], progress=told.append, **given)
+    first = find_adversaries(model, data, epsilons=[0.01], **given)
     assert [one for one in both.found if one.epsilon == 0.01] == first.found
     assert first.found
     assert list(both.read) == [0.0, 0.01, 2.0]

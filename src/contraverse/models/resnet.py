@@ -49,7 +49,9 @@ def _shortcut(downsample: nn.Module | None, x: Tensor) -> Tensor:
     if downsample is None:
         return x
     if isinstance(downsample, nn.Sequential):
-        return _normed(downsample[0], downsample[1], x)
+        conv, norm = downsample
+        assert isinstance(conv, nn.Conv2d)
+        return _normed(conv, norm, x)
     shorter: Tensor = downsample(x)
     return shorter
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from contraverse.evaluation.adversaries.rewriting import Vocabulary
 
 _ENDINGS = ("ing", "ed", "ly", "est", "er")
+_NOT = (["'", "t"], ["’", "t"])
 _NO_PLURALS = ("ss", "us", "is")
 
 
@@ -34,11 +35,13 @@ class Substitutes:
         self._known: dict[int, Tensor] = {}
 
     def places(self, ids: list[int]) -> list[int]:
-        """The positions of ``ids`` with a word that may be replaced, which no further token continues."""
+        """The positions of ``ids`` with a word that may be replaced, neither continued by a token nor by ``'t``."""
+        follow = [*ids[1:], None]
+        negated = {i for i in range(len(ids) - 2) if [self.surface[j] for j in ids[i + 1 : i + 3]] in _NOT}
         return [
             i
-            for i, token in enumerate(ids)
-            if token in self._content and not (i + 1 < len(ids) and self._continues(ids[i + 1]))
+            for i, (token, after) in enumerate(zip(ids, follow, strict=True))
+            if token in self._content and i not in negated and not (after is not None and self._continues(after))
         ]
 
     def of(self, token: int) -> Tensor:
