@@ -15,6 +15,9 @@ Batch = Mapping[str, Any]
 [0, 1]; ``labels`` (B,), ``index`` (B,) (the row's number in its data set); ``positive`` and ``negative`` hold batches
 of their own: of images ``positive`` is a second random view, of sentences what the data pairs with them."""
 
+UNLABELLED = -100
+"""The label of a row that has none: the one that torch's cross-entropy leaves out."""
+
 Route = Literal["clean", "adversarial"]
 """Which set of batch-norm statistics a dual-BN model uses. Models without batch norm ignore it."""
 
@@ -119,8 +122,9 @@ class Facts:
     """What a method may need to know before training, to give its buffers their shape.
 
     ``rows``: N, how many training rows there are, numbered by ``batch["index"]``. ``width``: H. ``labels`` (N,): their
-    classes or scores, None without. ``epochs``: how often training will see each row. ``vocabulary``: how many tokens
-    the encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids`` for no text at all; these are
+    classes or scores, None without. ``epochs``: how many training has. ``epoch_rows``: rows of an epoch, 0 for N: fewer
+    where the last batch is left out, more where several processes fill it up. ``vocabulary``: how many tokens the
+    encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids`` for no text at all; these are
     left out by models that read none.
     """
 
@@ -128,6 +132,7 @@ class Facts:
     width: int
     labels: Tensor | None = None
     epochs: float | None = None
+    epoch_rows: int = 0
     vocabulary: int | None = None
     mask_id: int | None = None
     special_ids: tuple[int, ...] = ()
@@ -180,6 +185,8 @@ class Method(nn.Module):
     """What of the model is trained; with ``"classifier"``, whoever sets up training calls `Model.freeze_encoder`."""
     image_views: ClassVar[Literal[1, 2]] = 1
     """How many random views of an image a batch holds; the second one is ``positive``."""
+    route: Route = "clean"
+    """Which set of a dual model's batch norms it is measured by: the adversarial one where the method trains that."""
     cost: str
     """Forward-units of one step, for example ``"7F"``."""
     passes: int = 1

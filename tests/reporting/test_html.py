@@ -78,7 +78,7 @@ def test_a_full_report_says_everything() -> None:
         "Accuracy, clean and under PGD", "Run Clean ε=0.1 ε=0.3 ε=1",
         "cross-entropy 96.4 88.2 42.8 0.6", "SCAL 96.4 92.4 76.0 3.6",
         "One run each. PGD, 5 steps, L2 norm per sequence.", "Rows: all.",
-        "an accuracy of 96.4 % has a standard error of 0.8 points",
+        "the accuracy of 96.4 % has a standard error of 0.8 points",
         "cross-entropy 3F 3 min 15 s 1.00×", "SCAL 7F 6 min 56 s 2.13×",
         "What is a tsetse ?", "Label: ENTY", "cross-entropy ENTY → LOC ✗", "SCAL ENTY → ENTY Make",
         "contraverse quickstart", "torch 2.13.0",

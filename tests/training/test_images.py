@@ -1,6 +1,7 @@
 """The same trainer on images: batches, views, both kinds of resume, and what it refuses."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from contraverse.data import ImageData
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
 from contraverse.evaluation import TaskEvaluator, evaluate
-from contraverse.methods import SCAL, CrossEntropy
+from contraverse.methods import SCAL, CrossEntropy, DynACL
 from contraverse.models import ImageModel, TextModel
 from contraverse.training import Trainer
+from contraverse.training.trainer import _epoch_rows
 from contraverse.types import Batch
 
 Build = Callable[..., Trainer]
@@ -121,6 +123,34 @@ def test_the_method_is_told_of_the_images_and_the_epochs(build: Build, images: I
     assert [facts.epochs for facts in told] == [5, 2]
     assert torch.equal(told[0].labels, torch.arange(12) % 2)
     assert told[0].vocabulary is None
+
+
+def test_dynacl_weakens_its_views_at_the_epochs_also_where_the_last_batch_is_left_out(
+    build: Build, images: ImageData
+) -> None:
+    """12 images in batches of 5: two steps an epoch, of which the method sees 10 images."""
+    strengths = []
+
+    class Seen(DynACL):
+        def losses(self, model: Any, batch: Batch) -> Any:
+            strengths.append(self.strength)
+            return super().losses(model, batch)
+
+    build(
+        Seen(period=1, steps=1),
+        model=ImageModel.from_pretrained("resnet8", dual=True),
+        data=images,
+        num_train_epochs=4,
+        per_device_train_batch_size=5,
+        dataloader_drop_last=True,
+    ).train()
+    assert strengths == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("drop", "ranks", "expected"), [(False, 1, 12), (True, 1, 10), (False, 2, 20), (True, 2, 10)])
+def test_the_rows_of_an_epoch(drop: bool, ranks: int, expected: int) -> None:
+    arguments = SimpleNamespace(train_batch_size=5, world_size=ranks, dataloader_drop_last=drop)
+    assert _epoch_rows(arguments, 12) == expected  # type: ignore[arg-type]
 
 
 def test_only_the_classifier_learns_where_the_method_says_so(build: Build, images: ImageData) -> None:

@@ -30,10 +30,12 @@ class Attack(NamedTuple):
         """For a method's log: ``dead``, and ``relative``, the mean over rows of ||delta||_2 / ||E||_2.
 
         E are the word embeddings of the row's real tokens: the same epsilon is another relative size in a model
-        that embeds in 128 dimensions (ALBERT) than in one that embeds in 768.
+        that embeds in 128 dimensions (ALBERT) than in one that embeds in 768. Or its pixels; a black image, to which
+        no perturbation is small, does not count.
         """
-        size = norm(inputs.values * inputs.mask).clamp(min=1e-12)
-        return {"dead": self.dead, "relative": (norm(self.delta) / size).mean()}
+        size = norm(inputs.values * inputs.mask)
+        share = torch.where(size > 0, norm(self.delta) / size, 0)
+        return {"dead": self.dead, "relative": share.sum() / (size > 0).sum().clamp(min=1)}
 
 
 class AttackInfo(NamedTuple):

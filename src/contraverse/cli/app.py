@@ -74,7 +74,7 @@ def contraverse(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help=f"Show tracebacks (or set {DEBUG}=1).")] = False,
 ) -> None:
-    """Train text encoders on adversarial views of their inputs, and measure how robust they are."""
+    """Train text and image encoders on adversarial views of their inputs, and measure how robust they are."""
     if debug:
         os.environ[DEBUG] = "1"
     elif not os.environ.get(DEBUG):

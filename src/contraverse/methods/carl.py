@@ -139,6 +139,7 @@ class CARL(FreeLB):
         if self.rounds == 1 and gamma == 0:
             raise UserError("steps=1 without a random start has no adversarial pass", hint="set steps=2 or a gamma > 0")
         self.weight, self.temperature, self.negatives, self.momentum = weight, temperature, negatives, momentum
+        self.epoch_rows = 0
         self.start, self.estimator, self.z, self.features = start, estimator, z, features
         self.climb = climb
         self.positive, self.reconstruction, self.bank_dtype = positive, reconstruction, DTYPES[bank_dtype]
@@ -163,7 +164,7 @@ class CARL(FreeLB):
             raise UserError("carl needs rows of two labels or more", hint=f"all {facts.rows} have the same one")
         self.clean = MemoryBank(facts.rows, facts.width, self.bank_dtype)
         self.adversarial = MemoryBank(facts.rows, facts.width, self.bank_dtype)
-        self.labels = labels.clone()
+        self.labels, self.epoch_rows = labels.clone(), facts.epoch_rows or facts.rows
         if facts.epochs is not None and facts.epochs <= self.start:
             never = f"the contrast begins after {self.start:g} epochs, and there are {facts.epochs:g}"
             self.notes = (f"{never}: this is FreeLB alone; lower method.start",)
@@ -176,13 +177,13 @@ class CARL(FreeLB):
 
         Any later, and rows that come early in an epoch would be left out.
         """
-        return int(self.seen) >= (math.floor(self.start) - 1) * len(self.labels)
+        return int(self.seen) >= (math.floor(self.start) - 1) * self.epoch_rows
 
     @property
     def contrasts(self) -> bool:
         """Whether the next step has L_D: ``start`` epochs are over, and every row was written."""
-        count = len(self.labels)
-        return count > 0 and int(self.seen) >= self.start * count and bool(self.clean.filled.all())
+        begun = len(self.labels) > 0 and int(self.seen) >= self.start * self.epoch_rows
+        return begun and bool(self.clean.filled.all())
 
     @property
     def passes(self) -> int:  # type: ignore[override]

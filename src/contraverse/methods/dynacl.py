@@ -115,7 +115,7 @@ class DynACL(DualStream):
         """
         if facts.epochs is None:
             raise UserError("dynacl anneals over the whole training, and is not told its length", hint="give epochs")
-        self.rows, self.epochs = facts.rows, facts.epochs
+        self.rows, self.epochs = facts.epoch_rows or facts.rows, facts.epochs
         self.seen.zero_()
 
     @torch.no_grad()

@@ -31,6 +31,7 @@ class ImageModel(Model):
         labels: class names in the order of the logits; None for an encoder.
         dual: whether every batch norm, those of heads included, has a set for clean and one for adversarial inputs.
         mean, std: of the normalisation, a value for each channel.
+        image_size: height and width of the images that it is for, where that is known: of an export.
 
     Raises:
         UserError: not as many means as deviations, or a deviation that is not above 0.
@@ -51,12 +52,14 @@ class ImageModel(Model):
         dual: bool = False,
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
+        image_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = channels_last(to_dual(encoder) if dual else encoder)
         self.register_state_dict_post_hook(_in_default_layout)
         self.width, self.backbone, self.dual = width, backbone, dual
         self.labels = list(labels) if labels is not None else None
+        self.image_size = tuple(image_size) if image_size is not None else None
         self.set_normalisation(mean, std)
         self.classifier = nn.Linear(width, len(labels)) if labels is not None else None
         self.heads = nn.ModuleDict()
@@ -143,7 +146,7 @@ class ImageModel(Model):
                 if spec.kind not in ("projection", "mlp", "patches"):
                     raise UserError(f"a head of kind {spec.kind} reads tokens, and images have none")
                 head = build_head(spec, self.width, words=(0, self.width)).to(self.device)
-                self.heads[name] = to_dual(head) if self.dual else head
+                self.heads[name] = (to_dual(head) if self.dual else head).train(self.training)
                 self.head_specs[name] = spec
 
     def freeze_encoder(self) -> None:
@@ -218,7 +221,14 @@ class ImageModel(Model):
         if not dual:
             encoder = to_plain(encoder, route)
         model = type(self)(
-            encoder, self.width, backbone=self.backbone, labels=labels, dual=dual, mean=self.mean, std=self.std
+            encoder,
+            self.width,
+            backbone=self.backbone,
+            labels=labels,
+            dual=dual,
+            mean=self.mean,
+            std=self.std,
+            image_size=self.image_size,
         )
         if self.classifier is not None and model.classifier is not None and model.labels == self.labels:
             model.classifier.load_state_dict(self.classifier.state_dict())
@@ -268,13 +278,13 @@ class ImageModel(Model):
         """
         return image_export.export_weights(self, Path(path), route)
 
-    def export_onnx(self, path: str | Path, route: Route = "adversarial", *, size: int = 32) -> Path:
-        """Write one ONNX file: ``pixels`` (batch, C, size, size) in [0, 1] -> ``logits``, ``features`` without labels.
+    def export_onnx(self, path: str | Path, route: Route = "adversarial", *, size: int | None = None) -> Path:
+        """Write one ONNX file: ``pixels`` (batch, C, H, W) in [0, 1] -> ``logits``, ``features`` without labels.
 
         Args:
             path: of the file, which appears whole or not at all.
             route: which set of a dual model's batch norms.
-            size: of an image, in pixels.
+            size: H and W, in pixels; None for the model's ``image_size``, or 32 where that is not known.
 
         Raises:
             UserError: onnx is not installed.

@@ -35,14 +35,15 @@ def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
     return partial.rename(path)
 
 
-def export_onnx(model: "ImageModel", path: Path, route: Route, size: int) -> Path:
+def export_onnx(model: "ImageModel", path: Path, route: Route, size: int | None) -> Path:
     """See `ImageModel.export_onnx`."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError("ONNX export needs onnx and onnxscript", hint="pip install 'contraverse[onnx]'") from error
-    pixels = torch.rand(2, len(model.mean), size, size, device=model.device)
+    height, width = (size, size) if size is not None else model.image_size or (32, 32)
+    pixels = torch.rand(2, len(model.mean), height, width, device=model.device)
     with warnings.catch_warnings(), _only_errors(logging.getLogger("torch.onnx")):
         # torch's exporter uses what torch itself has deprecated, and misses torchvision, which is not needed.
         warnings.simplefilter("ignore", FutureWarning)

@@ -32,6 +32,7 @@ def save(model: "ImageModel", folder: Path) -> Path:
         "dual": model.dual,
         "mean": model.mean,
         "std": model.std,
+        "image_size": model.image_size,
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
     }
     partial = folder.with_name(folder.name + ".partial")
@@ -51,6 +52,12 @@ def is_image_model(folder: Path) -> bool:
     if not (folder / SETTINGS).is_file():
         return False
     return json.loads((folder / SETTINGS).read_text(encoding="utf-8")).get("kind") == KIND
+
+
+def saved_size(folder: Path) -> tuple[int, int] | None:
+    """Height and width of the images that the model in ``folder`` is for; None where they are not known."""
+    height_width = json.loads((folder / SETTINGS).read_text(encoding="utf-8")).get("image_size")
+    return tuple(height_width) if height_width else None
 
 
 def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "ImageModel":

@@ -146,7 +146,8 @@ class TextModel(Model):
         for name, spec in heads.items():
             if name not in self.heads:
                 std = getattr(self.encoder.config, "initializer_range", 0.02)
-                self.heads[name] = build_head(spec, self.width, words=self.words, std=std).to(self.device)
+                head = build_head(spec, self.width, words=self.words, std=std)
+                self.heads[name] = head.to(self.device).train(self.training)
                 self.head_specs[name] = spec
 
     def freeze_encoder(self) -> None:

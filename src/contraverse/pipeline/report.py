@@ -7,6 +7,7 @@ from typing import Any
 
 from contraverse.data import ImageTask, Task
 from contraverse.methods import METHODS
+from contraverse.models.image_storage import saved_size
 from contraverse.recipes import ImageRunConfig, RunConfig
 from contraverse.reporting import (
     Measured,
@@ -49,6 +50,7 @@ def write_reports(
             train_rows=evaluation["rows"]["train"],
             labels=evaluation.get("labels") or (),
             columns=evaluation["columns"],
+            image_size=saved_size(folder / "model") if of_images else None,
             attack=_shown(attack),
             command=command,
             environment=made_with,
@@ -57,7 +59,7 @@ def write_reports(
     report = write_report(
         folder / "report.html",
         ReportData(
-            title=f"{config.method.name} on {task.name}",
+            title=f"{config.recipe} on {task.name}",
             runs=[_measured(config.method.name, evaluation)],
             metric=_deciding(evaluation, task),
             greater_is_better=task.greater_is_better,

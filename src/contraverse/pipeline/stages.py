@@ -78,12 +78,13 @@ def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> 
     found = {folder: read_json(output / folder / "evaluation.json") for folder in folders}
     evaluation = dict(found[last.name])
     seconds = {folder: one["training"]["seconds"] for folder, one in found.items()}
+    costs = {folder: one["training"]["forward_units"] for folder, one in found.items()}
     evaluation["training"] = {**evaluation["training"], "seconds": round(sum(seconds.values()), 2)}
     evaluation["stages"] = {folder: one["training"] for folder, one in found.items()}
     known = set(evaluation["notes"])
     evaluation["notes"] = [
         "trained in stages, whose seconds are added up: "
-        + ", ".join(f"{folder} {value:.0f}" for folder, value in seconds.items()),
+        + ", ".join(f"{folder} {value:.0f} (a step {costs[folder]})" for folder, value in seconds.items()),
         *(f"{folder}: {note}" for folder, one in found.items() for note in one["notes"] if note not in known),
         *evaluation["notes"],
     ]

@@ -23,7 +23,7 @@ class ImageModelConfig(Section):
 
 
 class ViewsConfig(Section):
-    """The random views of an image: SimCLR's, or the margin, crop and flip of fine-tuning.
+    """The random views of an image: SimCLR's, the margin, crop and flip of fine-tuning, or none: the image itself.
 
     ``strength``, ``blur`` and ``resample`` are SimCLR's; ``padding`` is the width of the margin. ``flip``: probability
     of the mirror image, None for a half where the task's classes allow it and else 0.

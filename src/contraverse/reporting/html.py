@@ -137,7 +137,7 @@ def _sampling(comparison: Comparison, data: ReportData) -> str | None:
     share = min(max(cell.mean / 100, 0.0), 1.0)
     error = 100 * sqrt(share * (1 - share) / data.test_rows)
     return (
-        f"Over {data.test_rows:,} test rows, an {label(data.metric)} of {amount(cell.mean, data.metric)} has "
+        f"Over {data.test_rows:,} test rows, the {label(data.metric)} of {amount(cell.mean, data.metric)} has "
         f"a standard error of {error:.1f} points from the draw of the rows alone."
     )
 

@@ -29,7 +29,8 @@ class ModelCard:
     ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as
     `contraverse.evaluation.evaluate` returns them, over ``test_rows`` rows of ``split`` of ``dataset``, or of
     ``measured_on`` where that is another (STS); None and NaN are left out. ``columns``: texts a row has.
-    ``attack``: settings of the attack. ``license``: left out of the metadata unless known.
+    ``image_size``: height and width. ``attack``: settings of the attack. ``license``: left out of the metadata unless
+    known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelCard:
     train_rows: int | None = None
     labels: Sequence[str] = ()
     columns: int = 1
+    image_size: tuple[int, int] | None = None
     attack: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     license: str | None = None

@@ -91,6 +91,11 @@ def _ratio(w: Tensor, g: Tensor, trust: float, decay: float) -> Tensor:
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"lars": LARS, "sgd": SGD}
 """By name."""
+SETTINGS = {
+    "lars": {"momentum", "weight_decay", "trust", "exclude_vectors"},
+    "sgd": {"momentum", "weight_decay", "nesterov"},
+}
+"""What can be set of each."""
 
 
 def build_optimizer(name: str, parameters: Iterable[Any], learning_rate: float, **settings: Any) -> Optimizer:
@@ -108,9 +113,12 @@ def build_optimizer(name: str, parameters: Iterable[Any], learning_rate: float, 
     """
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name!r}", hint=f"use {' or '.join(OPTIMIZERS)}")
+    if unknown := settings.keys() - SETTINGS[name]:
+        hint = f"it has {', '.join(sorted(SETTINGS[name]))}"
+        raise UserError(f"{name} has no setting {', '.join(sorted(unknown))}", where="train.optimizer", hint=hint)
     try:
         return OPTIMIZERS[name](parameters, lr=learning_rate, **settings)
     except UserError:
         raise
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name} cannot be built: {error}", hint="see build_optimizer for its settings") from error
+        raise UserError(f"{name} cannot be built: {error}", where="train.optimizer") from error

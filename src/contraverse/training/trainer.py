@@ -114,7 +114,7 @@ class Trainer(transformers.Trainer):
         rows = _encoded(model, train)
         self.own_optimizer, self.own_schedule = optimizer, schedule
         self.views = _views(model, method, views)
-        method.prepare(_facts(model, rows, _epochs(args, len(rows))))
+        method.prepare(_facts(model, rows, args))
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
@@ -281,19 +281,22 @@ def _views(model: AnyModel, method: Method, views: Views | None) -> Views | None
     return views
 
 
-def _epochs(args: TrainingArguments, rows: int) -> float:
-    if args.max_steps <= 0:
-        return float(args.num_train_epochs)
-    return args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / rows
+def _epoch_rows(args: TrainingArguments, rows: int) -> int:
+    at_once = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last:
+        return rows // at_once * at_once
+    return rows if args.world_size == 1 else math.ceil(rows / at_once) * at_once
 
 
-def _facts(model: AnyModel, rows: Encoded, epochs: float) -> Facts:
-    labels = rows.labels
+def _facts(model: AnyModel, rows: Encoded, args: TrainingArguments) -> Facts:
+    labels, an_epoch = rows.labels, _epoch_rows(args, len(rows))
+    in_steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     facts = Facts(
         rows=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
         width=model.width,
         labels=None if labels is None else torch.as_tensor(labels),
-        epochs=epochs,
+        epochs=float(args.num_train_epochs) if args.max_steps <= 0 else in_steps / max(1, an_epoch),
+        epoch_rows=an_epoch,
     )
     if isinstance(model, ImageModel):
         return facts
