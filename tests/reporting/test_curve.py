@@ -10,7 +10,7 @@ from reporting.builders import CE, SCAL, measured
 
 from contraverse.errors import UserError
 from contraverse.reporting import Measured, accuracy_curve
-from contraverse.reporting.curve import DARK, LIGHT, _apart
+from contraverse.reporting.curve import DARK, LIGHT, apart
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -107,8 +107,8 @@ def test_nothing_to_draw() -> None:
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
-def test_names_beside_the_lines_stay_apart_inside_and_in_order(heights: list[float]) -> None:
-    placed = _apart(heights, gap=8.0)
+def test_names_beside_the_lines_stayapart_inside_and_in_order(heights: list[float]) -> None:
+    placed = apart(heights, gap=8.0)
     assert all(b - a >= 8 - 1e-9 for a, b in pairwise(sorted(placed)))
     assert max(placed) <= 100
     for (a, at), (b, bt) in combinations(zip(heights, placed, strict=True), 2):

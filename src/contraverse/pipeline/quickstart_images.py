@@ -49,6 +49,7 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
     """
     output = Path(output)
     runs: dict[str, RunResult] = {}
+    before: dict[str, float] = {}
     notes = ["Settings were chosen on validation images."]
     for start, name in STARTS.items():
         settings = {**_common("resnet8"), **FINE_TUNING, "data.labels": LABELS}
@@ -57,8 +58,9 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
             first = configure(start, task=TASK, settings={**_common("resnet8"), **PRETRAINING})
             settings["model.name"] = str(run(first, output / start, say=say).paths["model"])
             training = read_json(output / start / "evaluation.json")["training"]
-            cost = f"{training['forward_units']} a step and {training['seconds']:.0f} s"
-            notes.append(f"Before, {name} trained on all images without labels: {cost}.")
+            before[name] = training["seconds"]
+            cost = f"{training['forward_units']} a step and {before[name]:.0f} s"
+            notes.append(f"Before, {name} trained on all images without labels: {cost}, which are counted in its time.")
         say(f"[{start}-trades]")
         runs[name] = run(configure("trades", task=TASK, settings=settings), output / f"{start}-trades", say=say)
     models = {name: ImageModel.load(result.paths["model"]) for name, result in runs.items()}
@@ -70,6 +72,7 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
         title=f"Three starts of adversarial training on {LABELS} of the digits' labels",
         command=f"contraverse quickstart --images --output {shlex.quote(str(output))}",
         notes=notes,
+        before=before,
         pictures=pictures,
         pictures_under="PGD, 20 steps, ε=16/255",
     )

@@ -1,7 +1,7 @@
 """From what a run measured to its page and its model's card."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from contraverse.reporting import (
     write_model_card,
     write_report,
 )
+from contraverse.training.log import read_metrics
 
 
 def write_reports(
@@ -72,6 +73,7 @@ def write_reports(
             notes=evaluation["notes"],
             warnings=_warnings(evaluation),
             shifts=_shifts({config.method.name: evaluation}),
+            log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
     names = ("config.yaml", "environment.json", "metrics.jsonl", "evaluation.json")
@@ -87,10 +89,12 @@ def write_comparison(
     notes: Sequence[str] = (),
     pictures: Sequence[Picture] = (),
     pictures_under: str = "",
+    before: Mapping[str, float] | None = None,
 ) -> Path:
     """One page over several finished runs of one task, by name; the others are compared with the first.
 
-    ``pictures`` are shown in full, ``pictures_under`` says under what attack.
+    ``pictures`` are shown in full, ``pictures_under`` says under what attack. ``before``: seconds of training, by the
+    run's name, that the model it started from took; they are counted as its own.
     """
     runs = {name: read_run(folder) for name, folder in folders.items()}
     base = next(iter(runs.values()))
@@ -100,7 +104,7 @@ def write_comparison(
         path,
         ReportData(
             title=title,
-            runs=[_measured(name, evaluation) for name, evaluation in evaluations.items()],
+            runs=[_measured(name, found, (before or {}).get(name, 0.0)) for name, found in evaluations.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
             facts=_facts(first, base.config["model"]["name"]),
@@ -121,9 +125,10 @@ def _evaluation(run: Run) -> dict[str, Any]:
     return run.evaluation
 
 
-def _measured(name: str, evaluation: dict[str, Any]) -> Measured:
+def _measured(name: str, evaluation: dict[str, Any], before: float = 0.0) -> Measured:
     training = evaluation["training"]
-    return Measured(name, evaluation["metrics"], seconds=training["seconds"], cost=training["forward_units"])
+    seconds, cost = before + training["seconds"], training["forward_units"]
+    return Measured(name, evaluation["metrics"], seconds=seconds, cost=cost)
 
 
 def _deciding(evaluation: dict[str, Any], task: Task | ImageTask) -> str:

@@ -27,7 +27,7 @@ MARKERS = "osD^v"
 WIDTH, HEIGHT = 4.6, 3.0  # inches; set at 440 px, 9.5 pt text is as large as the page's notes
 MUTED, RULE = "#60646c", "#e2e4e8"
 
-_SETTINGS: Any = {
+SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
     "svg.hashsalt": "contraverse",  # the same figures give the same bytes
     "text.parse_math": False,  # a dollar in a run's name is a dollar
@@ -55,23 +55,24 @@ def accuracy_curve(runs: Sequence[Measured]) -> str:
     metric, attack = comparison.attacks[0]
     columns = comparison.under(metric, attack)
     figure = Figure(figsize=(WIDTH, HEIGHT))
-    with matplotlib.rc_context(_SETTINGS):
-        names = [_shortened(row.key[0]) for row in comparison.table.rows]
+    with matplotlib.rc_context(SETTINGS):
+        names = [shortened(row.key[0]) for row in comparison.table.rows]
         axes = figure.add_axes((0.1, 0.17, 0.86 - 0.0175 * max(map(len, names)), 0.77))
         ends = {}
         for i, row in enumerate(comparison.table.rows):
             at = {0.0: row.cells.get(metric)} | {epsilon: row.cells[key] for epsilon, key in columns.items()}
             points = {epsilon: cell for epsilon, cell in at.items() if cell is not None}
             if points:
-                _line(axes, points, i)
+                draw_line(axes, points, i)
                 ends[i] = points[max(points)].mean
-        _frame(axes, [0.0, *columns], f"{attack.upper()} ε")
-        for i, height in zip(ends, _apart(list(ends.values()), gap=8.0), strict=True):
-            _name_line(axes, names[i], height, LIGHT[i % len(LIGHT)])
-        return _themed(_svg(figure), f"{heading(metric)} against the epsilon of {attack.upper()}")
+        draw_frame(axes, [0.0, *columns], f"{attack.upper()} ε")
+        for i, height in zip(ends, apart(list(ends.values()), gap=8.0), strict=True):
+            name_line(axes, names[i], height, LIGHT[i % len(LIGHT)])
+        return themed(as_svg(figure), f"{heading(metric)} against the epsilon of {attack.upper()}")
 
 
-def _line(axes: Axes, points: dict[float, Cell], i: int) -> None:
+def draw_line(axes: Axes, points: dict[float, Cell], i: int) -> None:
+    """The i-th line, with a marker at each point and error bars where there is a deviation."""
     axes.errorbar(
         list(points),
         [cell.mean for cell in points.values()],
@@ -87,13 +88,14 @@ def _line(axes: Axes, points: dict[float, Cell], i: int) -> None:
     )
 
 
-def _frame(axes: Axes, epsilons: Sequence[float], xlabel: str) -> None:
+def draw_frame(axes: Axes, at: Sequence[float], xlabel: str, *, left: float | None = 0.0) -> None:
+    """Axes from ``left`` (None: the first of ``at``) to the last of ``at``, and from 0 to 100 %."""
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
-    right = max(epsilons)
-    axes.set_xlim(0, right)
-    if all(b - a >= right / 12 for a, b in pairwise(epsilons)):
-        axes.set_xticks(epsilons, [shown(epsilon) for epsilon in epsilons])
+    left, right = min(at) if left is None else left, max(at)
+    axes.set_xlim(left, right)
+    if all(b - a >= (right - left) / 12 for a, b in pairwise(at)):
+        axes.set_xticks(at, [shown(x) for x in at])
     axes.set_xlabel(xlabel, color=MUTED)
     axes.tick_params(length=0, labelcolor=MUTED, pad=5)
     axes.spines[:].set_visible(False)
@@ -103,19 +105,21 @@ def _frame(axes: Axes, epsilons: Sequence[float], xlabel: str) -> None:
     axes.figure.patch.set_visible(False)
 
 
-def _name_line(axes: Axes, name: str, height: float, colour: str) -> None:
+def name_line(axes: Axes, name: str, height: float, colour: str) -> None:
+    """A line's name to the right of the axes."""
     right = axes.get_xlim()[1]
     axes.annotate(
         name, (right, height), (9, 0), textcoords="offset points", va="center", color=colour, annotation_clip=False
     )
 
 
-def _shortened(name: str, limit: int = 20) -> str:
+def shortened(name: str, limit: int = 20) -> str:
+    """``name`` on one line of at most ``limit`` characters."""
     name = plain(name)
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
+def apart(heights: Sequence[float], gap: float) -> list[float]:
     """``heights`` moved up, in order, so that neighbours are ``gap`` apart; down from 100 where they pass it."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed = list(heights)
@@ -128,7 +132,8 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The figure as matplotlib writes it; the same figure gives the same bytes."""
     out = StringIO()
     with warnings.catch_warnings():
         # The reader's browser draws the text, in a font of its own.
@@ -137,7 +142,7 @@ def _svg(figure: Figure) -> str:
     return out.getvalue()
 
 
-def _themed(svg: str, title: str) -> str:
+def themed(svg: str, title: str) -> str:
     """The bare ``<svg>`` element, its colours replaced by the page's (see `accuracy_curve`)."""
     colours = {MUTED: f"var(--muted, {MUTED})", RULE: f"var(--rule, {RULE})"}
     colours |= {colour: f"var(--series-{i}, {colour})" for i, colour in enumerate(LIGHT, start=1)}

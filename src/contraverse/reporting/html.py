@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from contraverse.reporting import curve
+from contraverse.reporting.course import training_course
 from contraverse.reporting.figures import Comparison, Measured, compare
 from contraverse.reporting.names import PERCENT, amount, describe_attack, duration, heading, label
 from contraverse.reporting.outcome import outcome
@@ -50,6 +51,7 @@ class ReportData:
     ``settings`` and ``environment`` may be nested. ``command``: what makes the report again. ``warnings``: reasons to
     doubt the figures, from `contraverse.evaluation.RobustReport`. ``shifts``: how far the attack moved representations,
     by the run's name, as `contraverse.evaluation.ShiftReport.to_dict` gives it. ``pictures``: images under attack.
+    ``log``: rows of one run's ``metrics.jsonl``, for the course of its training.
     """
 
     title: str
@@ -69,6 +71,7 @@ class ReportData:
     warnings: Sequence[str] = ()
     shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    log: Sequence[Mapping[str, Any]] = ()
     digits: int = 1
 
 
@@ -96,6 +99,7 @@ def render_report(data: ReportData) -> str:
         swatches=SWATCHES,
         series=list(zip(curve.LIGHT, curve.DARK, strict=True)),
         curve=Markup(curve.accuracy_curve(data.runs)) if comparison.attacks else None,
+        course=training_course(data.log),
         shifts=list(_shifts(data.shifts)),
         costs=_costs(data.runs),
         examples=data.examples[:MOST_EXAMPLES],

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from contraverse.units import shown
 
 MISSING = "-"
-PERCENT = frozenset({"accuracy", "error_rate", "f1", "macro_f1", "probe", "probe_adversarial"})
+PERCENT = frozenset({"accuracy", "robust_accuracy", "error_rate", "f1", "macro_f1", "probe", "probe_adversarial"})
 STS = {f"sts{year}": f"STS{year}" for year in range(12, 17)} | {"stsb": "STS-B", "sick": "SICK-R"}
 LABELS = STS | {
     "accuracy": "accuracy",
+    "robust_accuracy": "accuracy under attack",
     "error_rate": "error rate",
     "probe": "linear probe",
     "probe_adversarial": "linear probe, adversarial batch norm",
