@@ -30,7 +30,7 @@ from contraverse import METHODS, Splits, TextModel, Trainer, evaluate, load_spli
 from contraverse.evaluation import evaluate_nli, load_anli
 
 RESULTS = Path("docs/results/nli.jsonl")
-RATES = (1e-4, 3e-4, 6e-4)
+RATES = (5e-5, 1e-4, 2e-4)
 GRID: dict[str, list[dict[str, Any]]] = {
     "ce": [{}],
     "at": [{"epsilon": 0.3}, {"epsilon": 0.6}, {"epsilon": 1.0}],

@@ -10,23 +10,23 @@ line of the results file; lines that are there are not done again.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from study import Row, Study, markdown, mean_and_deviation
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from contraverse import METHODS, TextData, TextModel, Trainer, evaluate_sts, load_splits
 from contraverse.evaluation import STS_SETS, StsbDev
+from contraverse.types import Method
 
-RESULTS = Path("docs/results/sentence_embeddings.jsonl")
+STUDY = Study(Path("docs/results/sentence_embeddings.jsonl"))
 SENTENCES, BATCH, EVERY = 6400, 64, 25
 SEEDS = (1, 2, 3)
 STARTS: dict[str, dict[str, Any]] = {"minilm-3": {"keep_layers": 3}, "minilm": {}}
@@ -45,16 +45,15 @@ def build(start: str) -> TextModel:
     return TextModel.from_pretrained("minilm", pooling="mean", max_length=32, **STARTS[start])
 
 
-def trial(
-    start: str, method: str, settings: dict[str, Any], rate: float, seed: int, rows: TextData, sts: Path, test: bool
-) -> dict[str, Any]:
-    """Train once; the best STS-B validation figure and, for the test stage, the seven sets of that checkpoint."""
+def train(
+    model: TextModel, method: Method, rate: float, seed: int, rows: TextData, sts: Path
+) -> tuple[TextModel, dict[str, Any]]:
+    """Train once: the checkpoint that was best on STS-B's validation pairs, in fp32, and how it came to it."""
     set_seed(seed)
-    model = build(start)
     with TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
-            METHODS[method](**settings),
+            method,
             rows,
             evaluators={"dev": StsbDev(sts)},
             output_dir=folder,
@@ -79,31 +78,35 @@ def trial(
         began = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - began
-        found = {"validation": trainer.state.best_metric, "best_step": trainer.state.best_global_step}
-    if test:
-        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
-        found |= measure(model, sts)
-    return found | {"seconds": round(seconds, 1)}
+    state, name = trainer.state, "eval_stsb_spearman"
+    dev = [round(entry[name], 2) for entry in state.log_history if name in entry and "eval_loss" not in entry]
+    found = {"validation": state.best_metric, "best_step": state.best_global_step, "dev": dev}
+    return trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False), found | {"seconds": round(seconds, 1)}
 
 
-def measure(model: TextModel, sts: Path) -> dict[str, float]:
+def measure(encode: Callable[[Sequence[str]], np.ndarray], sts: Path) -> dict[str, float]:
     """Spearman on the seven sets, "all", and their average."""
-    report = evaluate_sts(model.encode, sts)
+    report = evaluate_sts(encode, sts)
     return {name: round(scores.all, 2) for name, scores in report.sets.items()} | {"average": round(report.average, 2)}
 
 
-def read() -> list[dict[str, Any]]:
-    """The lines of the results file."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+def trial(key: Row, rows: TextData, sts: Path) -> dict[str, Any]:
+    """The training of one key of `plan`; that of the start itself is none."""
+    if key["stage"] == "start":
+        return measure(build(key["start"]).encode, sts)
+    set_seed(key["seed"])
+    method = METHODS[key["method"]](**key["settings"])
+    model, found = train(build(key["start"]), method, key["rate"], key["seed"], rows, sts)
+    return found | (measure(model.encode, sts) if key["stage"] == "test" else {})
 
 
-def plan(start: str) -> Iterator[dict[str, Any]]:
+def plan(start: str) -> Iterator[Row]:
     """Every training from one start in order; what comes later depends on what was found before."""
 
-    def best(method: str) -> dict[str, Any]:
-        tried = [r for r in read() if (r["stage"], r["start"], r["method"]) == ("select", start, method)]
-        return max(tried, key=lambda row: row["metrics"]["validation"])
+    def best(method: str) -> Row:
+        return STUDY.best(lambda row: row["metrics"]["validation"], stage="select", start=start, method=method)
 
+    yield {"stage": "start", "start": start, "method": "none"}
     for choice in GRID["simcse"]:
         yield {"stage": "select", "start": start, "method": "simcse", "settings": {}, **choice, "seed": 0}
     rate = best("simcse")["rate"]
@@ -117,21 +120,17 @@ def plan(start: str) -> Iterator[dict[str, Any]]:
 
 def table() -> str:
     """Mean and standard deviation over seeds, as Markdown."""
-    names = [*STS_SETS, "average"]
-    lines = ["| start | method | settings | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 4) + "|"]
+    names, lines = [*STS_SETS, "average"], []
     for start in STARTS:
         for method in ("none", *GRID):
-            rows = [r for r in read() if (r["start"], r["method"]) == (start, method) and r["stage"] != "select"]
+            rows = STUDY.rows(stage="start" if method == "none" else "test", start=start, method=method)
             if not rows:
                 continue
-            values = [[r["metrics"][name] for r in rows] for name in names]
-            cells = [
-                f"{statistics.mean(v):.2f}" + (f" ± {statistics.stdev(v):.2f}" if len(v) > 1 else "") for v in values
-            ]
             settings = {"lr": rows[0]["rate"], **rows[0]["settings"]} if method != "none" else {}
             shown = ", ".join(f"{k} {v:g}" for k, v in settings.items()) or "-"
-            lines.append(f"| {start} | {method} | {shown} | {len(rows)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            cells = [mean_and_deviation([row["metrics"][name] for row in rows], 2) for name in names]
+            lines.append([start, method, shown, str(len(rows)), *cells])
+    return markdown(["start", "method", "settings", "seeds", *names], lines)
 
 
 def main() -> None:
@@ -145,24 +144,9 @@ def main() -> None:
         return
     set_verbosity_error()
     disable_progress_bar()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-
-    def keep(key: dict[str, Any], metrics: dict[str, Any]) -> None:
-        row = key | {"metrics": metrics, "threads": torch.get_num_threads(), "commit": commit}
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-
     rows = load_splits("sentences", arguments.data / "wiki_sentences").need("train").sample(SENTENCES, seed=0)
     for start in arguments.starts:
-        base = {"stage": "start", "start": start, "method": "none"}
-        if not any(all(row[k] == v for k, v in base.items()) for row in read()):
-            keep(base, measure(build(start), arguments.data))
-        for key in plan(start):
-            if not any(all(row.get(k) == v for k, v in key.items()) for row in read()):
-                named = {k: key[k] for k in ("start", "method", "settings", "rate", "seed")}
-                keep(key, trial(**named, rows=rows, sts=arguments.data, test=key["stage"] == "test"))
+        STUDY.run(plan(start), lambda key: trial(key, rows, arguments.data))
 
 
 if __name__ == "__main__":
