@@ -7,7 +7,7 @@ Trains RAR, whose sentences they are, and CE, which the paper says they fool as 
 of the results file with its accuracy on validation rows that are cut from the training rows, and is kept in --models.
 Then the search on SST-2's validation set, once for each way of reading: *whole*, as the paper, takes all that the head
 reads and asks no second opinion; *near* is the default of `find_adversaries`. A line holds the figures and 20 sentences
-drawn by seed, of *whole* from all that change the prediction, far ones too, and of *near* from those that are kept.
+that change the prediction, drawn by seed, far ones too; of *near* the kept ones come first, and the rest fills up.
 """
 
 import argparse
@@ -85,8 +85,11 @@ def search(reading: Literal["whole", "near"], attacked: TextData, models: Path) 
     report = find_adversaries(
         model, attacked, epsilons=EPSILONS, reading=reading, closeness=READINGS[reading], other=other
     )
-    shown = report.kept if reading == "near" else report.found
-    drawn = np.random.default_rng(0).permutation(len(shown))[:SHOWN]
+    shown = report.found
+    drawn = np.random.default_rng(0).permutation(len(shown))
+    if reading == "near":
+        drawn = drawn[np.argsort([not shown[i].close for i in drawn], kind="stable")]
+    drawn = drawn[:SHOWN]
     means = {
         name: round(statistics.mean(getattr(one, name) for one in report.kept), 3) if report.kept else None
         for name in ("similarity", "edits", "share")

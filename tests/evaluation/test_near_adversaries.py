@@ -169,7 +169,9 @@ def test_words_that_are_unlike_in_context_are_not_kept(
 ) -> None:
     sieve(-1)
     given: Any = {"epsilons": [0.5], "steps": 1, "encoder": encoder, "candidates": 60, "substitutions": 1}
-    report = find_adversaries(model, data, closeness=Closeness(99, 1, -1, INF, 0.95), **given)
+    measured = find_adversaries(model, data, closeness=Closeness(99, 1, -1, INF, -0.99), **given).found
+    least = sorted(one.word_similarity or 0.0 for one in measured)[len(measured) // 2]
+    report = find_adversaries(model, data, closeness=Closeness(99, 1, -1, INF, least), **given)
     for one in report.found:
         before, after = (states_of(encoder, text) for text in (one.original, one.rewritten))
         ((at, _),) = [
@@ -178,7 +180,7 @@ def test_words_that_are_unlike_in_context_are_not_kept(
             if pair[0] != pair[1]
         ]
         assert one.word_similarity == pytest.approx(cosine(before[at + 1], after[at + 1]), abs=1e-3)
-        assert one.close == (one.word_similarity >= 0.95)
+        assert one.close == (one.word_similarity >= least)
     assert 0 < len(report.kept) < len(report.found)
     anyhow = find_adversaries(model, data, closeness=ANY, **given)
     assert all(one.word_similarity is None for one in anyhow.found)

@@ -114,7 +114,7 @@ def test_tensorboard_keeps_what_was_logged(configured: Configured, rows: Path, t
 
 def test_what_was_attacked_is_said(configured: Configured, rows: Path, tmp_path: Path) -> None:
     result = run(configured("ce", rows, **{"evaluation.rows": 6}), tmp_path / "run")
-    assert any("PGD attacked 6 of 18 rows" in note for note in result.notes)
+    assert any("6 of 18 rows were drawn (seed 42) to be attacked" in note for note in result.notes)
     assert evaluation(tmp_path / "run")["robustness"]["n"] == 6
 
 

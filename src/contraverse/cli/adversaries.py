@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from contraverse.cli.checks import positive
 from contraverse.cli.console import counting, doing, result, say
 from contraverse.cli.files import check_target, load_model, tell, text_model, write_whole
 from contraverse.errors import UserError
@@ -33,7 +34,7 @@ def adversaries(
     reading: Annotated[
         Literal["near", "whole"], typer.Option(help="Like words for content words, or all that the head reads.")
     ] = "near",
-    substitutions: Annotated[int, typer.Option(min=1, help="near: words that may change.")] = 3,
+    substitutions: Annotated[int, typer.Option(min=1, help="near: words that may change.")] = 1,
     candidates: Annotated[int, typer.Option(min=1, help="near: of the likeliest tokens of a place.")] = 20,
     max_edits: Annotated[int, typer.Option(min=1, help="Words and signs that may differ.")] = 3,
     max_share: Annotated[float, typer.Option(min=0.01, max=1, help="The same, as a share of the sentence's.")] = 0.3,
@@ -43,7 +44,7 @@ def adversaries(
     ] = 0.7,
     min_word_similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least cosine, in context, of a word and the one in its place.")
-    ] = 0.75,
+    ] = 0.8,
     encoder: Annotated[str, typer.Option(help="What embeds both: minilm, or a folder.")] = "minilm",
     against: Annotated[str | None, typer.Option(help="Another classifier: is it fooled too?")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows, drawn at random.")] = None,
@@ -58,7 +59,7 @@ def adversaries(
     sentence with them, tokenised anew, has to change the prediction.
     """
     check_target(output, (".jsonl",), force)
-    epsilons = _radii(eps)
+    epsilons = sorted(set(positive(eps, "--eps")))
     attacked = _load(model, device)
     others = {name: _load(name, device) for name in dict.fromkeys((encoder, against)) if name is not None}
     from contraverse.evaluation.adversaries import Closeness, find_adversaries
@@ -89,16 +90,6 @@ def adversaries(
     for one in report.kept[:_SHOWN]:
         result.print(_example(one))
     say(f"{output}: {len(lines)} sentences")
-
-
-def _radii(written: str) -> list[float]:
-    try:
-        radii = [float(number) for number in written.split(",")]
-    except ValueError:
-        radii = [-1.0]
-    if any(not 0 < radius < float("inf") for radius in radii):
-        raise UserError(f"{written!r} is not possible: it must be numbers above 0, as .1,.3,1", where="--eps")
-    return sorted(set(radii))
 
 
 def _load(name: str, device: str | None) -> "TextModel":

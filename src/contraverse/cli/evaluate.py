@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
+from contraverse.cli.checks import IMAGES, check_image_flags, positive
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.files import Loaded, Split, check_target, load_model, read_texts, tell, text_model, write_whole
-from contraverse.cli.images import measure_encoder, measure_images
+from contraverse.cli.images import Beyond, by_rows, measure_encoder, measure_images, measured_route
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
-from contraverse.units import fraction
 
 if TYPE_CHECKING:
     from contraverse.data import ImageTask, Task, TextData
@@ -36,11 +36,17 @@ def evaluate(
     ] = None,
     norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence or an image, or linf.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps of an attempt.")] = None,
+    step_size: Annotated[
+        str | None, typer.Option(help="Length of a step, as .05 or 2/255. (default: by radius and steps)")
+    ] = None,
+    random_start: Annotated[
+        bool | None, typer.Option("--random-start/--clean-start", help="Where the first attempt on a row starts.")
+    ] = None,
     restarts: Annotated[int | None, typer.Option(min=1, help="Attempts on each row, with each loss.")] = None,
     relative: Annotated[
         bool | None, typer.Option("--relative/--absolute", help="Radii as fractions of each text's own embeddings.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Attack (of images: corrupt) at most so many rows.")] = None,
     shift: Annotated[
         bool | None, typer.Option("--shift/--no-shift", help="Measure how far the attack moves representations.")
     ] = None,
@@ -55,6 +61,16 @@ def evaluate(
     unforeseen: Annotated[
         bool, typer.Option("--unforeseen", help="Of images: UAR under JPEG, elastic, L1, L2 and Linf attacks.")
     ] = False,
+    unforeseen_attacks: Annotated[
+        str | None,
+        typer.Option(help="These instead, as fog,snow,gabor; or all. --steps is theirs, too (default: 200)."),
+    ] = None,
+    route: Annotated[
+        Literal["clean", "adversarial"] | None,
+        typer.Option(
+            help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"
+        ),
+    ] = None,
     sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
     anli: Annotated[str | None, typer.Option(help="Folder of ANLI's three rounds, for a model of NLI.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
@@ -63,11 +79,13 @@ def evaluate(
     """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
     if output is not None:
         check_target(output, (".json",), force)
-    flags = {
-        "epsilons": _radii(eps),
+    settings_given = {
+        "epsilons": [] if eps == "none" else None if eps is None else positive(eps, "--eps"),
         "attack": None if attack == "autoattack" else attack,
         "norm": norm,
         "steps": steps,
+        "step_size": None if step_size is None else positive(step_size, "--step-size", at_most=1)[0],
+        "random_start": random_start,
         "restarts": restarts,
         "relative": relative,
         "rows": rows,
@@ -75,30 +93,36 @@ def evaluate(
         "diagnostics": diagnostics,
         "sts": sts,
     }
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in settings_given.items() if value is not None}
+    flags = {
+        **{"--eps": eps, "--attack": attack, "--norm": norm, "--steps": steps, "--restarts": restarts, "--rows": rows},
+        **{"--step-size": step_size, "--random-start": random_start},
+        **{"--relative": relative, "--shift": shift, "--diagnostics": diagnostics, "--corruptions": corruptions},
+        **{"--corrupted": corrupted, "--unforeseen": unforeseen, "--unforeseen-attacks": unforeseen_attacks},
+        **{"--sts": sts, "--anli": anli, "--text": text, "--route": route},
+    }
+    flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
     loaded = load_model(model)
     of_images = is_image_model(loaded)
     default = ImageEvaluationConfig() if of_images else EvaluationConfig()
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)
-    if not of_images and (attack == "autoattack" or corruptions or corrupted or unforeseen):
-        raise UserError("AutoAttack, corruptions and unforeseen attacks are for images, and this model is one of texts")
+    if not of_images and (attack == "autoattack" or any(name in flags for name in IMAGES)):
+        raise UserError(
+            "AutoAttack, corruptions, unforeseen attacks and --route are for images, and this model is one of texts"
+        )
     where: dict[str, Any] = {"source": data, "label": label, "on_bad_row": on_bad_row}
     if of_images:
         assert isinstance(settings, ImageEvaluationConfig)
+        check_image_flags(flags, settings, encoder=loaded.model.labels is None)
         images = _image_source(loaded, task, where)
         if loaded.model.labels is None:
-            found = measure_encoder(loaded, settings, *images, split)
+            found = measure_encoder(loaded, settings, *images, split, route)
         else:
-            found = measure_images(
-                loaded,
-                settings,
-                *images,
-                split,
-                auto_attacked=attack == "autoattack",
-                corruptions=corruptions,
-                corrupted_files=corrupted,
-                unforeseen=unforeseen,
+            named = unforeseen_attacks.split(",") if unforeseen_attacks is not None else None
+            beyond = Beyond(
+                attack == "autoattack", corruptions, corrupted, unforeseen or named is not None, named, steps
             )
+            found = measure_images(loaded, settings, *images, split, measured_route(loaded, route), beyond)
     elif anli is not None:
         found = _measure_anli(loaded, anli)
     elif loaded.model.labels is None and settings.shift and sts is None:
@@ -110,18 +134,6 @@ def evaluate(
     if output is not None:
         write_whole(output, lambda file: json.dump({"model": model, **found}, file, indent=2))
         say(f"written to {output}")
-
-
-def _radii(written: str | None) -> list[float] | None:
-    if written is None:
-        return None
-    try:
-        radii = [] if written == "none" else [float(fraction(number)) for number in written.split(",")]
-    except ValueError:
-        radii = [-1.0]
-    if any(not 0 < radius < float("inf") for radius in radii):
-        raise UserError(f"{written!r} is not possible: it must be numbers above 0, as .1,.3,1, or none", where="--eps")
-    return radii
 
 
 def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
@@ -202,8 +214,10 @@ def _measure_task(
     say(f"Measuring {what}")
     with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
         found = measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
-    result.print(figures(what, {split: found["metrics"]}))
+    result.print(figures(what, by_rows(split, found)))
     _show_shift(found)
+    for note in found.get("notes", ()):
+        say(note)
     for warning in found.get("robustness", {}).get("warnings", ()):
         warn(warning)
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}

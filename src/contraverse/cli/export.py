@@ -7,6 +7,7 @@ import typer
 
 from contraverse.cli.console import doing, say
 from contraverse.cli.files import check_target, load_model
+from contraverse.cli.images import measured_route
 from contraverse.errors import UserError
 
 
@@ -14,9 +15,13 @@ def export(
     model: Annotated[str, typer.Argument(help="A run's folder, or a model's folder.")],
     output: Annotated[Path, typer.Option(help="X.onnx, or X.safetensors with torchvision's names.")],
     route: Annotated[
-        Literal["clean", "adversarial"], typer.Option(help="Which set of a dual model's batch norms.")
-    ] = "adversarial",
-    size: Annotated[int, typer.Option(min=4, help="Height and width of an image, for ONNX.")] = 32,
+        Literal["clean", "adversarial"] | None,
+        typer.Option(help="Of a dual model: its batch norms. (default: adversarial, where they were trained)"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=4, help="Height and width of an image, for ONNX. (default: of those that it was trained on)"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
     """Write a model of images as ONNX, pixels in [0, 1] to logits, or as a plain state dict of its backbone.
@@ -24,17 +29,19 @@ def export(
     Models of texts need none: the folder model/ of their run loads in transformers or sentence-transformers.
     """
     check_target(output, (".onnx", ".safetensors"), force)
-    loaded = load_model(model).model
+    found = load_model(model)
+    loaded = found.model
     from contraverse.models import ImageModel
 
     if not isinstance(loaded, ImageModel):
         hint = "its folder loads in transformers (a classifier) or sentence-transformers (an encoder) as it is"
         raise UserError("a model of texts needs no export", where=model, hint=hint)
+    through = measured_route(found, route)
     with doing(f"Writing {output}…"):
         if output.suffix == ".onnx":
-            loaded.export_onnx(output, route, size=size)
+            loaded.export_onnx(output, through, size=size)
         else:
-            loaded.export_weights(output, route)
+            loaded.export_weights(output, through)
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (loaded.mean, loaded.std))
     inside = "the normalisation is inside" if output.suffix == ".onnx" else f"normalise with mean {mean} and std {std}"
     say(f"{output}: {inside}")

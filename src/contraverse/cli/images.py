@@ -1,7 +1,8 @@
 """What the commands do with models of images."""
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,8 +16,47 @@ if TYPE_CHECKING:
     import numpy as np
 
     from contraverse.data import ImageData, ImageTask
+    from contraverse.types import Route
 
 TABLES = (".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What is measured beyond PGD, on the same images.
+
+    ``unforeseen_attacks``: their names, None for those that have a reference. ``steps``: of these, None for as many as
+    the reference is of.
+    """
+
+    auto_attacked: bool
+    corruptions: bool
+    corrupted_files: Path | None
+    unforeseen: bool
+    unforeseen_attacks: Sequence[str] | None
+    steps: int | None
+
+
+def measured_route(loaded: Loaded, route: "Route | None") -> "Route":
+    """``route``, or where it is None the set of batch norms that the run's method says.
+
+    Raises:
+        UserError: a route was asked for of a model of texts.
+    """
+    from contraverse.models import ImageModel
+
+    if not isinstance(loaded.model, ImageModel):
+        if route is not None:
+            raise UserError("--route is for models of images, and this is one of texts", hint="leave it out")
+    elif loaded.model.dual:
+        from contraverse.pipeline import route_of
+
+        chosen = route or route_of(loaded.run)
+        say(f"A dual model, through its {chosen} batch norms")
+        return chosen
+    elif route is not None:
+        say("The model has one set of batch norms, so that --route changes nothing")
+    return "adversarial"
 
 
 def measure_images(
@@ -25,87 +65,164 @@ def measure_images(
     task: "ImageTask",
     data: ImageDataConfig,
     split: Split,
-    *,
-    auto_attacked: bool,
-    corruptions: bool,
-    corrupted_files: Path | None,
-    unforeseen: bool,
+    route: "Route",
+    beyond: Beyond,
 ) -> dict[str, Any]:
     """Print and return what a classifier of images is worth: clean, under attack, and on corrupted images."""
+    from contraverse.evaluation import TaskEvaluator
     from contraverse.pipeline import measure_task, settled_in_all
+    from contraverse.pipeline.measure import drawn
 
     with doing("Reading data…"):
         rows = _rows(loaded, task, data, split)
-    if auto_attacked:
-        plain = settings.model_copy(update={"epsilons": []})
-        found = measure_task(loaded.model, rows, task, plain, seed=data.seed)
-        chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
-        found |= _auto_attack(loaded, settings, chosen, found["metrics"])
-    else:
-        attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
-        say(f"Measuring {len(rows)} {split} images" + (f", {attacked} of them attacked" if attacked else ""))
-        with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
-            found = measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
-    if corruptions or corrupted_files is not None:
-        found |= _corruptions(loaded, rows, corrupted_files, found["metrics"])
-    if unforeseen:
-        chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
-        found |= _unforeseen(loaded, chosen, settings.steps, found["metrics"])
-    result.print(figures(f"{task.name}, {len(rows)} images", {split: found["metrics"]}))
+    chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
+    sizes, left_out = _refused(chosen, beyond)
+    plain = settings.model_copy(update={"epsilons": []}) if beyond.auto_attacked else settings
+    attacked = f", {len(chosen)} of them attacked" if settings.epsilons else ""
+    say(f"Measuring {len(rows)} {split} images{attacked}")
+    with counting("Measuring", settled_in_all(loaded.model, len(rows), plain)) as progress:
+        found = measure_task(loaded.model, rows, task, plain, seed=data.seed, route=route, progress=progress)
+    clean = {name: value for name, value in found["metrics"].items() if "@" not in name}
+    on_chosen = {name: value for name, value in found["metrics"].items() if name not in clean}
+    attacked_here, notes = bool(on_chosen), [*found.get("notes", ()), *left_out]
+    if beyond.auto_attacked:
+        found |= _auto_attack(loaded, settings, chosen, route, on_chosen)
+    if beyond.corruptions:
+        found |= _corruptions(loaded, chosen, None, route, on_chosen)
+    if beyond.unforeseen:
+        found |= _unforeseen(loaded, chosen, sizes, beyond.steps, route, on_chosen)
+    if len(chosen) < len(rows) and on_chosen:
+        theirs = TaskEvaluator(chosen, task.metrics, settings.batch_size, route=route)(loaded.model)
+        found["drawn"] = {"rows": len(chosen), "metrics": theirs | on_chosen}
+        if not attacked_here:
+            notes.append(drawn(len(chosen), len(rows), data.seed, theirs["accuracy"]))
+    elsewhere: dict[str, float] = {}
+    if beyond.corrupted_files is not None:
+        found |= _corruptions(loaded, beyond.corrupted_files, settings.rows, route, elsewhere)
+    found["metrics"] = clean | on_chosen | elsewhere
+    columns = by_rows(split, {**found, "metrics": clean | on_chosen})
+    if beyond.corrupted_files is not None:
+        columns[f"{found['corruptions']['n']} of {beyond.corrupted_files.name}"] = elsewhere
+    result.print(
+        figures(f"{task.name}, {len(rows)} images", {name: _marked(found, of) for name, of in columns.items()})
+    )
+    notes += [note for name in ("corruptions", "unforeseen") for note in found.get(name, {}).get("notes", ())]
+    found["notes"] = notes
+    for note in found["notes"]:
+        say(note)
     for warning in [*found.get("robustness", {}).get("warnings", ()), *found.get("warnings", ())]:
         warn(warning)
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
 
+def by_rows(split: Split, found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The figures in a column for each set of rows that they are of: all of ``split``, and those that were drawn."""
+    if "drawn" not in found:
+        return {split: found["metrics"]}
+    drawn = found["drawn"]
+    whole = {name: value for name, value in found["metrics"].items() if "@" not in name}
+    return {split: whole, f"{drawn['rows']} of them": drawn["metrics"]}
+
+
+def _marked(found: dict[str, Any], metrics: dict[str, float]) -> dict[str, float]:
+    """UAR of another number of steps than its reference's by a name of its own."""
+    from contraverse.evaluation.images import REFERENCE_STEPS
+
+    steps = found.get("unforeseen", {}).get("steps", REFERENCE_STEPS)
+    mark = f" ({steps} of {REFERENCE_STEPS} steps)" if steps != REFERENCE_STEPS else ""
+    return {f"{name}{mark}" if name.startswith("uar@") else name: value for name, value in metrics.items()}
+
+
+def _refused(rows: "ImageData", beyond: Beyond) -> tuple[dict[str, list[float]], list[str]]:
+    """Find out before anything is measured what cannot be; the sizes of unforeseen attacks, and those left out."""
+    from contraverse.evaluation.images import check_corruptible, planned
+
+    if beyond.corruptions:
+        check_corruptible(rows)
+    if beyond.corrupted_files is not None:
+        check_corruptible(beyond.corrupted_files)
+    return planned(beyond.unforeseen_attacks, rows) if beyond.unforeseen else ({}, [])
+
+
 def _auto_attack(
-    loaded: Loaded, settings: ImageEvaluationConfig, rows: "ImageData", clean: dict[str, float]
+    loaded: Loaded, settings: ImageEvaluationConfig, rows: "ImageData", route: "Route", metrics: dict[str, float]
 ) -> dict[str, Any]:
+    """AutoAttack at each radius; its accuracies go into ``metrics``."""
     from contraverse.evaluation.images import auto_attack
 
-    metrics, reports, warnings = dict(clean), {}, []
+    reports, warnings = {}, []
     for epsilon in settings.epsilons:
         say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({settings.norm})")
         with counting("AutoAttack", len(rows) * 4) as progress:
-            report = auto_attack(loaded.model, rows, epsilon, norm=settings.norm, progress=progress)
+            report = auto_attack(loaded.model, rows, epsilon, norm=settings.norm, route=route, progress=progress)
         metrics[f"accuracy@autoattack-{epsilon:g}"] = report.accuracy
         reports[f"{epsilon:g}"] = report.to_dict()
         warnings += report.warnings
-    return {"metrics": metrics, "autoattack": reports, "warnings": warnings}
+    return {"autoattack": reports, "warnings": warnings}
 
 
-def _corruptions(loaded: Loaded, rows: "ImageData", files: Path | None, metrics: dict[str, float]) -> dict[str, Any]:
+def _corruptions(
+    loaded: Loaded,
+    source: "ImageData | Path",
+    limit: int | None,
+    route: "Route",
+    metrics: dict[str, float],
+) -> dict[str, Any]:
+    """All corruptions of ``limit`` images, or from their files; the accuracies go into ``metrics``."""
     from contraverse.evaluation.images import ALL_CORRUPTIONS, corruption_accuracy
 
-    say(f"Corruptions: {len(ALL_CORRUPTIONS)} kinds in 5 severities")
-    source = files if files is not None else rows
-    total = (len(rows) if files is None else 10_000) * len(ALL_CORRUPTIONS) * 5
-    with counting("Corruptions", total) as progress:
-        report = corruption_accuracy(loaded.model, source, corruptions=ALL_CORRUPTIONS, progress=progress)
-    return {"metrics": metrics | report.metrics, "corruptions": report.to_dict()}
+    what = f"of {source}" if isinstance(source, Path) else f"of {len(source)} images"
+    say(f"Corruptions {what}: {len(ALL_CORRUPTIONS)} kinds in 5 severities")
+    each = limit or (10_000 if isinstance(source, Path) else len(source))
+    with counting("Corruptions", each * len(ALL_CORRUPTIONS) * 5) as progress:
+        report = corruption_accuracy(
+            loaded.model, source, corruptions=ALL_CORRUPTIONS, rows=limit, route=route, progress=progress
+        )
+    metrics |= report.metrics
+    return {"corruptions": report.to_dict()}
 
 
-def _unforeseen(loaded: Loaded, rows: "ImageData", steps: int, metrics: dict[str, float]) -> dict[str, Any]:
-    from contraverse.evaluation.images import CIFAR10_ATA, unforeseen_accuracy
+def _unforeseen(
+    loaded: Loaded,
+    rows: "ImageData",
+    sizes: dict[str, list[float]],
+    steps: int | None,
+    route: "Route",
+    metrics: dict[str, float],
+) -> dict[str, Any]:
+    """Unforeseen attacks at their ``sizes``; UAR, or accuracy at each size, goes into ``metrics``."""
+    from contraverse.evaluation.images import REFERENCE_STEPS, unforeseen_accuracy
 
-    say(f"Unforeseen attacks: {', '.join(CIFAR10_ATA)}, {steps} steps, on {len(rows)} images, which UAR is over")
-    with counting("Unforeseen", len(rows) * (1 + sum(map(len, CIFAR10_ATA.values())))) as progress:
-        report = unforeseen_accuracy(loaded.model, rows, steps=steps, progress=progress)
-    uar = {name: value for name, value in report.metrics.items() if name != "accuracy"}
-    return {"metrics": metrics | uar, "unforeseen": report.to_dict()}
+    steps = steps or REFERENCE_STEPS
+    say(f"Unforeseen attacks: {', '.join(sizes)}, {steps} steps, on {len(rows)} images")
+    with counting("Unforeseen", len(rows) * (1 + sum(map(len, sizes.values())))) as progress:
+        report = unforeseen_accuracy(loaded.model, rows, sizes, steps=steps, route=route, progress=progress)
+    metrics |= {name: value for name, value in report.metrics.items() if name != "accuracy"}
+    return {"unforeseen": report.to_dict()}
 
 
 def measure_encoder(
-    loaded: Loaded, settings: ImageEvaluationConfig, task: "ImageTask", data: ImageDataConfig, split: Split
+    loaded: Loaded,
+    settings: ImageEvaluationConfig,
+    task: "ImageTask",
+    data: ImageDataConfig,
+    split: Split,
+    route: "Route | None",
 ) -> dict[str, Any]:
-    """Print and return how far classes can be told by a linear classifier on an encoder's features."""
+    """Print and return how far classes can be told by a linear classifier on an encoder's features.
+
+    Those of a dual encoder are probed by both sets of batch norms, unless ``route`` names one.
+    """
     from contraverse.models import ImageModel
     from contraverse.pipeline import measure_probe
+    from contraverse.pipeline.measure import ROUTES
 
     with doing("Reading data…"):
         train, rows = _rows(loaded, task, data, "train"), _rows(loaded, task, data, split)
     assert isinstance(loaded.model, ImageModel)
+    routes = (measured_route(loaded, route),) if route is not None else ROUTES
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
-    found = measure_probe(loaded.model, train, rows, settings.batch_size)
+    found = measure_probe(loaded.model, train, rows, settings.batch_size, routes)
     result.print(figures(f"{task.name}, {len(rows)} images", {split: found["metrics"]}))
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
@@ -124,7 +241,7 @@ def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:
         raise UserError(f"there are no {split} images with labels", hint=f"take --split {' or '.join(there)}")
-    return splits.need(split)
+    return splits.need(split).labelled()
 
 
 def read_images(source: str, size: int | None) -> tuple["ImageData", list[str]]:
@@ -158,7 +275,9 @@ def read_images(source: str, size: int | None) -> tuple["ImageData", list[str]]:
     return ImageData.from_arrays(np.stack(arrays)), [str(file) for file in files]
 
 
-def encode_images(loaded: Loaded, source: str, size: int | None, batch_size: int) -> tuple["np.ndarray", list[str]]:
+def encode_images(
+    loaded: Loaded, source: str, size: int | None, batch_size: int, route: "Route"
+) -> tuple["np.ndarray", list[str]]:
     """Features h (N, H), float32, of every image, and their names."""
     import numpy as np
     import torch
@@ -171,7 +290,7 @@ def encode_images(loaded: Loaded, source: str, size: int | None, batch_size: int
     parts = []
     with counting("Encoding", len(images)) as advance, torch.no_grad():
         for rows, batch in batches(loaded.model, images, np.arange(len(images)), batch_size):
-            h = loaded.model(batch, want=("h",)).h
+            h = loaded.model(batch, want=("h",), route=route).h
             assert isinstance(h, torch.Tensor)
             parts.append(h.float().cpu().numpy())
             advance(len(rows))
@@ -184,10 +303,12 @@ def _size(loaded: Loaded) -> int | None:
     return data.size if isinstance(data, ImageDataConfig) else None
 
 
-def predict_images(loaded: Loaded, source: str, size: int | None, batch_size: int) -> tuple["np.ndarray", list[str]]:
+def predict_images(
+    loaded: Loaded, source: str, size: int | None, batch_size: int, route: "Route"
+) -> tuple["np.ndarray", list[str]]:
     """Logits (N, C) of every image, and their names."""
     from contraverse.evaluation import predict
 
     images, names = read_images(source, size or _size(loaded))
     with counting("Predicting", len(images)) as advance:
-        return predict(loaded.model, images, batch_size, progress=advance), names
+        return predict(loaded.model, images, batch_size, route=route, progress=advance), names

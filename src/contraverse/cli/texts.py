@@ -3,14 +3,14 @@
 import csv
 import json
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from contraverse.cli.console import counting, say
 from contraverse.cli.evaluate import is_image_model
 from contraverse.cli.files import check_target, load_model, read_texts, text_model, write_whole
-from contraverse.cli.images import encode_images, predict_images
+from contraverse.cli.images import encode_images, measured_route, predict_images
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ Input = Annotated[
 Text = Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")]
 Size = Annotated[int | None, typer.Option(min=4, help="Scale images to this height and width. (default: the run's)")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
+Route = Annotated[
+    Literal["clean", "adversarial"] | None,
+    typer.Option(help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite --output.")]
 
 
@@ -35,14 +39,16 @@ def encode(
     output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     size: Size = None,
+    route: Route = None,
     batch_size: BatchSize = 64,
     force: Force = False,
 ) -> None:
     """Write the embedding of every sentence, or the features of every image, in order, as float32."""
     check_target(output, (".npy", ".parquet"), force)
     loaded = load_model(model)
+    through = measured_route(loaded, route)
     if is_image_model(loaded):
-        vectors, names = encode_images(loaded, input, size, batch_size)
+        vectors, names = encode_images(loaded, input, size, batch_size, through)
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
@@ -77,6 +83,7 @@ def predict(
     output: Annotated[Path, typer.Option(help="X.csv, X.jsonl or X.parquet.")],
     text: Text = None,
     size: Size = None,
+    route: Route = None,
     batch_size: BatchSize = 64,
     force: Force = False,
 ) -> None:
@@ -86,8 +93,9 @@ def predict(
     labels = loaded.model.labels
     if labels is None:
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
+    through = measured_route(loaded, route)
     if is_image_model(loaded):
-        found, names = predict_images(loaded, input, size, batch_size)
+        found, names = predict_images(loaded, input, size, batch_size, through)
         _write_predictions(output, {"image": names} | _predictions(found, labels))
         return
     rows = read_texts(input, text, _width(loaded))

@@ -9,7 +9,7 @@ import typer
 
 from contraverse.cli.console import counting, doing, figures, print_text, quiet, result, say
 from contraverse.errors import UserError
-from contraverse.recipes import RunConfig, configure, parse, split_stages
+from contraverse.recipes import RunConfig, Stage, configure, parse, split_stages
 
 if TYPE_CHECKING:
     from contraverse.data import ImageData, TextData
@@ -39,9 +39,12 @@ def train(
         Literal["error", "skip"] | None, typer.Option(help="What a row that cannot be used does.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of the images in a Parquet file or Hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    size: Annotated[int | None, typer.Option(help="Of images: height and width to scale them to.")] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Of images: keep so many labels, as 10% or 500, balanced over the classes.")
+        str | None,
+        typer.Option(help='Of images: keep so many labels, as 10% or 500, balanced over the classes; or "all".'),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of training; data.seed draws the rows.")] = None,
 ) -> None:
@@ -57,7 +60,9 @@ def train(
         "data.source": data,
         "data.on_bad_row": on_bad_row,
         "data.text": text[0] if text and len(text) == 1 else text,
+        "data.image": image,
         "data.label": label,
+        "data.size": size,
         "data.labels": labels,
         "train.seed": seed,
     }
@@ -122,35 +127,39 @@ def _plan(config: RunConfig, output: Path) -> None:
         start = f"{stage.init_from}/model" if stage.init_from else stage.config.model.name
         say(f"[{stage.folder}] from {start}")
         say("\n".join(f"  {line}" for line in stage.config.to_yaml().splitlines()))
-        _rows(stage.config)
+        _rows(stage)
     if len(stages) > 1:
-        say(f"[{stages[-1].folder}] from {stages[-1].init_from}/model, with the settings above")
-    _rows(config)
+        start = f"{stages[-1].init_from}/model" if stages[-1].init_from else config.model.name
+        say(f"[{stages[-1].folder}] from {start}, with the settings above")
+    _rows(stages[-1])
     say(f"output      {output}")
 
 
-def _rows(config: RunConfig) -> None:
-    from contraverse.data import any_task
-    from contraverse.pipeline.rows import load_rows
-
-    task, data = any_task(config.task), config.data
-    if data.source is None and task.hub:
-        say(f"data        {'/'.join(filter(None, task.hub))} on the Hub, which a dry run does not read")
-        return
+def _rows(stage: Stage) -> None:
     with doing("Reading data…"):
-        splits = load_rows(config)
+        from contraverse.pipeline.plan import plan
+
+        found = plan(stage)
+    for name in found.unread:
+        say(f"{name} is not read: on the Hub")
+    if found.splits is None:
+        return
     for name in ("train", "validation", "test"):
-        rows: TextData | ImageData | None = getattr(splits, name)
+        rows: TextData | ImageData | None = getattr(found.splits, name)
         say(f"{name:<12}{_describe(rows) if rows else '-'}")
-    for note in splits.notes:
+    for note in [*found.splits.notes, *found.notes]:
         say(note)
 
 
 def _describe(rows: "TextData | ImageData") -> str:
+    from contraverse.types import UNLABELLED
+
     if rows.label_names is None or rows.labels is None:
         return f"{len(rows)} rows"
     counts = Counter(int(label) for label in rows.labels)
-    return f"{len(rows)} rows: " + ", ".join(f"{name} {counts[i]}" for i, name in enumerate(rows.label_names))
+    named = [f"{name} {counts[i]}" for i, name in enumerate(rows.label_names)]
+    named += [f"no label {counts[UNLABELLED]}"] if counts[UNLABELLED] else []
+    return f"{len(rows)} rows: " + ", ".join(named)
 
 
 def _show(done: "RunResult") -> None:

@@ -73,7 +73,7 @@ def _open(source: str | Path | Files | None, task: Task) -> tuple[dict[SplitName
     files: dict[SplitName, list[Path]]
     if isinstance(source, Mapping):
         files = {name: [Path(source[name]).expanduser()] for name in SPLITS if name in source}
-    elif source is None or (isinstance(source, str) and not _is_local(source)):
+    elif source is None or (isinstance(source, str) and not is_local(source)):
         return load_hub(source, task), notes
     elif (path := Path(source).expanduser()).is_dir():
         files, notes = find_files(path, task.splits)
@@ -82,7 +82,7 @@ def _open(source: str | Path | Files | None, task: Task) -> tuple[dict[SplitName
     return {name: [read_table(path, task.headerless) for path in paths] for name, paths in files.items()}, notes
 
 
-def _is_local(source: str) -> bool:
+def is_local(source: str) -> bool:
     """True for what exists, and for what can only be a path."""
     path = Path(source).expanduser()
     return path.exists() or extension(path) in EXTENSIONS or not is_hub_id(source) or source.startswith(".")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import Norm, dead, norm
 from contraverse.models import AnyModel, ImageModel
-from contraverse.types import Batch, Inputs
+from contraverse.types import Batch, Inputs, Route
 
 AttackName = Literal["pgd", "apgd"]
 
@@ -33,7 +33,7 @@ ATTACKS = {"pgd": pgd, "apgd": apgd}
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """How hard each radius is attacked; see `contraverse.evaluation.robust_accuracy`.
+    """How hard each radius is attacked, and by which ``route``; see `contraverse.evaluation.robust_accuracy`.
 
     Raises:
         UserError: a setting is impossible.
@@ -47,6 +47,7 @@ class AttackSettings:
     random_start: bool = False
     relative: bool = False
     seed: int = 0
+    route: Route = "adversarial"
 
     def __post_init__(self) -> None:
         if self.attack not in ATTACKS:
@@ -57,6 +58,11 @@ class AttackSettings:
             raise UserError(f"steps and restarts must be at least 1, not {self.steps} and {self.restarts}")
         if self.step_size is not None and not 0 < self.step_size < math.inf:
             raise UserError(f"step_size must be positive, not {self.step_size}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``name`` is the attack's. Without the route, of which most models have one."""
+        own = {key: value for key, value in vars(self).items() if key not in ("attack", "route")}
+        return {"name": self.attack, **own}
 
     def step_at(self, epsilon: float) -> float:
         """The (first) step at this radius, unless it is set.
@@ -211,7 +217,8 @@ def attack_batch(
         if not len(left):
             return losses
         whole = len(left) == len(labels)
-        logits = logits_of(model, batch if whole else _only(batch, left), delta if whole else delta[left])
+        some = batch if whole else _only(batch, left)
+        logits = logits_of(model, some, delta if whole else delta[left], route=settings.route)
         broken[left] |= logits.detach().argmax(-1) != labels[left]
         found = of_logits(logits, labels[left])
         return found if whole else losses.index_put((left,), found)

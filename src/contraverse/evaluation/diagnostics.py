@@ -243,7 +243,7 @@ def _random(
         assert isinstance(ball.epsilon, Tensor)
         way = direction(ball.start(inputs, random=True).detach(), settings.norm)
         with torch.no_grad():
-            logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype))
+            logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype), route=settings.route)
         right = logits.argmax(-1) == batch["labels"]
         held[chosen] = right.cpu().numpy()
     return held

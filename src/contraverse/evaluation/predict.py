@@ -10,13 +10,20 @@ from torch import Tensor
 from contraverse.data import Encoded, EncodedText, Rows, TextData
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, TextModel, evaluating
-from contraverse.types import Batch
+from contraverse.types import Batch, Route
 
 Progress = Callable[[int], None]
 """Called after each batch with the number of rows that it settled."""
 
 
-def predict(model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Progress | None = None) -> np.ndarray:
+def predict(
+    model: AnyModel,
+    data: Rows,
+    batch_size: int = 64,
+    *,
+    route: Route = "adversarial",
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Logits of every row, (N, C) float32 in the order of ``data`` (C is 1 for a regression).
 
     Runs in eval mode without gradients, and puts every module back into the mode that it was in. Rows of
@@ -26,6 +33,7 @@ def predict(model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Prog
         model: a classifier or regressor.
         data: tokenised here if it is not yet.
         batch_size: rows a batch, >= 1.
+        route: which set of a dual model's batch norms; others, and texts, ignore it.
         progress: told the number of rows of each batch that is done.
 
     Raises:
@@ -36,15 +44,15 @@ def predict(model: AnyModel, data: Rows, batch_size: int = 64, *, progress: Prog
     with evaluating(model), torch.no_grad():
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
             order.append(rows)
-            logits.append(logits_of(model, batch).cpu().numpy())
+            logits.append(logits_of(model, batch, route=route).cpu().numpy())
             if progress:
                 progress(len(rows))
     return np.concatenate(logits)[np.argsort(np.concatenate(order))]
 
 
-def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
-    """Logits (B, C) in fp32 of one pass."""
-    logits = model(batch, delta=delta, want=("logits",)).logits
+def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None, *, route: Route = "adversarial") -> Tensor:
+    """Logits (B, C) in fp32 of one pass, by default through the batch norms that a dual model is tested with."""
+    logits = model(batch, delta=delta, want=("logits",), route=route).logits
     assert isinstance(logits, Tensor)
     return logits.float()
 

@@ -16,6 +16,7 @@ from contraverse.evaluation.metrics import accuracy
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
 from contraverse.models import AnyModel, evaluating
+from contraverse.types import Route
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class RobustReport:
         """For JSON; without the arrays of single rows."""
         s = self.settings
         return {
-            "attack": {"name": s.attack, **{key: value for key, value in vars(s).items() if key != "attack"}},
+            "attack": s.to_dict(),
             "n": self.n,
             "accuracy": self.clean_accuracy,
             "at": [
@@ -136,6 +137,7 @@ def robust_accuracy(
     relative: bool = False,
     seed: int = 0,
     diagnostics: bool | int = False,
+    route: Route = "adversarial",
     progress: Progress | None = None,
 ) -> RobustReport:
     """Accuracy when an attack perturbs each row's word embeddings within ``epsilon``, in eval mode.
@@ -164,18 +166,19 @@ def robust_accuracy(
         seed: of the random starts and of the rows that are diagnosed.
         diagnostics: whether to try the attack itself (see `contraverse.evaluation.diagnostics.diagnose`), on 32 rows
             or on as many as this says. `RobustReport.warnings` then holds what is amiss.
+        route: which set of a dual model's batch norms is attacked, and measured clean; others, and texts, ignore it.
         progress: told the rows settled; they add up to `settled_rows`.
 
     Raises:
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed)
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, route)
     for epsilon in epsilons:
         if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon must be a finite number >= 0, not {epsilon}")
     encoded = encode_data(model, data)
     labels = labels_of(encoded)
-    logits = predict(model, encoded, batch_size, progress=progress)
+    logits = predict(model, encoded, batch_size, route=route, progress=progress)
     if logits.shape[1] < 2:
         raise UserError(
             "robust accuracy is for classification, and this model is a regression",

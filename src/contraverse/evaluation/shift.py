@@ -25,7 +25,7 @@ from contraverse.evaluation.attack_loop import (
 from contraverse.evaluation.predict import Progress, batches, encode_data
 from contraverse.functional import Norm
 from contraverse.models import AnyModel, evaluating
-from contraverse.types import Batch, Inputs
+from contraverse.types import Batch, Inputs, Route
 
 Climbed = Literal["class", "distance"]
 
@@ -54,9 +54,8 @@ class ShiftReport:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: means over the rows."""
-        s = self.settings
         return {
-            "attack": {"name": s.attack, **{key: value for key, value in vars(s).items() if key != "attack"}},
+            "attack": self.settings.to_dict(),
             "climbed": self.climbed,
             "at": [
                 {"epsilon": epsilon, "cosine": float(found.cosine.mean()), "euclidean": float(found.euclidean.mean())}
@@ -79,6 +78,7 @@ def representation_shift(
     batch_size: int = 64,
     relative: bool = False,
     seed: int = 0,
+    route: Route = "adversarial",
     progress: Progress | None = None,
 ) -> ShiftReport:
     """Cosine similarity and Euclidean distance of h(x) and h(x_adv): Table 4 and section 4.5 of CARL/RAR.
@@ -98,13 +98,14 @@ def representation_shift(
         model: a classifier or a sentence encoder; left as it was, the global random state too.
         data: rows; their labels are used where the model has classes.
         epsilons: radii > 0.
-        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed: as in `robust_accuracy`.
+        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed, route: as in
+            `robust_accuracy`.
         progress: told the rows settled; they add up to N * attempts * number of radii.
 
     Raises:
         UserError: no rows, a regression with labels, or an impossible setting.
     """
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed)
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, route)
     radii = sorted({float(e) for e in epsilons})
     for epsilon in radii:
         if not 0 < epsilon < math.inf:
@@ -121,7 +122,7 @@ def representation_shift(
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
             inputs = perturbable(model, batch)
             with torch.no_grad():
-                clean = _features(model, batch)
+                clean = _features(model, batch, route)
             for epsilon in radii:
                 moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
                 at[epsilon].cosine[rows] = F.cosine_similarity(clean, moved).cpu().numpy()
@@ -154,11 +155,11 @@ def _attacked(
             random = settings.random_start or attempt % settings.restarts > 0
             loss = losses[attempt // settings.restarts]
             delta = attack_batch(model, batch, inputs, ball, settings, loss, random).delta
-            features, score = _features_and_margin(model, batch, delta)
+            features, score = _features_and_margin(model, batch, delta, settings.route)
         else:
             delta = _pushed_away(model, batch, inputs, clean, ball, settings)
             with torch.no_grad():
-                features = _features(model, batch, delta)
+                features = _features(model, batch, settings.route, delta)
             score = (features - clean).norm(dim=1)
         better = score > worst
         worst, moved = torch.where(better, score, worst), torch.where(better[:, None], features, moved)
@@ -173,20 +174,20 @@ def _pushed_away(
     """The perturbation that the attack finds to move h(x) the farthest."""
 
     def distance(delta: Tensor) -> Tensor:
-        return (_features(model, batch, delta) - clean).square().sum(1)
+        return (_features(model, batch, settings.route, delta) - clean).square().sum(1)
 
     return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
 
 
-def _features(model: AnyModel, batch: Batch, delta: Tensor | None = None) -> Tensor:
-    h = model(batch, delta=delta, want=("h",)).h
+def _features(model: AnyModel, batch: Batch, route: Route, delta: Tensor | None = None) -> Tensor:
+    h = model(batch, delta=delta, want=("h",), route=route).h
     assert isinstance(h, Tensor)
     return h.float()
 
 
 @torch.no_grad()
-def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor) -> tuple[Tensor, Tensor]:
-    out = model(batch, delta=delta, want=("h", "logits"))
+def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor, route: Route) -> tuple[Tensor, Tensor]:
+    out = model(batch, delta=delta, want=("h", "logits"), route=route)
     assert isinstance(out.h, Tensor)
     assert isinstance(out.logits, Tensor)
     return out.h.float(), margin(out.logits.float(), batch["labels"])

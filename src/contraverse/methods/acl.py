@@ -46,6 +46,7 @@ class AdversarialToAdversarial(Method):
     paper = "ACL"
     equation = "section 2.2, A2A"
     needs = "inputs"
+    route = "adversarial"
     image_views = 2
     heads = MLP_PROJECTION
 

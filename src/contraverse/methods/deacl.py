@@ -46,6 +46,7 @@ class DeACL(Method):
     paper = "DeACL"
     equation = "section 3 of DeACL"
     needs = "inputs"
+    route = "adversarial"
     wants_copy = True
 
     @validate_call

@@ -71,6 +71,7 @@ class PGDAdversarialTraining(Method):
     paper = "Madry et al. 2018; ACL"
     equation = "(1), (2) of ACL"
     needs = "labels"
+    route = "adversarial"
 
     @validate_call
     def __init__(

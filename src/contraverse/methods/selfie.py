@@ -77,11 +77,24 @@ class Selfie(Method):
             raise ValueError(f"hidden={hidden} leaves nothing to be seen of {grid} x {grid} patches")
         self.ball = NormBall(epsilon, step_size, norm)
         self.clean, self.grid, self.hidden, self.steps = clean, grid, hidden, steps
+        self.route: Route = "adversarial" if clean < 1 else "clean"
 
     @property
     def cost(self) -> str:  # type: ignore[override]
         """3F for each loss that counts, and 2F for each step of the attack."""
         return f"{3 * (self.clean > 0) + (2 * self.steps + 3) * (self.clean < 1)}F"
+
+    def check_size(self, height: int, width: int) -> None:
+        """Check that images of so many pixels part into the patches.
+
+        Raises:
+            UserError: a side is no multiple of the grid.
+        """
+        if height % self.grid or width % self.grid:
+            raise UserError(
+                f"images of {height} x {width} pixels do not part into {self.grid} x {self.grid} patches",
+                hint="resize them, or choose another method.grid",
+            )
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbable(model, batch)
@@ -124,11 +137,7 @@ class Selfie(Method):
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Of images (B, C, H, W), row by row of the grid: (B * grid^2, C, H / grid, W / grid)."""
-        grid, (height, width) = self.grid, pixels.shape[-2:]
-        if height % grid or width % grid:
-            raise UserError(
-                f"images of {height} x {width} pixels do not part into {grid} x {grid} patches",
-                hint="resize them, or choose another method.grid",
-            )
+        grid = self.grid
+        self.check_size(*pixels.shape[-2:])
         parts = pixels.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (B, C, grid, h, grid, w)
         return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)

@@ -66,6 +66,7 @@ class TRADES(Method):
     paper = "TRADES; ACL"
     equation = "(5) of TRADES"
     needs = "labels"
+    route = "adversarial"
 
     @validate_call
     def __init__(

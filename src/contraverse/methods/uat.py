@@ -13,10 +13,7 @@ from contraverse.errors import UserError
 from contraverse.functional import Norm, kl
 from contraverse.methods.pgd_at import ce_attack
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
-from contraverse.types import Batch, Facts, Loss, Method, Pass, Passes
-
-UNLABELLED = -100
-"""The label of a row that has none: the one that torch's cross-entropy leaves out."""
+from contraverse.types import UNLABELLED, Batch, Facts, Loss, Method, Pass, Passes
 
 Share = Annotated[float, Field(ge=0, le=1, description="of the true labels beside the teacher, on rows that have one")]
 Softness = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the teacher's predictions")]
@@ -70,6 +67,7 @@ class UAT(Method):
     paper = "UAT; ACL"
     equation = "(3) of ACL"
     needs = "labels"
+    route = "adversarial"
     targets: Tensor | None
     labelled: Tensor | None
 
@@ -120,7 +118,7 @@ class UAT(Method):
         self.labelled = None if labelled is None else labelled.bool()
 
     def prepare(self, facts: Facts) -> None:
-        """Check that targets and data belong together.
+        """Check that targets and data belong together, and note where the model is its own teacher.
 
         Raises:
             UserError: another number of targets than rows, or labels that are no classes.
@@ -132,6 +130,7 @@ class UAT(Method):
             )
         if facts.labels is not None and facts.labels.is_floating_point():
             raise UserError("uat learns classes, and these labels are scores", hint="take pgd-at or trades")
+        self.notes = ("the model as it starts is the teacher",) if self.targets is None else ()
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         targets, labels = self._targets(batch), self._labels(batch)

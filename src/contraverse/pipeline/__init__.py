@@ -1,6 +1,13 @@
 """From a configuration to a run folder."""
 
-from contraverse.pipeline.measure import measure_probe, measure_shift, measure_sts, measure_task, settled_in_all
+from contraverse.pipeline.measure import (
+    measure_probe,
+    measure_shift,
+    measure_sts,
+    measure_task,
+    route_of,
+    settled_in_all,
+)
 from contraverse.pipeline.quickstart import QuickstartResult, quickstart
 from contraverse.pipeline.quickstart_images import quickstart_images
 from contraverse.pipeline.result import Interrupted, RunResult
@@ -21,6 +28,7 @@ __all__ = [
     "model_of",
     "quickstart",
     "quickstart_images",
+    "route_of",
     "run",
     "search",
     "settled_in_all",

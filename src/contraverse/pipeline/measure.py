@@ -1,6 +1,6 @@
 """What a saved model is measured by, the same for a run and for ``contraverse evaluate``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,28 @@ from contraverse.evaluation import (
     uniformity,
 )
 from contraverse.evaluation.images import linear_separability
+from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel
-from contraverse.recipes import EvaluationConfig
+from contraverse.recipes import EvaluationConfig, RunConfig
 from contraverse.types import Evaluator, Route
 
+ROUTES: tuple[Route, ...] = ("clean", "adversarial")
 
-def attacked_evaluator(rows: Rows, settings: EvaluationConfig) -> Evaluator:
+
+def route_of(config: RunConfig | None) -> Route:
+    """Which set of batch norms a dual model of this run is measured, used and exported by.
+
+    The adversarial one, as the papers test, wherever the run's method trains it (``Method.route``); the clean one after
+    a method that trains nothing else, as ``ce``. None is a model that no run tells of: the adversarial one.
+    """
+    return METHODS[config.method.name](**config.method.settings).route if config else "adversarial"
+
+
+def attacked_evaluator(rows: Rows, settings: EvaluationConfig, route: Route = "adversarial") -> Evaluator:
     """``robust_accuracy`` under the configured attack, at the first epsilon, whenever training evaluates."""
 
     def evaluate(model: AnyModel) -> dict[str, float]:
-        attack = _attack(settings) | {"batch_size": settings.batch_size}
+        attack = _attack(settings) | {"batch_size": settings.batch_size, "route": route}
         found = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
         return {"robust_accuracy": next(iter(found.at.values())).accuracy}
 
@@ -42,32 +54,47 @@ def measure_task(
     settings: EvaluationConfig,
     *,
     seed: int,
+    route: Route = "adversarial",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The task's metrics on all ``rows`` and, for a classifier, accuracy under attack on ``settings.rows`` of them.
 
-    ``progress`` is told rows, which add up to `settled_in_all`.
+    ``route``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `settled_in_all`.
 
     Returns:
-        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``shift`` on request,
-        and ``notes`` where only some rows were attacked.
+        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, and ``shift`` on
+        request; where only some rows were attacked ``drawn``, the figures on these rows alone, clean accuracy
+        included; of a dual model ``route``; ``notes`` where there is something to be known of the figures.
     """
-    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size)(model)
+    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, route=route)(model)
     found: dict[str, Any] = {"metrics": metrics}
+    notes = list[str]()
+    if isinstance(model, ImageModel) and model.dual:
+        found["route"] = route
+        if route == "clean":
+            notes.append("measured by the clean one of two batch norms; plain() takes the other unless told")
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
-        attack = _attack(settings) | {"batch_size": settings.batch_size, "progress": progress}
+        attack = _attack(settings) | {"batch_size": settings.batch_size, "route": route, "progress": progress}
         report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         found["robustness"] = report.to_dict()
         metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
         if settings.shift:
             found["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
         if len(attacked) < len(rows):
-            found["notes"] = [
-                f"{settings.attack.upper()} attacked {len(attacked)} of {len(rows)} rows (seed {seed}), whose clean "
-                f"accuracy is {report.clean_accuracy:.1f}; the other figures are over all rows"
-            ]
+            found["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
+            notes.append(drawn(len(attacked), len(rows), seed, report.clean_accuracy))
+    if notes:
+        found["notes"] = notes
     return found
+
+
+def drawn(count: int, rows: int, seed: int, accuracy: float) -> str:
+    """What a reader has to know where not all rows were attacked."""
+    return (
+        f"{count} of {rows} rows were drawn (seed {seed}) to be attacked, and their clean accuracy is {accuracy:.2f}; "
+        f"clean figures are over all rows"
+    )
 
 
 def measure_shift(
@@ -99,7 +126,10 @@ def settled_in_all(model: AnyModel, rows: int, settings: EvaluationConfig) -> in
 
 
 def _attack(settings: EvaluationConfig) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in ("attack", "norm", "steps", "restarts", "relative")}
+    return {
+        name: getattr(settings, name)
+        for name in ("attack", "norm", "steps", "step_size", "random_start", "restarts", "relative")
+    }
 
 
 def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:
@@ -121,13 +151,16 @@ def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:
     return {"metrics": report.metrics | geometry, "sts": report.to_dict()}
 
 
-def measure_probe(model: ImageModel, train: ImageData, test: ImageData, batch_size: int) -> dict[str, Any]:
+def measure_probe(
+    model: ImageModel, train: ImageData, test: ImageData, batch_size: int, routes: Sequence[Route] = ROUTES
+) -> dict[str, Any]:
     """How far classes can be told by a linear classifier on an encoder's features: Table 5 of ACL.
 
     Returns:
         ``metrics``: ``probe``, of the clean batch norm's features, and of a dual model also ``probe_adversarial``.
+        A dual model's are those of ``routes``.
     """
-    routes: tuple[Route, ...] = ("clean", "adversarial") if model.dual else ("clean",)
+    routes = routes if model.dual else ("clean",)
     found = {route: linear_separability(model, train, test, route=route, batch_size=batch_size) for route in routes}
     names = {"clean": "probe", "adversarial": "probe_adversarial"}
     return {

@@ -20,6 +20,7 @@ def attacked_pictures(
     """The first image of each of ``count`` classes, and what the attack makes each model see in it.
 
     Shown of each is the perturbation of largest loss, within ``epsilon``; the attack climbs the cross-entropy.
+    The set of a dual model's batch norms is the ``route`` of ``settings``.
     """
     assert data.labels is not None
     assert data.label_names is not None
@@ -53,5 +54,6 @@ def _attacked(
         ball = ball_of(inputs, rows, epsilon, settings, attempt=0)
         delta = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start).delta
         with torch.no_grad():
-            classes = [logits_of(model, batch, moved).argmax(-1).cpu().numpy() for moved in (None, delta)]
-    return classes[0], classes[1], delta.cpu().numpy()
+            logits = [logits_of(model, batch, moved, route=settings.route) for moved in (None, delta)]
+    clean, attacked = (each.argmax(-1).cpu().numpy() for each in logits)
+    return clean, attacked, delta.cpu().numpy()

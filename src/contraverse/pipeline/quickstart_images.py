@@ -32,6 +32,8 @@ FINE_TUNING: dict[str, Any] = {
     "method.epsilon": 16 / 255,
     "method.step_size": 4 / 255,
     "evaluation.epsilons": EPSILONS,
+    "evaluation.step_size": None,
+    "evaluation.random_start": False,
     "evaluation.robust_validation": False,
     "train.metric_for_best_model": None,
     "train.load_best_model_at_end": False,

@@ -6,9 +6,9 @@ import torch
 
 from contraverse.data import ImageData, ImageSplits, Splits, Task, get_image_task, get_task, load_images, load_splits
 from contraverse.errors import UserError
-from contraverse.methods.uat import UNLABELLED
+from contraverse.methods import UAT, Selfie
 from contraverse.recipes import ImageDataConfig, ImageRunConfig, RunConfig
-from contraverse.types import Method
+from contraverse.types import UNLABELLED, Method
 
 AnySplits = Splits | ImageSplits
 
@@ -34,7 +34,7 @@ def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
         _forget_labels(config, splits)
     elif isinstance(splits, ImageSplits):
         assert isinstance(config.data, ImageDataConfig)
-        _keep_some_labels(config.data, splits)
+        _keep_some_labels(config.data, method, splits)
     if not test:
         splits.test = None
     return splits
@@ -50,11 +50,14 @@ def _check(recipe: str, method: Method, splits: AnySplits, reads_labels: bool) -
     if reads_labels and train.labels is None:
         hint = "name the column with --label, or train without labels: simcse, uscal"
         if isinstance(splits, ImageSplits):
-            hint = "put the images of each class into a folder of its own, or train without labels: simclr, acl-ds"
+            hint = "put the images of each class into a folder of its own, or name a table's column with --label; "
+            hint += "or train without labels: simclr, acl-ds"
         raise UserError(f"{recipe} needs labels, and the training rows have none", hint=hint)
     if method.needs == "pairs" and (isinstance(train, ImageData) or len(train.columns) < 2):
         hint = "give a file with a column of anchors and one of positives, as the task nli"
         raise UserError(f"{recipe} needs pairs of sentences", hint=hint)
+    if isinstance(method, Selfie) and isinstance(train, ImageData):
+        method.check_size(*train.pixels.shape[-2:])
 
 
 def _forget_labels(config: RunConfig, splits: AnySplits) -> None:
@@ -67,7 +70,9 @@ def _forget_labels(config: RunConfig, splits: AnySplits) -> None:
     else:
         splits.train = replace(splits.need("train"), labels=None, label_names=None)
         splits.task = without_labels(splits.task)
-    splits.notes.append(f"{config.method.name} does not look at the labels of {config.task}")
+    few = getattr(config.data, "labels", None)
+    also = f", so that data.labels: {few} changes nothing" if few not in (None, "all") else ""
+    splits.notes.append(f"{config.method.name} does not look at the labels of {config.task}{also}")
 
 
 def without_labels(task: Task) -> Task:
@@ -84,23 +89,30 @@ def without_labels(task: Task) -> Task:
     )
 
 
-def _keep_some_labels(settings: ImageDataConfig, splits: ImageSplits) -> None:
-    if settings.labels is None:
-        return
+def _keep_some_labels(settings: ImageDataConfig, method: Method, splits: ImageSplits) -> None:
+    """Leave out the images that have no label, or whose label is not to be known, unless a teacher tells theirs."""
     train = splits.need("train")
-    drawn = train.labelled_rows(settings.labels, settings.seed)
-    labelled = train.select(drawn)
-    if settings.pseudo_labels is None:
-        splits.train = labelled
-        splits.notes.append(f"trained on the {len(labelled):,} labelled images of {len(train):,}")
-        return
     assert train.labels is not None
+    known = train.has_label
+    if settings.labels is not None and settings.labels != "all":
+        known = torch.zeros(len(train), dtype=torch.bool)
+        known[train.labelled_rows(settings.labels, settings.seed)] = True
+        if not train.has_label.all():
+            given = int(train.has_label.sum())
+            kept = f"data.labels: {settings.labels} keeps {int(known.sum()):,} of {given:,} labels"
+            splits.notes.append(f"{kept}, and --labels all every one")
+    if known.all():
+        return
+    left = int((~known).sum())
+    if settings.pseudo_labels is None and not isinstance(method, UAT):
+        splits.train = train.select(known.nonzero()[:, 0].tolist())
+        trained = f"trained on the {len(splits.train):,} labelled images of {len(train):,}"
+        splits.notes.append(f"{trained}: {method.name} leaves the other {left:,} out")
+        return
     splits.hidden = train.labels
-    known = torch.zeros(len(train), dtype=torch.bool)
-    known[drawn] = True
     splits.train = replace(train, labels=torch.where(known, train.labels, UNLABELLED))
-    kept = f"{len(labelled):,} of {len(train):,} images keep their label"
-    splits.notes.append(f"{kept}; {settings.pseudo_labels} tells the others")
+    kept = f"{len(train) - left:,} of {len(train):,} images keep their label"
+    splits.notes.append(f"{kept}; {settings.pseudo_labels or 'the model as it starts'} tells the others")
 
 
 def class_names(splits: AnySplits, method: Method) -> list[str] | None:

@@ -18,7 +18,14 @@ from contraverse.errors import UserError
 from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel, load_model
-from contraverse.pipeline.measure import attacked_evaluator, measure_probe, measure_sts, measure_task, settled_in_all
+from contraverse.pipeline.measure import (
+    attacked_evaluator,
+    measure_probe,
+    measure_sts,
+    measure_task,
+    route_of,
+    settled_in_all,
+)
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
 from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
@@ -145,10 +152,11 @@ def _evaluators(config: RunConfig, splits: AnySplits, method: Method) -> dict[st
         return {"validation": StsbDev(settings.sts)} if settings.sts else {}
     if rows is None:
         return {}
-    evaluators: dict[str, Evaluator] = {"validation": TaskEvaluator(rows, splits.task.metrics, settings.batch_size)}
+    evaluator = TaskEvaluator(rows, splits.task.metrics, settings.batch_size, route=method.route)
+    evaluators: dict[str, Evaluator] = {"validation": evaluator}
     if settings.robust_validation and settings.epsilons:
         attacked = rows.sample(settings.rows, config.data.seed) if settings.rows else rows
-        evaluators["attacked"] = attacked_evaluator(attacked, settings)
+        evaluators["attacked"] = attacked_evaluator(attacked, settings, method.route)
     return evaluators
 
 
@@ -176,6 +184,9 @@ def _train(
     if arguments.get("dataloader_drop_last") and len(train) < arguments.get("per_device_train_batch_size", 8):
         arguments["dataloader_drop_last"] = False
         splits.notes.append(f"{len(train)} rows make no whole batch: the only one is smaller")
+    every, an_epoch = arguments.get("logging_steps"), len(train) // arguments.get("per_device_train_batch_size", 8)
+    if isinstance(every, int) and every > an_epoch > 0:
+        arguments["logging_steps"] = an_epoch  # a short run has a log, too
     trainer = Trainer(
         model,
         method,
@@ -238,8 +249,9 @@ def _measure(
     rows = splits.need(split)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons and len(model.labels) > 1 else 0
     say(f"Measuring on {len(rows):,} {split} rows" + (f", {attacked:,} of them attacked" if attacked else ""))
+    route, seed = route_of(config), config.data.seed
     with counting("Measuring", settled_in_all(model, len(rows), settings)) as progress:
-        found = measure_task(model, rows, splits.task, settings, seed=config.data.seed, progress=progress)
+        found = measure_task(model, rows, splits.task, settings, seed=seed, route=route, progress=progress)
     return {"split": split, **found}
 
 
@@ -249,7 +261,7 @@ def _probed(config: RunConfig, splits: ImageSplits, model: ImageModel, say: Say)
     rows: ImageData | None = getattr(splits, split)
     if splits.hidden is None or rows is None:
         return {"split": "none", "metrics": {}}
-    train = replace(splits.need("train"), labels=splits.hidden, label_names=rows.label_names)
+    train = replace(splits.need("train"), labels=splits.hidden, label_names=rows.label_names).labelled()
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
     return {"split": split, **measure_probe(model, train, rows, config.evaluation.batch_size)}
 

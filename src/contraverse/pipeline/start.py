@@ -10,20 +10,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from contraverse.data import ImageData, ImageSplits, ImageTask
+from contraverse.data import ImageData, ImageSplits, ImageTask, get_image_task
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.data.images.views import Augment
 from contraverse.errors import UserError
 from contraverse.evaluation import predict
 from contraverse.evaluation.images import find_clusters, matched_accuracy
-from contraverse.methods import METHODS
-from contraverse.methods.uat import UAT, UNLABELLED
+from contraverse.methods import METHODS, UAT, DeACL
 from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
-from contraverse.models.backbones import is_backbone
+from contraverse.models.backbones import TIMM, is_backbone
 from contraverse.models.storage import SETTINGS
 from contraverse.pipeline.rows import AnySplits, class_names
 from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, RunConfig
-from contraverse.types import HeadSpec, Method
+from contraverse.types import UNLABELLED, HeadSpec, Method
 
 
 def model_of(folder: str | Path) -> Path:
@@ -56,11 +55,36 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
     Raises:
         UserError: no such model, or one that does not fit.
     """
-    labels = class_names(splits, method)
+    labels, name = class_names(splits, method), config.model.name
+    model: AnyModel
     if isinstance(config, ImageRunConfig):
         assert isinstance(splits, ImageSplits)
-        return _start_image_model(config.model, splits.task, labels)
-    return start_model(config.model, labels, method.heads)
+        model, notes, told = _start_image_model(config.model, splits.task, labels)
+        model.image_size = tuple(splits.need("train").pixels.shape[-2:])
+    else:
+        model, notes = start_model(config.model, labels, method.heads)
+        told = _classes(name) if isinstance(method, UAT) and name != "minilm" else None
+    if isinstance(method, UAT) and getattr(config.data, "pseudo_labels", None) is None and told != labels:
+        raise UserError(
+            f"uat learns from a teacher, and {name} has no classifier of {_listed(labels or ())}",
+            where="model.name",
+            hint="begin from the run of a classifier with --init, or of images name one with data.pseudo_labels",
+        )
+    if isinstance(method, DeACL) and is_backbone(name) and not name.startswith(TIMM):
+        notes.append(f"{name} is drawn at random, and is its own teacher: begin from a trained encoder with --init")
+    return model, notes
+
+
+def find_start(config: RunConfig) -> None:
+    """Build an encoder from what ``model.name`` is, for nothing: to see that it can be done.
+
+    Raises:
+        UserError: no such model, or one that does not fit.
+    """
+    if isinstance(config, ImageRunConfig):
+        _start_image_model(config.model, get_image_task(config.task), None)
+    else:
+        start_model(config.model, None, {})
 
 
 def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
@@ -77,48 +101,65 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     train = splits.need("train")
     assert isinstance(splits, ImageSplits)
     assert isinstance(train, ImageData)
-    teacher = load_model(model_of(config.data.pseudo_labels))
+    teacher = load_teacher(config, train)
     if config.data.clusters is not None:
         _learn_clusters(config, splits, train, teacher, config.data.clusters)
         return
     assert train.labels is not None
-    if list(teacher.labels or ()) != list(train.label_names or ()):
-        told = _listed(teacher.labels) if teacher.labels else "nothing"
-        raise UserError(
-            f"the teacher tells {told} apart, and the images are of {_listed(train.label_names or ())}",
-            where="data.pseudo_labels",
-        )
-    logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size))
+    # The teacher was fine-tuned on clean images through its clean batch norm (ACL, step ii).
+    logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size, route="clean"))
     known = train.labels != UNLABELLED
-    if splits.hidden is not None and not known.all():
-        right = (logits.argmax(1) == splits.hidden)[~known].float().mean()
-        splits.notes.append(f"the teacher is right on {100 * right:.1f} % of the {int((~known).sum()):,} other images")
+    truth = splits.hidden
+    if truth is not None and (asked := ~known & (truth != UNLABELLED)).any():
+        right, some = (logits.argmax(1) == truth)[asked].float().mean(), f"{int(asked.sum()):,} other images"
+        some += "" if torch.equal(asked, ~known) else " whose label is known"
+        splits.notes.append(f"the teacher is right on {100 * right:.1f} % of the {some}")
     if isinstance(method, UAT):
         method.set_targets(logits, known)
     else:
         train.labels = torch.where(known, train.labels, logits.argmax(1))
 
 
-def _learn_clusters(
-    config: ImageRunConfig, splits: ImageSplits, train: ImageData, encoder: AnyModel, clusters: int
-) -> None:
-    if not isinstance(encoder, ImageModel):
+def load_teacher(config: ImageRunConfig, train: ImageData) -> ImageModel:
+    """The model of the run that ``data.pseudo_labels`` names: of any classes where clusters are to be found.
+
+    Raises:
+        UserError: the run is not finished, is one of texts, or tells other classes apart.
+    """
+    assert config.data.pseudo_labels is not None
+    teacher = load_model(model_of(config.data.pseudo_labels))
+    if not isinstance(teacher, ImageModel):
         raise UserError("a model of texts is here", where=f"data.pseudo_labels: {config.data.pseudo_labels}")
+    if config.data.clusters is None and list(teacher.labels or ()) != list(train.label_names or ()):
+        told = _listed(teacher.labels) if teacher.labels else "nothing"
+        raise UserError(
+            f"the teacher tells {told} apart, and the images are of {_listed(train.label_names or ())}",
+            where="data.pseudo_labels",
+        )
+    return teacher
+
+
+def _learn_clusters(
+    config: ImageRunConfig, splits: ImageSplits, train: ImageData, encoder: ImageModel, clusters: int
+) -> None:
     found = find_clusters(encoder, train, clusters, seed=config.data.seed, batch_size=config.evaluation.batch_size)
     splits.train = replace(train, labels=found, label_names=tuple(f"cluster {k}" for k in range(clusters)))
-    if splits.hidden is not None:
-        right = matched_accuracy(found, splits.hidden)
-        splits.notes.append(f"{clusters} clusters in the place of labels; {right:.1f} % lie in the one of their class")
+    truth = splits.hidden
+    if truth is not None and (asked := truth != UNLABELLED).any():
+        right, some = matched_accuracy(found[asked], truth[asked]), "" if asked.all() else " of those with a label"
+        said = f"{right:.1f} %{some} lie in the one of their class"
+        splits.notes.append(f"{clusters} clusters in the place of labels; {said}")
 
 
 def views_of(config: RunConfig, splits: AnySplits) -> OneView | TwoViews | None:
     """The random views of training images; none of texts."""
-    if not isinstance(config, ImageRunConfig) or config.data.views.kind == "none":
+    if not isinstance(config, ImageRunConfig):
         return None
     assert isinstance(splits, ImageSplits)
     settings = config.data.views
     flip = settings.flip if settings.flip is not None else 0.5 * splits.task.flip
-    augment: Augment = CropFlip(padding=settings.padding, flip=flip)
+    cropped = settings.kind == "crop-flip"
+    augment: Augment = CropFlip(padding=settings.padding * cropped, flip=flip * cropped)  # else the image itself
     if settings.kind == "simclr":
         augment = SimCLRAugment(strength=settings.strength, flip=flip, blur=settings.blur, resample=settings.resample)
     return TwoViews(augment) if METHODS[config.method.name].image_views == 2 else OneView(augment)
@@ -126,23 +167,22 @@ def views_of(config: RunConfig, splits: AnySplits) -> OneView | TwoViews | None:
 
 def _start_image_model(
     settings: ImageModelConfig, task: ImageTask, labels: Sequence[str] | None
-) -> tuple[ImageModel, list[str]]:
-    folder, notes = Path(settings.name), list[str]()
-    if is_backbone(settings.name):
-        mean, std = (None, None) if settings.name.startswith("timm/") else (task.mean, task.std)
+) -> tuple[ImageModel, list[str], list[str] | None]:
+    """The model, notes, and what the start told apart before."""
+    path, notes = Path(settings.name), list[str]()
+    if is_backbone(settings.name) or not path.exists():
+        mean, std = (None, None) if settings.name.startswith(TIMM) else (task.mean, task.std)
         model = ImageModel.from_pretrained(settings.name, labels=labels, dual=settings.dual, mean=mean, std=std)
-        return model, notes
-    if (folder / "config.json").is_file():
+        return model, notes, None
+    if (path / "config.json").is_file():
         raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
-    if not folder.is_dir():  # a file of weights, or nothing
-        return ImageModel.from_pretrained(folder, labels=labels, dual=settings.dual, route=settings.route), notes
-    before = ImageModel.load(folder)
+    before = ImageModel.load(path) if path.is_dir() else ImageModel.from_checkpoint(path)
     model = before.branch(labels, dual=settings.dual, route=settings.route)
     if before.labels and labels and before.labels != list(labels):
         notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier is drawn anew")
     if before.dual and not settings.dual:
         notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
-    return model, notes
+    return model, notes, before.labels
 
 
 def start_model(
@@ -157,6 +197,8 @@ def start_model(
         UserError: no such model, or a count of layers that it does not have.
     """
     folder = Path(settings.name)
+    if is_backbone(settings.name) and not folder.exists():
+        raise UserError(f"{settings.name} reads images, and this is a task of texts", where="model.name")
     trained = (folder / "config.json").is_file()
     notes = []
     before = _classes(folder) if trained and labels is not None else None
@@ -171,8 +213,8 @@ def start_model(
     return model, notes
 
 
-def _classes(folder: Path) -> list[str] | None:
-    """The classes of the classifier in ``folder``; None where there is no classifier."""
+def _classes(folder: str | Path) -> list[str] | None:
+    """The classes of the classifier in ``folder`` (or of this name on the Hub); None where there is no classifier."""
     config = AutoConfig.from_pretrained(folder)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         return None

@@ -89,18 +89,21 @@ class EvaluationConfig(Section):
     """What the trained model is measured on.
 
     ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. ``attack``, ``norm``,
-    ``steps`` and ``restarts`` are the attack's; ``relative``: the radii are fractions of each text's own embeddings'
-    norm. ``rows``: attack at most so many test rows, drawn by ``data.seed``. ``robust_validation``: attack the
-    validation rows, too, whenever they are evaluated, at the first of ``epsilons``: ``robust_accuracy`` is logged, and
-    chooses the best checkpoint where ``train.metric_for_best_model`` names it. ``shift``: measure also how far the
-    attack moves a text's representation. ``diagnostics``: try the attack itself on a few rows, and warn where it is
-    not to be believed; a number says on how many. ``sts``: a folder of STS sets for a sentence encoder.
+    ``steps``, ``step_size`` (None: by the radius and the steps), ``random_start`` and ``restarts`` are the attack's;
+    ``relative``: the radii are fractions of each text's own embeddings' norm. ``rows``: attack at most so many test
+    rows, drawn by ``data.seed``. ``robust_validation``: attack the validation rows, too, whenever they are evaluated,
+    at the first of ``epsilons``: ``robust_accuracy`` is logged, and chooses the best checkpoint where
+    ``train.metric_for_best_model`` names it. ``shift``: measure also how far the attack moves a text's representation.
+    ``diagnostics``: try the attack itself on a few rows, and warn where it is not to be believed; a number says on how
+    many. ``sts``: a folder of STS sets for a sentence encoder.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
     attack: Literal["pgd", "apgd"] = "apgd"
     norm: Literal["l2", "linf"] = "l2"
     steps: int = Field(default=5, ge=1)
+    step_size: Annotated[Number, Field(gt=0)] | None = None
+    random_start: bool = False
     restarts: int = Field(default=1, ge=1)
     relative: bool = False
     rows: int | None = Field(default=None, ge=1)

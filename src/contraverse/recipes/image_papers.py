@@ -50,6 +50,8 @@ _FINE_TUNING: dict[str, Any] = {
     "eval_strategy": "epoch",
     "load_best_model_at_end": True,
 }
+# ACL 4: PGD-20 from a uniform start.
+_PGD: dict[str, Any] = {"step_size": 2 / 255, "random_start": True}
 _ROBUST: dict[str, Any] = {"metric_for_best_model": "robust_accuracy", "greater_is_better": True}
 
 
@@ -78,7 +80,7 @@ def _fine_tuning(
         task="cifar10",
         method=MethodConfig(name=name, **settings),
         data=ImageDataConfig(views=ViewsConfig(kind="crop-flip")),
-        evaluation=ImageEvaluationConfig(robust_validation=robust),
+        evaluation=ImageEvaluationConfig(robust_validation=robust, **_PGD),
         train=TrainConfig.model_validate(_COMMON | _FINE_TUNING | chosen),
     )
 
@@ -174,7 +176,7 @@ def dynacl_plus() -> ImageRunConfig:
             "recipe": "dynacl++",
             "stages": stages,
             "data": config.data.model_copy(update={"pseudo_labels": "dynacl", "clusters": 10}),
-            "evaluation": ImageEvaluationConfig(),
+            "evaluation": ImageEvaluationConfig(**_PGD),
             "train": TrainConfig.model_validate(train),
         }
     )

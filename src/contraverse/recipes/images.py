@@ -43,8 +43,9 @@ class ImageDataConfig(Section):
     ``source``: a folder, an npz or Parquet file, files by split, ``digits``, a Hub id, or None for the task's own.
     ``image`` and ``label``: columns. ``size``: height and width that images are scaled to. ``seed``,
     ``validation_fraction`` and the counts of rows: as for texts. ``labels``: keep so many labels of the training
-    images, ``10%`` or a number, balanced over the classes. ``pseudo_labels``: a run whose model says what the others
-    are; without it they are left out where the method needs labels. ``clusters``: look at no label, and learn the so
+    images, ``10%`` or a number, balanced over the classes; None or ``all`` is every one. ``pseudo_labels``: a run whose
+    model says what the others are; without it they are left out where the method needs labels, but for ``uat``, whose
+    start says it. ``clusters``: look at no label, and learn the so
     many clusters that k-means finds in the features of that run's encoder. ``views``: of training images.
     """
 

@@ -19,6 +19,7 @@ from contraverse.evaluation.images.corruptions import (
     EXTRA_CORRUPTIONS,
     SEVERITIES,
     CorruptionReport,
+    check_corruptible,
     corrupted,
     corruption_accuracy,
     load_cifar_c,
@@ -143,6 +144,42 @@ def test_accuracy_on_images_that_are_corrupted_here_does_not_depend_on_the_batch
     all_at_once = corruption_accuracy(Bright(), data, corruptions=names, severities=(5, 2))
     assert one == all_at_once
     assert (one.source, one.seed) == ("imagenet-c", 0)
+
+
+def test_images_of_mnist_s_size_are_padded_and_cut_back() -> None:
+    pytest.importorskip("imagecorruptions")
+    data = smooth(2, 28)
+    found = corrupted(data, "pixelate", 3)
+    assert found.pixels.shape == data.pixels.shape
+    by_hand = np.pad(data.pixels.permute(0, 2, 3, 1).numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    whole = corrupted(ImageData.from_arrays(by_hand, data.labels), "pixelate", 3)
+    assert torch.equal(found.pixels, whole.pixels[:, :, 2:30, 2:30])
+    report = corruption_accuracy(Bright(), data, corruptions=["contrast"], severities=[1])
+    assert report.notes == ["images of 28 x 28 were padded to 32 for the corruptions, and cut back"]
+    assert corruption_accuracy(Bright(), smooth(2), corruptions=["contrast"], severities=[1]).notes == []
+    odd = ImageData.from_arrays(np.zeros((1, 40, 29, 3), np.uint8), [0])
+    assert corrupted(odd, "contrast", 1).pixels.shape == (1, 3, 40, 29)
+
+
+def test_only_some_rows_are_corrupted_the_same_ones_each_time(tmp_path: Path) -> None:
+    cifar_c(tmp_path, ("fog", "snow"), n=8)
+    labels = np.load(tmp_path / "labels.npy")[:8]
+    told: list[int] = []
+    report = corruption_accuracy(Bright(), tmp_path, corruptions=["fog"], rows=4, seed=1, progress=told.append)
+    drawn = ImageData.from_arrays(np.zeros((8, 4, 4, 3), np.uint8), labels).sample(4, 1)
+    assert drawn.labels is not None
+    ones = 25.0 * int((drawn.labels == 1).sum())
+    assert report.accuracy["fog"] == {1: 100 - ones, 2: 100 - ones, 3: ones, 4: ones, 5: ones}
+    assert (report.n, sum(told)) == (4, 4 * 5)
+
+
+def test_files_are_looked_for_before_anything_is_measured(tmp_path: Path) -> None:
+    cifar_c(tmp_path, ("fog", "snow"))
+    assert check_corruptible(tmp_path, ["fog"]) == []
+    told: list[int] = []
+    with pytest.raises(UserError, match=r"frost\.npy"):
+        corruption_accuracy(Bright(), tmp_path, corruptions=["fog", "frost"], progress=told.append)
+    assert told == []
 
 
 def test_the_names_are_the_package_s() -> None:

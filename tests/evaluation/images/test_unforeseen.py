@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
-from contraverse.evaluation.images.unforeseen import CIFAR10_ATA, UNFORESEEN, uar, unforeseen_accuracy
+from contraverse.evaluation.images.unforeseen import (
+    CIFAR10_ATA,
+    IMAGENET_SIZES,
+    UNFORESEEN,
+    planned,
+    uar,
+    unforeseen_accuracy,
+)
 
 
 def stripes(rows: int = 24, seed: int = 0) -> ImageData:
@@ -121,7 +128,9 @@ def test_the_report_holds_uar_where_all_sizes_were_measured() -> None:
     data = ImageData.from_arrays(np.zeros((2, 16, 16, 3), np.uint8), [0, 0], ("a", "b", "c"))
     report = unforeseen_accuracy(Right(), data, {"jpeg_l1": list(CIFAR10_ATA["jpeg_l1"]), "l2": [40]}, steps=1)
     assert report.uar == {"jpeg_l1": pytest.approx(100 * 600 / (91.4 + 88.1 + 80.2 + 68.9 + 56.3 + 37.7))}
-    assert report.metrics == {"accuracy": 100.0, "uar@jpeg_l1": report.uar["jpeg_l1"]}
+    assert report.metrics == {"accuracy": 100.0, "uar@jpeg_l1": report.uar["jpeg_l1"], "accuracy@l2-40": 100.0}
+    assert "1 steps" in report.notes[0]
+    assert "16 x 16" in report.notes[1]
     assert json.loads(json.dumps(report.to_dict()))["accuracy"]["l2"] == {"40": 100.0}
 
 
@@ -130,6 +139,40 @@ def test_the_calibrated_sizes_grow_and_their_accuracies_fall() -> None:
         assert len(sizes) == 6
         assert list(sizes) == sorted(sizes)
         assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
+
+
+def test_what_images_of_a_size_cannot_have_is_left_out_and_said(trained: nn.Module) -> None:
+    data = ImageData.from_arrays(np.zeros((2, 20, 20, 3), np.uint8), [0, 1])
+    sizes, notes = planned(None, data)
+    assert set(sizes) == {"linf", "l2", "l1", "elastic"}
+    assert sizes["l2"] == list(CIFAR10_ATA["l2"])
+    assert [note.partition(" ")[0] for note in notes] == ["jpeg_linf", "jpeg_l1"]
+    small = ImageData.from_arrays(np.zeros((2, 8, 8, 3), np.uint8), [0, 1])
+    assert set(planned(["all"], small)[0]) == {"linf", "l2", "l1", "fog", "snow", "gabor"}
+    whole, left_out = planned(["all"], stripes(2))
+    assert (set(whole), left_out) == (set(UNFORESEEN), [])
+    assert planned(["fog"], small) == ({"fog": sorted(IMAGENET_SIZES["fog"])}, [])
+    report = unforeseen_accuracy(trained, data, reference={"linf": {1: 90.0}, "jpeg_l1": {2: 91.0}}, steps=200)
+    assert set(report.accuracy) == {"linf"}
+    assert report.notes == ["jpeg_l1 is left out: JPEG works on blocks of 16 pixels, and the images are 20 x 20"]
+    for names, says in ((["jpeg_linf"], "20 x 20"), (["rain"], "rain"), (["all", "fog"], "all")):
+        with pytest.raises(UserError, match=says):
+            planned(names, data)
+    told: list[int] = []
+    with pytest.raises(UserError, match="jpeg_linf cannot be measured"):
+        unforeseen_accuracy(trained, data, {"linf": [1], "jpeg_linf": [1]}, steps=1, progress=told.append)
+    assert told == []
+
+
+def test_the_reference_s_own_steps_and_size_need_no_note() -> None:
+    model = LinearImages(classes=3)
+    model.norm, model.map = nn.BatchNorm2d(3, affine=False), nn.Linear(3 * 32 * 32, 3)
+    random = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype(np.uint8)
+    data = ImageData.from_arrays(random, [0, 1], ("a", "b", "c"))
+    assert unforeseen_accuracy(model, data, {"linf": list(CIFAR10_ATA["linf"])}).notes == []
+    (note,) = unforeseen_accuracy(model, data, {"linf": list(CIFAR10_ATA["linf"])}, steps=2).notes
+    assert "2 steps" in note
+    assert unforeseen_accuracy(model, data, {"linf": [1]}, steps=2).notes == []  # no UAR to be doubted
 
 
 @pytest.mark.parametrize(

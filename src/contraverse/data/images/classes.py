@@ -9,6 +9,7 @@ from contraverse.data.images.folders import natural
 from contraverse.data.images.parts import Part, listed
 from contraverse.data.images.tasks import ImageTask
 from contraverse.errors import UserError
+from contraverse.types import UNLABELLED
 
 _MOST_CLASSES = 10_000
 _NUMBER = re.compile("[0-9]+")
@@ -18,20 +19,25 @@ class BadLabel(Exception):
     """A label that is no class, and why."""
 
 
+class UnknownLabel(BadLabel):
+    """A label that could be a class, and is none of those that are known."""
+
+
 def find_classes(parts: Sequence[Part], task: ImageTask) -> tuple[str, ...] | None:
     """The task's classes, or those that the training parts declare, or the different labels in natural order.
 
-    None where the parts have no labels.
+    None where no image of the parts has a label.
 
     Raises:
-        UserError: nearly every image has a label of its own.
+        UserError: nearly every image that has a label has one of its own.
     """
-    if parts[0].labels is None:
+    if all(map(is_hidden, parts)):
         return None
-    if task.labels or parts[0].classes:
-        return task.labels or parts[0].classes
-    found = {name for part in parts for label in part.labels or () if (name := _name(label)) is not None}
-    total = sum(len(part.images) for part in parts)
+    declared = next((part.classes for part in parts if part.classes), None)
+    if task.labels or declared:
+        return task.labels or declared
+    given = [label for part in parts for label in part.labels or () if not is_missing(label)]
+    found, total = {name for label in given if (name := _name(label)) is not None}, len(given)
     if len(found) > _MOST_CLASSES or (len(found) > 20 and 2 * len(found) > total):
         raise UserError(
             f"the labels have {len(found)} different values in {total} images: no classes",
@@ -41,19 +47,27 @@ def find_classes(parts: Sequence[Part], task: ImageTask) -> tuple[str, ...] | No
     return tuple(sorted(found, key=natural))
 
 
+def is_missing(label: Any) -> bool:
+    """True of what says that there is no label: None, NaN, empty text, -1. It is never a class."""
+    if isinstance(label, str):
+        return label.strip() in ("", "-1")
+    return label is None or bool(label != label) or (label == -1 and not isinstance(label, bool))
+
+
 def is_hidden(part: Part) -> bool:
-    """True where no image of the part has a label: all are -1 or missing."""
-    return part.labels is None or all(label in (None, -1) for label in part.labels)
+    """True where no image of the part has a label."""
+    return part.labels is None or all(map(is_missing, part.labels))
 
 
 def to_ids(part: Part, names: Sequence[str], task: ImageTask) -> Callable[[int], int]:
-    """A function from an image's number to its class id.
+    """A function from an image's number to its class id, `UNLABELLED` where it has no label.
 
     A number is the class that the source declares for it, else the one of that id, unless numbers are the names. A
     name matches regardless of case where the task has classes of its own.
 
     Raises (the function):
-        BadLabel: the label is missing or none of the classes.
+        UnknownLabel: the label is none of the classes.
+        BadLabel: it is nothing that can be one.
     """
     ids = {name: i for i, name in enumerate(names)}
     if task.labels:
@@ -68,10 +82,11 @@ def to_ids(part: Part, names: Sequence[str], task: ImageTask) -> Callable[[int],
 
     def look_up(i: int) -> int:
         label = part.labels[i] if part.labels is not None else None
+        if is_missing(label):
+            return UNLABELLED
         name = _name(label)
         if name is None:
-            missing = label is None or label != label or (isinstance(label, str) and not label.strip())
-            raise BadLabel("the label is missing" if missing else f"the label {label!r} is not a class")
+            raise BadLabel(f"the label {label!r} is not a class")
         number = int(name) if _NUMBER.fullmatch(name) else None
         if number is not None and declared and not isinstance(label, str):
             found = of_name(declared[number]) if number < len(declared) else None
@@ -80,7 +95,7 @@ def to_ids(part: Part, names: Sequence[str], task: ImageTask) -> Callable[[int],
         if found is None and task.labels and not declared and number is not None and number < len(names):
             found = number
         if found is None:
-            raise BadLabel(f"the label {label!r} is unknown (known: {listed(names)})")
+            raise UnknownLabel(f"the label {label!r} is unknown (known: {listed(names)})")
         return found
 
     return look_up
@@ -89,7 +104,7 @@ def to_ids(part: Part, names: Sequence[str], task: ImageTask) -> Callable[[int],
 def _name(label: Any) -> str | None:
     """The label as a class name, ``1`` and ``1.0`` being one; None for what is no class."""
     if isinstance(label, str):
-        return label.strip() or None
+        return label.strip()
     if isinstance(label, bool) or not isinstance(label, int | float):
         return None
     return str(int(label)) if math.isfinite(label) and label == int(label) else None

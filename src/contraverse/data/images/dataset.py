@@ -13,14 +13,16 @@ from torch.utils.data import Dataset
 from contraverse.data.drawing import balanced_rows, part_rows, sample_rows
 from contraverse.data.images.tasks import ImageTask
 from contraverse.errors import UserError
+from contraverse.types import UNLABELLED
 
 
 @dataclass(eq=False)
 class ImageData(Dataset[dict[str, Any]]):
     """Images in memory, as bytes.
 
-    ``pixels``: (N, C, H, W) uint8. ``labels``: (N,) int64 class ids in [0, len(label_names)), or None. ``source``:
-    where they are from. Made by `load_images`, or from arrays by `ImageData.from_arrays`.
+    ``pixels``: (N, C, H, W) uint8. ``labels``: (N,) int64 class ids in [0, len(label_names)), `UNLABELLED` for a
+    training image that has none, or None: no labels at all. ``source``: where they are from. Made by `load_images`, or
+    from arrays by `ImageData.from_arrays`.
 
     An item is ``{"pixel_values": (C, H, W) uint8, "index": int}``, with ``label`` (int) if there are labels; ``index``
     is the image's number here. ``collate``, an `ImageCollator`, makes batches of them.
@@ -85,13 +87,24 @@ class ImageData(Dataset[dict[str, Any]]):
         return ImageData(self.pixels[at], labels, self.label_names, self.source)
 
     def split(self, fraction: float, seed: int) -> tuple["ImageData", "ImageData"]:
-        """``(rest, part)``: ``part`` has this fraction of the images, stratified by class, as `TextData.split` does."""
-        rest, part = part_rows(len(self), self._classes, fraction, seed, self.source)
-        return self.select(rest), self.select(part)
+        """``(rest, part)``: ``part`` has this fraction of the images, stratified by class, as `TextData.split` does.
+
+        Where there are labels it is a fraction of the images that have one.
+        """
+        rows = self._numbers_to_draw()
+        classes = None if self.labels is None else self.labels[rows].tolist()
+        _, drawn = part_rows(len(rows), classes, fraction, seed, self.source)
+        part = torch.zeros(len(self), dtype=torch.bool)
+        part[rows[drawn]] = True
+        return self.select((~part).nonzero()[:, 0].tolist()), self.select(part.nonzero()[:, 0].tolist())
 
     def sample(self, n: int, seed: int) -> "ImageData":
-        """``n`` of the images, stratified by class, or all of them, as `TextData.sample` does."""
-        return self.select(sample_rows(len(self), self._classes, n, seed))
+        """``n`` of the images, stratified by class, or all of them, as `TextData.sample` does.
+
+        Those without a label are drawn as if that were a class.
+        """
+        classes = None if self.labels is None else self.labels.tolist()
+        return self.select(sample_rows(len(self), classes, n, seed))
 
     def labelled_fraction(self, amount: str | float, seed: int) -> tuple["ImageData", "ImageData"]:
         """``(unlabelled, labelled)``: labels for a few images, balanced over the classes; the rest without theirs.
@@ -108,24 +121,41 @@ class ImageData(Dataset[dict[str, Any]]):
     def labelled_rows(self, amount: str | float, seed: int) -> list[int]:
         """The numbers of a few images, balanced over the classes, that are to keep their label.
 
-        ``amount``: ``"10%"`` of the images, or a fraction below 1, or a number of images. Each class has as many of the
-        labelled ones as any other, to within one; for one seed, a smaller amount is part of a larger one. This is the
-        protocol of label-efficient training in ACL (Jiang et al. 2020): 450 or 4,500 of 45,000 images of CIFAR-10.
+        ``amount``: ``"10%"`` of the images that have a label, or a fraction below 1, or a number of images. Each class
+        has as many of them as any other, to within one; for one seed, a smaller amount is part of a larger one. This is
+        the protocol of label-efficient training in ACL (Jiang et al. 2020): 450 or 4,500 of 45,000 images of CIFAR-10.
 
         Raises:
-            UserError: there are no labels, the amount cannot be read or leaves no image unlabelled, or a class has
-                too few images.
+            UserError: there are no labels, the amount cannot be read, leaves no image unlabelled or is more than have
+                a label, or a class has too few images.
         """
         if self.labels is None or self.label_names is None:
             raise UserError("there are no labels to draw from", where=self.source)
-        n = _count(amount, len(self))
+        rows = self._numbers_to_draw()
+        n = _count(amount, len(rows))
         if n >= len(self):
             raise UserError(f"{n:,} labels of {len(self):,} images leave none unlabelled", where=self.source)
-        return balanced_rows(self.labels.tolist(), self.label_names, n, seed, self.source)
+        if n > len(rows):
+            raise UserError(f"{n:,} labels, and {len(rows):,} of {len(self):,} images have one", where=self.source)
+        drawn = balanced_rows(self.labels[rows].tolist(), self.label_names, n, seed, self.source)
+        return [int(row) for row in rows[drawn]]
 
     @property
-    def _classes(self) -> list[int] | None:
-        return None if self.labels is None else self.labels.tolist()
+    def has_label(self) -> Tensor:
+        """(N,) bool: which images have a label."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        return self.labels != UNLABELLED
+
+    def labelled(self) -> "ImageData":
+        """The images that have a label: these themselves where all do, or none has."""
+        if self.labels is None or self.has_label.all():
+            return self
+        return self.select(self.has_label.nonzero()[:, 0].tolist())
+
+    def _numbers_to_draw(self) -> Tensor:
+        """Of the images that have a label; of all where there are no labels."""
+        return torch.arange(len(self)) if self.labels is None else self.has_label.nonzero()[:, 0]
 
 
 def _count(amount: str | float, total: int) -> int:
@@ -189,7 +219,8 @@ class ImageSplits:
 
     ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
     the way, in sentences for a reader. ``hidden``: what the labels of training images are that lack theirs on purpose,
-    (N,) int64: to measure who guesses them, or what an encoder's features tell of them, and for nothing else.
+    (N,) int64, `UNLABELLED` where nobody knows: to measure who guesses them, or what an encoder's features tell of
+    them, and for nothing else.
     """
 
     train: ImageData | None

@@ -10,6 +10,7 @@ from contraverse.data.images.parts import Part, listed
 from contraverse.errors import UserError
 
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+_NO_CLASS = ("unlabelled", "unlabeled", "-1")
 _USUAL = {"train": "train", "validation": "validation", "test": "test"}
 LAYOUT = "Wanted: FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE."
 
@@ -19,8 +20,9 @@ def read_image_folder(folder: Path) -> tuple[dict[SplitName, list[Part]], list[s
 
     Folders called train, validation (valid, val, dev) and test that hold folders are the splits; otherwise all of it is
     training images. In each, a folder is a class, of which all images below it are members. A split without such
-    folders has no labels. Hidden files, and those that desktops leave behind, are passed over. In a class's folder
-    any other file that is not an image by its ending is a fault, and so is a class without training images.
+    folders has no labels. A folder called unlabelled (unlabeled, -1) beside the classes, or beside the splits, holds
+    training images without a label. Hidden files, and those that desktops leave behind, are passed over. In a class's
+    folder any other file that is not an image by its ending is a fault, and so is a class without training images.
 
     Raises:
         UserError: the folder cannot be read, or holds no image.
@@ -31,9 +33,11 @@ def read_image_folder(folder: Path) -> tuple[dict[SplitName, list[Part]], list[s
     splits = match_names(holders, _USUAL)
     if "train" in splits and any(path.is_dir() for path in _visible(holders[splits["train"][0]], [])):
         chosen = {split: holders[names[0]] for split, names in splits.items()}
-        left = [path.name for path in inside if path not in chosen.values()]
+        unlabelled = [path for path in holders.values() if path.name.casefold() in _NO_CLASS]
+        left = [path.name for path in inside if path not in (*chosen.values(), *unlabelled)]
         notes += [f"{folder}: left out {listed(left)}"] if left else []
         parts = {split: [read_classes(path, notes, train=split == "train")] for split, path in chosen.items()}
+        parts["train"] += [_without_classes(path, notes) for path in unlabelled]
     else:
         parts = {"train": [read_classes(folder, notes, train=True)]}
     return parts, notes
@@ -53,24 +57,32 @@ def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
         return Part(str(folder), images, None, list(map(str, images)))
     notes += [f"{folder}: left out beside the classes: {listed([path.name for path in beside])}"] if beside else []
     files: list[Path] = []
-    labels: list[str] = []
+    labels: list[str | None] = []
     faults: list[str] = []
     names: list[str] = []
     for one in classes:
         found = _below(one, notes)
         images = [path for path in found if path.suffix.lower() in EXTENSIONS]
         faults += [f"{path}: is not an image by its ending" for path in found if path.suffix.lower() not in EXTENSIONS]
+        has_class = one.name.casefold() not in _NO_CLASS
         files += images
-        labels += [one.name] * len(images)
+        labels += [one.name if has_class else None] * len(images)
         if images:
-            names.append(one.name)
-        elif train:
+            names += [one.name] if has_class else []
+        elif train and has_class:
             faults.append(f"{one}: the folder of this class holds no image")
         else:
             notes.append(f"{one}: holds no image")
     if not files:
         raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
     return Part(str(folder), files, labels, list(map(str, files)), tuple(names), faults)
+
+
+def _without_classes(folder: Path, notes: list[str]) -> Part:
+    found = _below(folder, notes)
+    files = [path for path in found if path.suffix.lower() in EXTENSIONS]
+    faults = [f"{path}: is not an image by its ending" for path in found if path not in files]
+    return Part(str(folder), files, None, list(map(str, files)), faults=faults)
 
 
 def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:

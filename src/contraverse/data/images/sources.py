@@ -1,25 +1,21 @@
 """`load_images`: from any source to training, validation and test images."""
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from contraverse.data.folder import SPLITS, SplitName, match_names
+from contraverse.data.folder import SPLITS, match_names
 from contraverse.data.hub import is_hub_id
 from contraverse.data.images.bundled import BUNDLED, read_bundled
-from contraverse.data.images.classes import BadLabel, find_classes, is_hidden, to_ids
-from contraverse.data.images.dataset import ImageData, ImageSplits, to_bytes
-from contraverse.data.images.decode import BadImage, decode, resized_array, strict
+from contraverse.data.images.classes import find_classes
+from contraverse.data.images.dataset import ImageData, ImageSplits
 from contraverse.data.images.encoded import read_hub, read_parquet
 from contraverse.data.images.folders import read_classes, read_image_folder
 from contraverse.data.images.formats import Parts, read_array_folder, read_npz
-from contraverse.data.images.parts import Part, listed
+from contraverse.data.images.parts import listed
+from contraverse.data.images.reading import Reading
 from contraverse.data.images.tasks import ImageTask, get_image_task
 from contraverse.data.nearest import nearest
 from contraverse.data.reading import OnBadRow
@@ -63,15 +59,18 @@ def load_images(
     All images have three channels and one size. ``size`` scales each image's shorter side to it and cuts the longer
     one; without it, images of different sizes are an error.
 
-    Without a validation split, ``validation_fraction`` of the training images (0 to 1; 0 for none) becomes one, cut by
-    ``seed`` and stratified; never test images. Images without labels have nothing to validate on, and none is cut. A
-    test or validation split without labels is not used. ``train_rows``, ``validation_rows`` and ``test_rows`` keep
-    that many images of a split, a stratified sample by ``seed``; where validation images are cut, ``validation_rows``
-    is how many. Nothing here draws from torch's generator.
+    A training image whose label is missing (None, NaN, empty, -1, or a folder called unlabelled) has the label
+    `UNLABELLED`; where all are missing there are no labels.
 
-    A bad image (broken, cut short, more than 8 bits a channel, no image at all; a label that is missing or unknown; a
-    class's folder without images) is an error that lists the first of them, or with ``on_bad_row="skip"`` is left out
-    and counted.
+    Without a validation split, ``validation_fraction`` of the training images that have a label (0 to 1; 0 for none)
+    becomes one, cut by ``seed`` and stratified; never test images. Images without labels have nothing to validate on,
+    and none is cut. A test or validation split without labels is not used. ``train_rows``, ``validation_rows`` and
+    ``test_rows`` keep that many images of a split, a stratified sample by ``seed``; where validation images are cut,
+    ``validation_rows`` is how many. Nothing here draws from torch's generator.
+
+    A bad image (broken, cut short, more than 8 bits a channel, no image at all; a label that is unknown, or of a test
+    or validation image missing; a class's folder without images) is an error that lists the first of them, or with
+    ``on_bad_row="skip"`` is left out and counted.
 
     Raises:
         UserError: the source cannot be found or read, there are bad images, sizes differ, a split is empty, or the
@@ -83,13 +82,13 @@ def load_images(
     parts, notes = _open(source, task, image, label)
     first = parts.get("train") or next(iter(parts.values()))
     names = find_classes(first, task)
-    reading = _Reading(task, names, size)
+    reading = Reading(task, names, size)
     data = {split: reading.read(parts[split], split) for split in SPLITS if split in parts}
     reading.check(on_bad_row, sum(len(part.images) for found in parts.values() for part in found))
     notes += reading.notes
     for split, images in data.items():
         if images is not None and not len(images):
-            raise UserError("no usable image is left", where=parts[split][0].where)
+            raise UserError("no usable image is left", where=parts[split][0].where, hint=reading.other_task)
     splits = ImageSplits(
         data.get("train"),
         data.get("validation"),
@@ -125,7 +124,7 @@ def _open(source: Source, task: ImageTask, image: str | None, label: str | None)
         source = task.name
     if isinstance(source, str) and source in BUNDLED:
         return read_bundled(source)
-    if source is None or (isinstance(source, str) and not _is_local(source)):
+    if source is None or (isinstance(source, str) and not is_local(source)):
         return read_hub(source, task, image, label), []
     path = Path(source).expanduser()
     if path.is_dir():
@@ -133,7 +132,10 @@ def _open(source: Source, task: ImageTask, image: str | None, label: str | None)
     return _open_file(path, task, image, label)
 
 
-def _is_local(source: str) -> bool:
+def is_local(source: str) -> bool:
+    """True for what exists or comes with a package, and for what can only be a path."""
+    if source in BUNDLED:
+        return True
     path = Path(source).expanduser()
     return path.exists() or path.suffix.lower() in _FILES or not is_hub_id(source) or source.startswith(".")
 
@@ -210,120 +212,15 @@ def _open_folder(folder: Path, task: ImageTask, image: str | None, label: str | 
     return parts, notes + ([f"{folder}: left out {listed(left)}"] if left else [])
 
 
-@dataclass
-class _Reading:
-    """Decodes parts into arrays of one size, and keeps what is wrong with them and what was converted."""
-
-    task: ImageTask
-    names: tuple[str, ...] | None
-    size: int | None
-    faults: list[str] = field(default_factory=list)
-    sizes: dict[tuple[int, ...], tuple[int, str]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    _seen: Counter[str] = field(default_factory=Counter)
-
-    def read(self, parts: Sequence[Part], split: SplitName) -> ImageData | None:
-        where = ", ".join(part.where for part in parts)
-        labelled = self.names is not None
-        if split != "train" and (not labelled or all(map(is_hidden, parts))):
-            self.notes.append(f"{where}: has no labels, so it is not used as a {split} split")
-            return None
-        blocks, labels = list[np.ndarray](), list[int]()
-        with strict():
-            for part in parts:
-                self.faults += part.faults
-                rows, ids = self._classes(part) if labelled else (list(range(len(part.images))), [])
-                pixels, good = self._pixels(part, rows)
-                blocks += [pixels] if len(pixels) else []
-                labels += [ids[i] for i in good] if labelled else []
-        self._note_conversions(where)
-        if len({block.shape[1:] for block in blocks}) != 1:
-            # None, or of different sizes: `check` and the caller refuse them.
-            blocks = [np.empty((0, 3, 0, 0), np.uint8)]
-        whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        ids_of = torch.tensor(labels[: len(whole)], dtype=torch.long) if labelled else None
-        return ImageData(torch.from_numpy(whole), ids_of, self.names, where)
-
-    def _classes(self, part: Part) -> tuple[list[int], list[int]]:
-        """The numbers of the images with a sound label, and their class ids."""
-        assert self.names is not None
-        look_up = to_ids(part, self.names, self.task)
-        rows, ids = [], []
-        for i in range(len(part.images)):
-            try:
-                ids.append(look_up(i))
-                rows.append(i)
-            except BadLabel as bad:
-                self.faults.append(f"{part.place(i)}: {bad}")
-        return rows, ids
-
-    def _pixels(self, part: Part, rows: Sequence[int]) -> tuple[np.ndarray, list[int]]:
-        """The images of these numbers, and which of the numbers (by place) could be read."""
-        if isinstance(part.images, np.ndarray):
-            try:
-                pixels = to_bytes(part.images)
-            except UserError as error:
-                raise UserError(error.what, where=part.where, hint=error.hint) from error
-            pixels = pixels if len(rows) == len(pixels) else pixels[list(rows)]
-            pixels = resized_array(pixels, self.size, self._seen)
-            self._note_size(pixels.shape[2:], len(pixels), part.where)
-            return pixels, list(range(len(rows)))
-        # One array from the first sound image on, rather than a list that is joined: joining takes the memory twice.
-        pixels = np.empty((0, 3, 0, 0), np.uint8)
-        good: list[int] = []
-        for at, i in enumerate(rows):
-            try:
-                one = decode(part.images[i], self.size, self._seen)
-            except BadImage as bad:
-                self.faults.append(f"{part.place(i)}: {bad}")
-                continue
-            self._note_size(one.shape[1:], 1, part.place(i))
-            if not good:
-                pixels = np.empty((len(rows), *one.shape), np.uint8)
-            if one.shape == pixels.shape[1:]:
-                pixels[len(good)] = one
-                good.append(at)
-        return pixels[: len(good)], good
-
-    def _note_size(self, shape: Sequence[int], count: int, place: str) -> None:
-        before, first = self.sizes.get(tuple(shape), (0, place))
-        self.sizes[tuple(shape)] = before + count, first
-
-    def _note_conversions(self, where: str) -> None:
-        self.notes += [f"{where}: {count} images {what}" for what, count in self._seen.items()]
-        self._seen.clear()
-
-    def check(self, on_bad_row: OnBadRow, total: int) -> None:
-        """Refuse different sizes, and faults unless they are to be skipped.
-
-        Raises:
-            UserError: there are some.
-        """
-        if self.faults and on_bad_row == "error":
-            what = listed([f"  {fault}" for fault in self.faults], "\n")
-            raise UserError(
-                f"{len(self.faults)} of {total} images cannot be used:\n{what}",
-                hint="Mend them, or leave them out with --on-bad-row skip.",
-            )
-        if self.faults:
-            self.notes.append(f"{len(self.faults)} bad images left out ({listed(self.faults, '; ')})")
-        if len(self.sizes) > 1:
-            ordered = sorted(self.sizes.items(), key=lambda item: -item[1][0])
-            told = [f"  {width}x{height}: {count}, as {place}" for (height, width), (count, place) in ordered]
-            raise UserError(
-                "the images have different sizes (width x height):\n" + listed(told, "\n"),
-                hint="Give all of them one size: --size 32.",
-            )
-
-
 def _set_validation_aside(splits: ImageSplits, seed: int, part: float) -> None:
-    """``part`` of the training images: a number of them from 1, a fraction below."""
+    """``part`` of the training images that have a label: a number of them from 1, a fraction below."""
     train = splits.train
     if train is None or train.labels is None or splits.validation is not None or not part:
         return
-    if part >= len(train):
-        raise UserError(f"{part:g} of {len(train)} training images cannot be set aside", where=train.source)
-    splits.train, splits.validation = train.split(part / len(train) if part >= 1 else part, seed)
+    labelled = int(train.has_label.sum())
+    if part >= labelled:
+        raise UserError(f"{part:g} of {labelled} labelled training images cannot be set aside", where=train.source)
+    splits.train, splits.validation = train.split(part / labelled if part >= 1 else part, seed)
     count = len(splits.validation)
     splits.notes.append(f"no validation split: {count} training images were set aside for it (seed {seed})")
 
@@ -344,13 +241,15 @@ def _look(splits: ImageSplits) -> None:
         notes.append("there is no training split")
         return
     if train.labels is not None and train.label_names is not None:
-        present = set(train.labels.tolist())
+        without = len(train) - int(train.has_label.sum())
+        notes += [f"{without:,} of {len(train):,} training images have no label"] if without else []
+        present = set(train.labels[train.has_label].tolist())
         if len(present) < 2:
-            name = train.label_names[int(train.labels[0])]
+            name = train.label_names[next(iter(present))]
             raise UserError(
-                f"every training image has the label {name!r}",
+                f"every training image{' that has one' if without else ''} has the label {name!r}",
                 where=train.source,
-                hint="A classifier needs images of at least two classes.",
+                hint="A classifier needs images of at least two classes" + "; -1 is none." * bool(without),
             )
         absent = [name for i, name in enumerate(train.label_names) if i not in present]
         notes += [f"no training image has the label {listed(absent)}"] if absent else []

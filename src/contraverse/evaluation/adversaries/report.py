@@ -21,7 +21,7 @@ class Closeness:
     max_share: float = 0.3
     min_similarity: float = 0.8
     max_drop: float = 0.7
-    min_word_similarity: float = 0.75
+    min_word_similarity: float = 0.8
 
     def __post_init__(self) -> None:
         if self.max_edits < 1:

@@ -49,7 +49,7 @@ def find_adversaries(
     norm: Norm = "l2",
     steps: int = 5,
     reading: Mode = "near",
-    substitutions: int = 3,
+    substitutions: int = 1,
     candidates: int = 20,
     closeness: Closeness | None = None,
     encoder: TextModel | None = None,

@@ -6,26 +6,39 @@ from contraverse.evaluation.images.corruptions import (
     ALL_CORRUPTIONS,
     COMMON_CORRUPTIONS,
     CorruptionReport,
+    check_corruptible,
     corruption_accuracy,
     load_cifar_c,
 )
 from contraverse.evaluation.images.probing import ProbeReport, linear_separability
-from contraverse.evaluation.images.unforeseen import CIFAR10_ATA, UNFORESEEN, UnforeseenReport, unforeseen_accuracy
+from contraverse.evaluation.images.unforeseen import (
+    CIFAR10_ATA,
+    IMAGENET_SIZES,
+    REFERENCE_STEPS,
+    UNFORESEEN,
+    UnforeseenReport,
+    planned,
+    unforeseen_accuracy,
+)
 
 __all__ = [
     "ALL_CORRUPTIONS",
     "CIFAR10_ATA",
     "COMMON_CORRUPTIONS",
+    "IMAGENET_SIZES",
+    "REFERENCE_STEPS",
     "UNFORESEEN",
     "AutoAttackReport",
     "CorruptionReport",
     "ProbeReport",
     "UnforeseenReport",
     "auto_attack",
+    "check_corruptible",
     "corruption_accuracy",
     "find_clusters",
     "linear_separability",
     "load_cifar_c",
     "matched_accuracy",
+    "planned",
     "unforeseen_accuracy",
 ]

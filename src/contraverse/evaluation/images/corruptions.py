@@ -37,7 +37,8 @@ ALL_CORRUPTIONS = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
 """All 19, ACL's "unforeseen attacks"."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SMALLEST = 32
+SMALLEST, PADDED_FROM = 32, 28
+"""Sides that imagecorruptions takes, and those that are padded for it: MNIST's."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class CorruptionReport:
         n: how many images each of them is measured on.
         source: ``"cifar-c"``, from files; or ``"imagenet-c"``, made with ImageNet-C's strengths.
         seed: of what was made; None for files.
+        notes: what a reader has to know of the figures, a sentence each.
     """
 
     accuracy: dict[str, dict[int, float]] = field(repr=False)
     n: int
     source: str
     seed: int | None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def by_corruption(self) -> dict[str, float]:
@@ -93,6 +96,7 @@ class CorruptionReport:
             "accuracy": {name: {str(s): value for s, value in found.items()} for name, found in self.accuracy.items()},
             "mean_15": self.mean_common,
             "mean_19": self.mean_all,
+            "notes": self.notes,
         }
 
 
@@ -102,6 +106,7 @@ def corruption_accuracy(
     *,
     corruptions: Sequence[str] = COMMON_CORRUPTIONS,
     severities: Sequence[int] = SEVERITIES,
+    rows: int | None = None,
     seed: int = 0,
     batch_size: int = 250,
     route: Route = "adversarial",
@@ -115,6 +120,7 @@ def corruption_accuracy(
             ``.npy`` files. Figures of the two are not comparable.
         corruptions: names of `ALL_CORRUPTIONS`.
         severities: 1 (weak) to 5.
+        rows: only so many of the images, the same ones for every corruption, drawn by ``seed``; None for all.
         seed: of the corruptions made here.
         batch_size: images a batch; the result does not depend on it.
         route: which set of a dual model's batch norms.
@@ -126,19 +132,46 @@ def corruption_accuracy(
     """
     names, levels = _checked(corruptions, severities)
     accuracy: dict[str, dict[int, float]] = {name: {} for name in names}
-    n = 0
+    notes, n = check_corruptible(data, names), 0
+    if isinstance(data, ImageData):
+        labels_of(data)
+        data = data.sample(rows, seed) if rows is not None else data
     with as_classifier(model, route, seed) as classifier:
         for name, severity in itertools.product(names, levels):
             if isinstance(data, ImageData):
-                labels_of(data)
                 found = corrupted(data, name, severity, seed)
             else:
                 found = load_cifar_c(data, name, severity)
+                found = found.sample(rows, seed) if rows is not None else found
             n = len(found)
             correct = right(classifier, found.pixels, labels_of(found), batch_size, progress)
             accuracy[name][severity] = 100 * float(correct.mean())
     made = isinstance(data, ImageData)
-    return CorruptionReport(accuracy, n, "imagenet-c" if made else "cifar-c", seed if made else None)
+    return CorruptionReport(accuracy, n, "imagenet-c" if made else "cifar-c", seed if made else None, notes)
+
+
+def check_corruptible(data: ImageData | str | Path, corruptions: Sequence[str] = ALL_CORRUPTIONS) -> list[str]:
+    """Find out at once whether `corruption_accuracy` can run, and what a reader has to know of its figures.
+
+    Raises:
+        UserError: images too small, a file of ``corruptions`` that is missing, or imagecorruptions-imaug is.
+    """
+    names, _ = _checked(corruptions, SEVERITIES)
+    if not isinstance(data, ImageData):
+        for name in (*names, "labels"):
+            _array(Path(data) / f"{name}.npy")
+        return []
+    height, width = data.pixels.shape[2:]
+    if min(height, width) < PADDED_FROM:
+        raise UserError(
+            f"images of {height} x {width} are too small to corrupt",
+            where=data.source,
+            hint=f"each side needs {PADDED_FROM} pixels or more",
+        )
+    _package()
+    if min(height, width) >= SMALLEST:
+        return []
+    return [f"images of {height} x {width} were padded to {SMALLEST} for the corruptions, and cut back"]
 
 
 def load_cifar_c(folder: str | Path, corruption: str, severity: int) -> ImageData:
@@ -169,10 +202,10 @@ def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) ->
 
     The strengths are ImageNet-C's, which were set for images of 224 pixels: on 32 pixels they are harder than
     CIFAR-10-C's of the same severity. What is drawn at random depends on ``seed``, corruption, severity and the image's
-    number alone.
+    number alone. The package takes no side below 32: from 28 on (MNIST) an image is padded by its edge, and cut back.
 
     Args:
-        data: images of at least 32 x 32.
+        data: images of at least 28 x 28.
         corruption: of `ALL_CORRUPTIONS`.
         severity: 1 to 5.
         seed: >= 0.
@@ -181,14 +214,13 @@ def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) ->
         UserError: no such corruption or severity, images too small, or the package is not installed.
     """
     (name,), (level,) = _checked([corruption], [severity])
-    if min(data.pixels.shape[2:]) < SMALLEST:
-        raise UserError(
-            f"images of {data.pixels.shape[2]} x {data.pixels.shape[3]} are too small to corrupt",
-            where=data.source,
-            hint=f"each side needs {SMALLEST} pixels",
-        )
+    check_corruptible(data, [name])
     corrupt = _package().corrupt
+    height, width = data.pixels.shape[2:]
+    top, left = (max(0, SMALLEST - side) // 2 for side in (height, width))
+    bottom, beside = (max(0, SMALLEST - side) - before for side, before in ((height, top), (width, left)))
     images = data.pixels.permute(0, 2, 3, 1).numpy()
+    images = np.pad(images, ((0, 0), (top, bottom), (left, beside), (0, 0)), mode="edge")
     made = []
     with _quiet():
         for row, image in enumerate(images):
@@ -196,7 +228,8 @@ def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) ->
             np.random.seed(drawn)
             own = {"seed": drawn} if name in ("glass_blur", "impulse_noise") else {}
             made.append(corrupt(np.ascontiguousarray(image), severity=level, corruption_name=name, **own))
-    pixels = torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).contiguous()
+    cut = np.stack(made)[:, top : top + height, left : left + width]
+    pixels = torch.from_numpy(cut).permute(0, 3, 1, 2).contiguous()
     return ImageData(pixels, data.labels, data.label_names, data.source)
 
 

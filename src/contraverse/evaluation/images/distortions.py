@@ -29,6 +29,10 @@ class Distortion:
 
     name: ClassVar[str]
 
+    def unfit(self, height: int, width: int) -> str | None:
+        """Why images of this size cannot be distorted so; None where they can."""
+        return None
+
     def draw(self, image: Tensor, epsilon: float, random: Generator) -> Drawn:
         """Parameters of one ``image`` (C, H, W), without a batch axis, uniform in their set unless a class says else.
 
@@ -97,10 +101,15 @@ class Jpeg(Distortion):
     norm: ClassVar[Literal["linf", "l1"]] = "linf"
     largest = 2.0
 
+    def unfit(self, height: int, width: int) -> str | None:
+        if not height % 16 and not width % 16:
+            return None
+        return f"JPEG works on blocks of 16 pixels, and the images are {height} x {width}"
+
     def draw(self, image: Tensor, epsilon: float, random: Generator) -> Drawn:
         _, height, width = image.shape
-        if height % 16 or width % 16:
-            raise UserError(f"JPEG works on blocks of 16 pixels, and the images are {height} x {width}")
+        if why := self.unfit(height, width):
+            raise UserError(why)
         shape = (height * width * 3 // 2,)
         unit = _signed(shape, random) if self.norm == "linf" else _in_l1_ball(shape, random)
         return _without(epsilon * unit)
@@ -139,9 +148,14 @@ class Elastic(Distortion):
     name = "elastic"
     deviation, reach = 3.0, 12
 
+    def unfit(self, height: int, width: int) -> str | None:
+        if min(height, width) > self.reach:
+            return None
+        return f"elastic needs more than {self.reach} pixels a side, and the images are {height} x {width}"
+
     def draw(self, image: Tensor, epsilon: float, random: Generator) -> Drawn:
-        if min(image.shape[1:]) <= self.reach:
-            raise UserError(f"elastic needs more than {self.reach} pixels a side, and the images are {image.shape[1]}")
+        if why := self.unfit(image.shape[1], image.shape[2]):
+            raise UserError(why)
         return _without(epsilon * _signed((2, *image.shape[1:]), random))
 
     def perturb(self, pixels: Tensor, drawn: Drawn, epsilon: float) -> Tensor:

@@ -38,6 +38,16 @@ CIFAR10_ATA: dict[str, dict[float, float]] = {
 From the authors' tables. There is none for fog, snow and Gabor noise on CIFAR-10.
 """
 
+IMAGENET_SIZES: dict[str, tuple[float, ...]] = {
+    "fog": (128, 256, 512, 2048, 4096, 8192),
+    "snow": (0.0625, 0.125, 0.25, 2, 4, 8),
+    "gabor": (6.25, 12.5, 25, 400, 800, 1600),
+}
+"""Sizes of the other three, which the authors calibrated for ImageNet-100 at 224 pixels."""
+
+REFERENCE_STEPS = 200
+"""Steps of each attack that `CIFAR10_ATA` is the accuracy under."""
+
 
 @dataclass(frozen=True)
 class UnforeseenReport:
@@ -50,6 +60,7 @@ class UnforeseenReport:
             that the reference has and that were measured at all its sizes.
         n: how many images.
         settings: of the attacks.
+        notes: what a reader has to know of the figures, a sentence each.
     """
 
     clean_accuracy: float
@@ -57,16 +68,24 @@ class UnforeseenReport:
     uar: dict[str, float]
     n: int
     settings: dict[str, Any]
+    notes: list[str]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``accuracy`` and ``uar@<attack>``, in percent."""
-        return {"accuracy": self.clean_accuracy} | {f"uar@{name}": value for name, value in self.uar.items()}
+        """``accuracy`` and ``uar@<attack>``, in percent; ``accuracy@<attack>-<size>`` where there is no UAR."""
+        single = {
+            f"accuracy@{name}-{epsilon:g}": value
+            for name, found in self.accuracy.items()
+            if name not in self.uar
+            for epsilon, value in found.items()
+        }
+        return {"accuracy": self.clean_accuracy} | {f"uar@{name}": value for name, value in self.uar.items()} | single
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         accuracy = {name: {f"{e:g}": value for e, value in found.items()} for name, found in self.accuracy.items()}
-        return {"n": self.n, **self.settings, "clean": self.clean_accuracy, "accuracy": accuracy, "uar": self.uar}
+        figures = {"clean": self.clean_accuracy, "accuracy": accuracy, "uar": self.uar}
+        return {"n": self.n, **self.settings, **figures, "notes": self.notes}
 
 
 def unforeseen_accuracy(
@@ -75,7 +94,7 @@ def unforeseen_accuracy(
     epsilons: Mapping[str, Sequence[float]] | None = None,
     *,
     reference: Mapping[str, Mapping[float, float]] = CIFAR10_ATA,
-    steps: int = 200,
+    steps: int = REFERENCE_STEPS,
     targeted: bool = True,
     batch_size: int = 250,
     seed: int = 0,
@@ -92,9 +111,9 @@ def unforeseen_accuracy(
         model: an `ImageModel`, or any module from pixels in [0, 1] to logits; left as it was.
         data: labelled images.
         epsilons: sizes of each attack, by the names of `UNFORESEEN`, in the paper's units (bytes for linf, l2, l1);
-            None takes all of ``reference``.
+            None takes all of ``reference`` that images of this size can have, and notes what it leaves out.
         reference: what UAR is relative to: accuracies in percent by attack and size.
-        steps: >= 1; the paper's 200.
+        steps: >= 1; the paper's 200, which the reference is of: another number is noted in the report.
         targeted: see above.
         batch_size: images a batch; an image's random start and target do not depend on it.
         seed: of starts and targets.
@@ -104,7 +123,8 @@ def unforeseen_accuracy(
     Raises:
         UserError: no such attack, an impossible setting, no labels, or images of a size that an attack cannot have.
     """
-    chosen = _checked(epsilons if epsilons is not None else {name: list(at) for name, at in reference.items()})
+    fitting, left_out = planned(None, data, reference) if epsilons is None else (epsilons, [])
+    chosen = _checked(fitting, data)
     if steps < 1 or batch_size < 1:
         raise UserError(f"steps and batch_size must be at least 1, not {steps} and {batch_size}")
     labels = labels_of(data)
@@ -124,7 +144,55 @@ def unforeseen_accuracy(
                         progress(len(rows))
                 accuracy[name][epsilon] = 100 * float(np.concatenate(held).mean())
     settings = {"steps": steps, "targeted": targeted, "seed": seed, "route": route}
-    return UnforeseenReport(100 * float(clean.mean()), accuracy, uar(accuracy, reference), len(data), settings)
+    found_uar = uar(accuracy, reference)
+    notes = left_out + (_doubts(steps, data) if found_uar and reference is CIFAR10_ATA else [])
+    return UnforeseenReport(100 * float(clean.mean()), accuracy, found_uar, len(data), settings, notes)
+
+
+def planned(
+    names: Sequence[str] | None, data: ImageData, reference: Mapping[str, Mapping[float, float]] = CIFAR10_ATA
+) -> tuple[dict[str, list[float]], list[str]]:
+    """The sizes of each attack on ``data``, and a sentence on each attack that is left out.
+
+    Args:
+        names: of `UNFORESEEN`. None takes those of ``reference``, ``["all"]`` every one: then what images of this size
+            cannot have is left out.
+        data: images.
+        reference: what an attack's sizes are taken from; where it has none, from `IMAGENET_SIZES`.
+
+    Raises:
+        UserError: no such attack, or one that is named and that images of this size cannot have.
+    """
+    known = {name: list(sizes) for name, sizes in IMAGENET_SIZES.items()}
+    known |= {name: list(at) for name, at in reference.items()}
+    if names is not None and list(names) != ["all"]:
+        return _checked({name: known.get(name, [1.0]) for name in names}, data), []
+    wanted = known if names is not None else {name: known[name] for name in reference}
+    unfit = {name: _unfit(name, data) for name in wanted}
+    left_out = [f"{name} is left out: {why}" for name, why in unfit.items() if why is not None]
+    return {name: sizes for name, sizes in wanted.items() if unfit[name] is None}, left_out
+
+
+def _unfit(name: str, data: ImageData) -> str | None:
+    height, width = data.pixels.shape[2:]
+    return UNFORESEEN[name].unfit(height, width)
+
+
+def _doubts(steps: int, data: ImageData) -> list[str]:
+    """What sets UAR apart from the paper's."""
+    height, width = data.pixels.shape[2:]
+    found = []
+    if steps != REFERENCE_STEPS:
+        found.append(
+            f"UAR with {steps} steps: its reference is accuracy under {REFERENCE_STEPS}, so that it is no UAR of the "
+            f"paper"
+        )
+    if (height, width) != (32, 32):
+        found.append(
+            f"UAR on images of {height} x {width}: its sizes and its reference are CIFAR-10's, of 32 x 32, so that it "
+            f"compares models on these images alone"
+        )
+    return found
 
 
 def uar(
@@ -176,10 +244,12 @@ def _keys(seed: int, rows: range) -> list[int]:
     return [int(np.random.SeedSequence([seed, row]).generate_state(1)[0]) for row in rows]
 
 
-def _checked(epsilons: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+def _checked(epsilons: Mapping[str, Sequence[float]], data: ImageData) -> dict[str, list[float]]:
     for name, sizes in epsilons.items():
         if name not in UNFORESEEN:
             raise UserError(f"no unforeseen attack is called {name!r}", hint=f"choose from {', '.join(UNFORESEEN)}")
         if not sizes or not all(0 < epsilon < float("inf") for epsilon in sizes):
             raise UserError(f"the sizes of {name} must be positive, not {list(sizes)}")
+        if why := _unfit(name, data):
+            raise UserError(f"{name} cannot be measured here: {why}", where=data.source, hint="leave it out")
     return {name: sorted(set(sizes)) for name, sizes in epsilons.items()}
