@@ -88,6 +88,25 @@ def test_from_a_folder_to_a_measured_classifier(invoke: Any, folder: Path, tmp_p
     invoke("encode", first, folder / "test", "--output", tmp_path / "h.npy")
     assert np.load(tmp_path / "h.npy").shape == (12, config["width"])
 
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "a.png").write_bytes((folder / "test" / "dark" / "0.png").read_bytes())
+    (mixed / "b.png").write_bytes(b"no image")
+    (mixed / "c.png").write_bytes((folder / "test" / "light" / "0.png").read_bytes()[:60])
+    refused = invoke("predict", second, mixed, "--output", tmp_path / "q.csv", code=2).stderr
+    assert "2 of 3 images cannot be used" in refused
+    assert "b.png" in refused
+    assert "c.png" in refused
+    done = invoke("predict", second, mixed, "--output", tmp_path / "q.csv", "--on-bad-row", "skip")
+    assert "2 bad images left out" in done.stderr
+    whole = {line.split(",")[0]: line.split(",")[1:] for line in lines[1:]}
+    found = (tmp_path / "q.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in found] == [whole[str(folder / "test" / "dark" / "0.png")][0]]
+    pixels = np.asarray(Image.open(mixed / "a.png"))[None]
+    np.savez(tmp_path / "plain.npz", images=pixels)
+    invoke("predict", second, tmp_path / "plain.npz", "--output", tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_text().splitlines()[1].split(",")[-2:] == found[0].split(",")[-2:]
+
     run_again = tmp_path / "again"
     invoke("train", "--config", second / "config.yaml", "--output", run_again)
     weights = [load_file(run / "model" / "model.safetensors") for run in (second, run_again)]

@@ -1,6 +1,5 @@
 """What the commands do with models of images."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from contraverse.data import ImageData, ImageTask
+    from contraverse.data.reading import OnBadRow
     from contraverse.types import Route
-
-TABLES = (".npz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -244,39 +242,19 @@ def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split
     return splits.need(split).labelled()
 
 
-def read_images(source: str, size: int | None) -> tuple["ImageData", list[str]]:
-    """All images of a folder, a file or a table, in order, and what each is called.
+def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow") -> tuple["ImageData", list[str]]:
+    """All images of ``source`` at the size that the model was trained on, and what each is called."""
+    from contraverse.data.images.sources import read_images
 
-    Raises:
-        UserError: there is none, one cannot be read, or their sizes differ.
-    """
-    import numpy as np
-
-    from contraverse.data import ImageData, get_image_task, load_images
-    from contraverse.data.images.decode import EXTENSIONS, BadImage, decode, strict
-
-    path = Path(source)
-    if path.suffix.lower() in TABLES:
-        images = load_images(get_image_task("images"), {"test": path}, size=size).need("test")
-        return images, [f"image {i}" for i in range(len(images))]
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-    if not files:
-        raise UserError("no images are here", where=source, hint="give a folder, an image, or .npz or .parquet")
-    arrays = []
-    with strict(), counting("Reading", len(files)) as advance:
-        for file in files:
-            try:
-                arrays.append(decode(file, size, Counter()))
-            except BadImage as error:
-                raise UserError(str(error), where=str(file)) from error
-            advance(1)
-    if len({array.shape for array in arrays}) > 1:
-        raise UserError("the images are of different sizes", where=source, hint="give --size to scale them all")
-    return ImageData.from_arrays(np.stack(arrays)), [str(file) for file in files]
+    with doing("Reading images…"):
+        images, names, notes = read_images(source, size=size or _size(loaded), on_bad_row=on_bad_row)
+    for note in notes:
+        say(note)
+    return images, names
 
 
 def encode_images(
-    loaded: Loaded, source: str, size: int | None, batch_size: int, route: "Route"
+    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, route: "Route"
 ) -> tuple["np.ndarray", list[str]]:
     """Features h (N, H), float32, of every image, and their names."""
     import numpy as np
@@ -285,7 +263,7 @@ def encode_images(
     from contraverse.evaluation.predict import batches
     from contraverse.models import ImageModel
 
-    images, names = read_images(source, size or _size(loaded))
+    images, names = _read(loaded, source, size, on_bad_row)
     assert isinstance(loaded.model, ImageModel)
     parts = []
     with counting("Encoding", len(images)) as advance, torch.no_grad():
@@ -304,11 +282,11 @@ def _size(loaded: Loaded) -> int | None:
 
 
 def predict_images(
-    loaded: Loaded, source: str, size: int | None, batch_size: int, route: "Route"
+    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, route: "Route"
 ) -> tuple["np.ndarray", list[str]]:
     """Logits (N, C) of every image, and their names."""
     from contraverse.evaluation import predict
 
-    images, names = read_images(source, size or _size(loaded))
+    images, names = _read(loaded, source, size, on_bad_row)
     with counting("Predicting", len(images)) as advance:
         return predict(loaded.model, images, batch_size, route=route, progress=advance), names

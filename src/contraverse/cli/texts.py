@@ -30,6 +30,9 @@ Route = Annotated[
     Literal["clean", "adversarial"] | None,
     typer.Option(help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"),
 ]
+OnBadRow = Annotated[
+    Literal["error", "skip"], typer.Option(help="What an image that cannot be read does. (Texts are all taken.)")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite --output.")]
 
 
@@ -39,6 +42,7 @@ def encode(
     output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     size: Size = None,
+    on_bad_row: OnBadRow = "error",
     route: Route = None,
     batch_size: BatchSize = 64,
     force: Force = False,
@@ -48,7 +52,7 @@ def encode(
     loaded = load_model(model)
     through = measured_route(loaded, route)
     if is_image_model(loaded):
-        vectors, names = encode_images(loaded, input, size, batch_size, through)
+        vectors, names = encode_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
@@ -83,6 +87,7 @@ def predict(
     output: Annotated[Path, typer.Option(help="X.csv, X.jsonl or X.parquet.")],
     text: Text = None,
     size: Size = None,
+    on_bad_row: OnBadRow = "error",
     route: Route = None,
     batch_size: BatchSize = 64,
     force: Force = False,
@@ -95,7 +100,7 @@ def predict(
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
     through = measured_route(loaded, route)
     if is_image_model(loaded):
-        found, names = predict_images(loaded, input, size, batch_size, through)
+        found, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_predictions(output, {"image": names} | _predictions(found, labels))
         return
     rows = read_texts(input, text, _width(loaded))

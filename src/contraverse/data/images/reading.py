@@ -62,6 +62,20 @@ class Reading:
         ids_of = torch.tensor(labels[: len(whole)], dtype=torch.long) if labelled else None
         return ImageData(torch.from_numpy(whole), ids_of, self.names, where)
 
+    def read_plain(self, parts: Sequence[Part]) -> tuple[ImageData, list[str]]:
+        """The images of all parts, whatever labels they have, and what each is called."""
+        blocks, names = list[np.ndarray](), list[str]()
+        with strict():
+            for part in parts:
+                pixels, good = self._pixels(part, range(len(part.images)))
+                blocks += [pixels] if len(pixels) else []
+                names += [part.place(i) for i in good]
+        if len({block.shape[1:] for block in blocks}) != 1:  # as in `read`
+            blocks = [np.empty((0, 3, 0, 0), np.uint8)]
+        where = ", ".join(part.where for part in parts)
+        self._note_conversions(where)
+        return ImageData(torch.from_numpy(np.concatenate(blocks)), None, None, where), names
+
     def _classes(self, part: Part, split: SplitName) -> tuple[list[int], list[int]]:
         """The numbers of the images with a sound label, and their class ids; a training image may have none."""
         assert self.names is not None

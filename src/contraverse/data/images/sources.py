@@ -11,10 +11,11 @@ from contraverse.data.hub import is_hub_id
 from contraverse.data.images.bundled import BUNDLED, read_bundled
 from contraverse.data.images.classes import find_classes
 from contraverse.data.images.dataset import ImageData, ImageSplits
+from contraverse.data.images.decode import EXTENSIONS
 from contraverse.data.images.encoded import read_hub, read_parquet
 from contraverse.data.images.folders import read_classes, read_image_folder
 from contraverse.data.images.formats import Parts, read_array_folder, read_npz
-from contraverse.data.images.parts import listed
+from contraverse.data.images.parts import Part, listed
 from contraverse.data.images.reading import Reading
 from contraverse.data.images.tasks import ImageTask, get_image_task
 from contraverse.data.nearest import nearest
@@ -101,6 +102,37 @@ def load_images(
     _draw(splits, seed, kept)
     _look(splits)
     return splits
+
+
+def read_images(
+    source: str, *, size: int | None = None, on_bad_row: OnBadRow = "error"
+) -> tuple[ImageData, list[str], list[str]]:
+    """Every image of a folder, a file or a table, to be used as it is.
+
+    ``source``: an image file, an npz or Parquet file, or a folder, whose images are taken from the folders in it, too,
+    in the order of their names. Labels are not looked at. ``size`` and ``on_bad_row`` as `load_images`.
+
+    Returns:
+        The images, what each is called, and notes on how they were read.
+
+    Raises:
+        UserError: there is none, some cannot be read, or their sizes differ.
+    """
+    task, path = get_image_task("images"), Path(source).expanduser()
+    if path.suffix.lower() in _FILES:
+        found, notes = _open_file(path, task, None, None)
+        parts = [part for split in found.values() for part in split]
+    else:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+        if not files:
+            raise UserError("no images are here", where=source, hint="give a folder, an image, or .npz or .parquet")
+        parts, notes = [Part(source, files, None, [str(file) for file in files])], []
+    reading = Reading(task, None, size)
+    images, names = reading.read_plain(parts)
+    reading.check(on_bad_row, sum(len(part.images) for part in parts))
+    if not len(images):
+        raise UserError("no usable image is left", where=source)
+    return images, names, notes + reading.notes
 
 
 def _check_arguments(
