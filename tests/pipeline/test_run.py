@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from contraverse.data import load_splits
 from contraverse.errors import UserError
-from contraverse.evaluation import StsbDev, evaluate, evaluate_sts
+from contraverse.evaluation import StsbDev, evaluate, evaluate_sts, representation_shift
 from contraverse.models import TextModel
 from contraverse.pipeline import Interrupted, run
 from contraverse.recipes import configure
@@ -116,6 +116,21 @@ def test_what_was_attacked_is_said(configured: Configured, rows: Path, tmp_path:
     result = run(configured("ce", rows, **{"evaluation.rows": 6}), tmp_path / "run")
     assert any("6 of 18 rows were drawn (seed 42) to be attacked" in note for note in result.notes)
     assert evaluation(tmp_path / "run")["robustness"]["n"] == 6
+
+
+def test_on_request_an_encoder_is_measured_by_how_far_an_attack_moves_it(
+    configured: Configured, sentences: Path, tmp_path: Path
+) -> None:
+    asked = {"evaluation.shift": True, "evaluation.epsilons": [0.1, 0.5], "evaluation.rows": 4}
+    result = run(configured("simcse", sentences, **asked), tmp_path / "run")
+    shift = evaluation(tmp_path / "run")["shift"]
+    model = TextModel.load(tmp_path / "run" / "model")
+    rows = load_splits("sentences", sentences).need("train").sample(4, seed=42)
+    expected = representation_shift(model, rows, [0.1, 0.5], attack="apgd", steps=2)
+    assert [at["euclidean"] for at in shift["at"]] == pytest.approx(
+        [found.euclidean.mean() for found in expected.at.values()], rel=1e-4
+    )
+    assert "Representations under attack" in result.paths["report"].read_text(encoding="utf-8")
 
 
 def test_a_method_that_needs_labels_says_so(configured: Configured, sentences: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from contraverse.data import ImageData, ImageSplits
+from contraverse.data import ImageData, ImageSplits, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.methods import METHODS
@@ -21,6 +21,7 @@ from contraverse.models import AnyModel, ImageModel, TextModel, load_model
 from contraverse.pipeline.measure import (
     attacked_evaluator,
     measure_probe,
+    measure_shift,
     measure_sts,
     measure_task,
     route_of,
@@ -236,13 +237,9 @@ def _measure(
     if isinstance(model, ImageModel) and (model.labels is None or clusters_of(config) is not None):
         assert isinstance(splits, ImageSplits)
         return _probed(config, splits, model, say)
-    if model.labels is None:
-        if not settings.sts or not isinstance(model, TextModel):
-            return {"split": "none", "metrics": {}}
-        if not test:
-            return {"split": "validation", "metrics": StsbDev(settings.sts)(model)}
-        say("Measuring on the STS sets")
-        return {"split": "test", **measure_sts(model, settings.sts)}
+    if isinstance(model, TextModel) and model.labels is None:
+        return _measure_encoder(config, splits, model, say, counting, test)
+    assert model.labels is not None
     split: Literal["test", "validation", "train"] = (
         "test" if splits.test is not None else "validation" if splits.validation is not None else "train"
     )
@@ -253,6 +250,27 @@ def _measure(
     with counting("Measuring", settled_in_all(model, len(rows), settings)) as progress:
         found = measure_task(model, rows, splits.task, settings, seed=seed, route=route, progress=progress)
     return {"split": split, **found}
+
+
+def _measure_encoder(
+    config: RunConfig, splits: AnySplits, model: TextModel, say: Say, counting: Counting, test: bool
+) -> dict[str, Any]:
+    """A sentence encoder on the STS sets, and on request how far an attack moves sentences of its own data."""
+    settings = config.evaluation
+    found: dict[str, Any] = {"split": "none", "metrics": {}}
+    if settings.sts and test:
+        say("Measuring on the STS sets")
+        found = {"split": "test", **measure_sts(model, settings.sts)}
+    elif settings.sts:
+        found = {"split": "validation", "metrics": StsbDev(settings.sts)(model)}
+    rows = splits.test or splits.validation or splits.train
+    if settings.shift and settings.epsilons and isinstance(rows, TextData):
+        sentences = TextData.from_rows([texts[0] for texts in rows.texts])
+        say(f"Measuring how far an attack moves {min(settings.rows or len(rows), len(rows)):,} sentences")
+        with counting("Measuring", settled_in_all(model, len(sentences), settings)) as progress:
+            moved = measure_shift(model, sentences, settings, seed=config.data.seed, progress=progress)
+        found["shift"] = moved["shift"]
+    return found
 
 
 def _probed(config: RunConfig, splits: ImageSplits, model: ImageModel, say: Say) -> dict[str, Any]:
