@@ -23,11 +23,15 @@ class InContext:
         changed word lies beyond what the encoder can take.
         """
         self._remember(originals)
-        after = self._words(list(rewritten))
-        return [
-            _least(old, self._known[old], new, words)
-            for old, new, words in zip(originals, rewritten, after, strict=True)
-        ]
+        found = []
+        for first in range(0, len(rewritten), self.batch_size):  # thousands of texts, of which no states are kept
+            some = slice(first, first + self.batch_size)
+            after = self._words(list(rewritten[some]))
+            found += [
+                _least(old, self._known[old], new, words)
+                for old, new, words in zip(originals[some], rewritten[some], after, strict=True)
+            ]
+        return found
 
     def _remember(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]

@@ -27,10 +27,10 @@ class Substitutes:
 
     def __init__(self, vocabulary: Vocabulary, table: Tensor, least: float = 0.35) -> None:
         self.surface = [text.lower() for text in vocabulary.surface]
-        self.table, self.least = F.normalize(table.detach().float(), dim=1), least
         whole = vocabulary.usable & vocabulary.starts
         self.words = [i for i, word in enumerate(self.surface) if bool(whole[i]) and is_content(word)]
-        self._content = set(self.words)
+        self._content = {token: place for place, token in enumerate(self.words)}
+        self.table, self.least = F.normalize(table.detach().float()[self.words], dim=1), least
         self._starts = vocabulary.starts
         self._known: dict[int, Tensor] = {}
 
@@ -45,11 +45,12 @@ class Substitutes:
         ]
 
     def of(self, token: int) -> Tensor:
-        """The tokens (S,) that may replace this one."""
+        """The tokens (S,) that may replace this one; none where it is not replaced itself."""
+        if token not in self._content:
+            return torch.empty(0, device=self.table.device, dtype=torch.long)
         if token not in self._known:
-            words = torch.tensor(self.words, device=self.table.device)
-            near = words[self.table[words] @ self.table[token] >= self.least].tolist()
-            old = self.surface[token]
+            near = (self.table @ self.table[self._content[token]] >= self.least).nonzero()[:, 0].tolist()
+            near, old = [self.words[place] for place in near], self.surface[token]
             fit = [i for i in near if ending(self.surface[i]) == ending(old) and not akin(self.surface[i], old)]
             self._known[token] = torch.tensor(fit, device=self.table.device, dtype=torch.long)
         return self._known[token]
