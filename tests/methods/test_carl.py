@@ -290,3 +290,15 @@ def test_a_run_resumes_with_its_banks_normaliser_and_draws(tiny_model: Make, tmp
     resumed = train("broken", resume=True)
     assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
     assert {"clean.rows", "adversarial.rows", "clean.filled", "labels", "seen", "log_z"} <= set(whole)
+
+
+def test_epochs_are_those_that_training_passes_over() -> None:
+    """Six rows, of which an epoch sees four: its last batch is left out."""
+    method = CARL(start=3.0)
+    method.prepare(Facts(rows=6, width=2, labels=torch.tensor([0, 1] * 3), epochs=5.0, epoch_rows=4))
+    method.clean.filled.fill_(True)
+    found = []
+    for seen in range(0, 16, 2):
+        method.seen.fill_(seen)
+        found.append((method.fills, method.contrasts))
+    assert found == [(False, False)] * 4 + [(True, False)] * 2 + [(True, True)] * 2

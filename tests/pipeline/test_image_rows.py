@@ -15,8 +15,10 @@ from contraverse.methods import METHODS, UAT
 from contraverse.models import ImageModel
 from contraverse.pipeline.plan import plan
 from contraverse.pipeline.rows import rows_for
-from contraverse.pipeline.start import start, teach
+from contraverse.pipeline.run import run
+from contraverse.pipeline.start import start, teach, views_of
 from contraverse.recipes import ImageRunConfig, configure, split_stages
+from contraverse.training import read_metrics
 
 LABELS = ("cat", "dog")
 
@@ -215,3 +217,24 @@ def test_a_plan_looks_for_the_teachers_run(heap: Path, tmp_path: Path) -> None:
     (stage,) = split_stages(configured("uat", heap, **{"data.pseudo_labels": str(tmp_path / "none")}))
     with pytest.raises(UserError, match="no run and no model is here"):
         plan(stage)
+
+
+def test_views_of_kind_none_are_the_image_itself(heap: Path) -> None:
+    batch = {"pixel_values": torch.rand(3, 3, 8, 8)}
+    for recipe, two in (("acl-ds", True), ("trades", False)):
+        config = configured(recipe, heap, **{"data.views.kind": "none"})
+        views = views_of(config, rows(config)[0])
+        assert views is not None
+        found = views(batch)
+        assert torch.equal(found["pixel_values"], batch["pixel_values"])
+        assert ("positive" in found) is two
+        assert not two or torch.equal(found["positive"]["pixel_values"], batch["pixel_values"])
+
+
+def test_a_training_shorter_than_its_log_has_one(heap: Path, tmp_path: Path) -> None:
+    few = {"train.num_train_epochs": 2, "train.per_device_train_batch_size": 4, "train.schedule.warmup_epochs": 0}
+    quiet = {"train.report_to": "none", "train.save_strategy": "no"}
+    config = configured("simclr", heap, **few, **quiet)
+    assert config.train.arguments["logging_steps"] == 50
+    run(config, tmp_path / "run")
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row] == [5, 10]

@@ -120,7 +120,7 @@ def test_optimizers_are_built_by_name() -> None:
     ("name", "settings", "says"),
     [
         ("adam", {}, "lars or sgd"),
-        ("sgd", {"trust": 1.0}, "trust"),
+        ("sgd", {"trust": 1.0}, "sgd has no setting trust"),
         ("sgd", {"nesterov": True}, "momentum"),
         ("lars", {"momentum": 2.0}, "momentum 2.0"),
     ],
