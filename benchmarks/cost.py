@@ -9,6 +9,7 @@ method, so measured ratios lie below the predicted ones, and the more so the few
 """
 
 import argparse
+import copy
 import statistics
 import time
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from contraverse import METHODS, TextModel, step
-from contraverse.types import Method
+from contraverse.types import Facts, Method
 
 
 def make_batch(tokens: int) -> dict[str, Any]:
@@ -27,21 +28,35 @@ def make_batch(tokens: int) -> dict[str, Any]:
         drawn = torch.randint(1000, 20000, (32, tokens), generator=generator)
         return {"input_ids": drawn, "attention_mask": torch.ones_like(drawn)}
 
-    return {**ids(), "labels": torch.arange(32) % 4, "positive": ids(), "negative": ids()}
+    rows = torch.arange(32)
+    return {**ids(), "labels": rows % 4, "index": rows, "positive": ids(), "negative": ids()}
+
+
+def prepared(name: str, model: TextModel) -> Method:
+    """A method with its defaults, told of 32 rows; CARL's contrast begins after the first turn."""
+    method = METHODS[name](**({"start": 1} if name == "carl" else {}))
+    words = {"mask_id": model.tokenizer.mask_token_id, "special_ids": tuple(model.tokenizer.all_special_ids)}
+    facts = Facts(32, model.width, torch.arange(32) % 4, epochs=100.0, vocabulary=model.words[0], **words)
+    model.add_heads(method.heads)
+    method.prepare(facts)
+    return method
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
+    known = [name for name, kind in METHODS.items() if kind.reads != "images" and name != "ce"]
+    parser.add_argument("--methods", nargs="+", choices=known, default=known)
     parser.add_argument("--bf16", action="store_true")
     arguments = parser.parse_args()
 
     batch = make_batch(arguments.tokens)
-    methods: dict[str, Method] = {name: kind() for name, kind in METHODS.items()}
     model = TextModel.from_pretrained("minilm", labels=list("abcd")).train()
+    methods = {name: prepared(name, model) for name in ("ce", *arguments.methods)}
     for method in methods.values():
-        model.add_heads(method.heads)
+        if method.wants_copy:
+            method.receive(copy.deepcopy(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     times: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(arguments.rounds + 1):
