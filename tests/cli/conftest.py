@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from contraverse.cli.app import app
@@ -46,3 +48,16 @@ def rows(tmp_path: Path) -> Path:
     file = tmp_path / "rows.csv"
     file.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of PNG files, 8 x 8: dark and light ones, in training and test."""
+    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 16), ("test", 6)):
+        for name, lightest in (("dark", 90), ("light", 250)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(lightest - 90, lightest, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root

@@ -1,6 +1,5 @@
 """``contraverse evaluate`` on images: by which batch norms, on which rows, and what it refuses."""
 
-import json
 import re
 from functools import partial
 from pathlib import Path
@@ -10,33 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.image_files import FEW, read
 from reference.images import tiny
 
 from contraverse.evaluation.images import auto_attack, corruption_accuracy, unforeseen_accuracy
 from contraverse.models import ImageModel
-
-FEW = (
-    "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
-    "--set", "evaluation.steps=2", "--set", "train.disable_tqdm=true",
-    "--set", "train.report_to=none", "--set", "train.logging_steps=1",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of PNG files, 8 x 8: dark and light ones, in training and test."""
-    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for split, count in (("train", 16), ("test", 6)):
-        for name, lightest in (("dark", 90), ("light", 250)):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(lightest - 90, lightest, (8, 8, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """The command line on images as people have them: few labels, wrong options, and what a dry run finds out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from reference.image_files import PIXELS, encoded, write_folder
+from reference.image_files import PIXELS, encoded, read, write_folder
 
 FEW = (
     "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
@@ -23,10 +22,6 @@ def heap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_folder(root / "train", {"cat": 10, "dog": 10, "unlabelled": 30})
     write_folder(root / "test", {"cat": 2, "dog": 2}, start=50)
     return root
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_heap_in_three_steps_and_again_from_its_teacher(invoke: Any, heap: Path, tmp_path: Path) -> None:

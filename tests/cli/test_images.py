@@ -10,32 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.image_files import FEW, read
 from safetensors.torch import load_file
 
 from contraverse.evaluation.images import auto_attack
-
-FEW = (
-    "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
-    "--set", "evaluation.steps=2", "--set", "train.disable_tqdm=true",
-    "--set", "train.report_to=none", "--set", "train.logging_steps=1",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of PNG files, 8 x 8: dark and light ones, in training and test."""
-    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for split, count in (("train", 16), ("test", 6)):
-        for name, lightest in (("dark", 90), ("light", 250)):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(lightest - 90, lightest, (8, 8, 3)).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
-    return root
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_from_a_folder_to_a_measured_classifier(invoke: Any, folder: Path, tmp_path: Path) -> None:

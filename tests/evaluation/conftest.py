@@ -1,14 +1,18 @@
-"""Random sentences over the tiny tokenizer's words."""
+"""Random sentences over the tiny tokenizer's words, and models that read them."""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from reference.bag_of_words import BagOfWords
 from reference.tiny import LABELS, WORDS
 
 from contraverse.data import TextData
+from contraverse.evaluation import predict
+from contraverse.models import TextModel
+from contraverse.types import HeadSpec
 
 
 @pytest.fixture
@@ -38,3 +42,19 @@ def labelled(sentences: Callable[..., list[str]]) -> Callable[..., TextData]:
 def bag(tiny_model: Callable[..., Any]) -> Callable[[int], BagOfWords]:
     """``bag(3)``: a linear classifier of three classes."""
     return lambda classes: BagOfWords(tiny_model().tokenizer, classes)
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., TextModel], labelled: Any) -> TextModel:
+    """A random classifier whose classes are about as frequent, so that a few words change one for another."""
+    model = tiny_model(dropout=0.0, heads={"reconstruction": HeadSpec(kind="mlm")})
+    logits = torch.from_numpy(predict(model, labelled(200, seed=9)))
+    with torch.no_grad():
+        model.encoder.classifier.weight.mul_(10)
+        model.encoder.classifier.bias.sub_(10 * logits.mean(0))
+    return model
+
+
+@pytest.fixture
+def encoder(tiny_model: Callable[..., TextModel]) -> TextModel:
+    return tiny_model("distilbert", labels=None, pooling="mean", dropout=0.0)

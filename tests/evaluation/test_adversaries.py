@@ -35,22 +35,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def model(tiny_model: Callable[..., TextModel], labelled: Any) -> TextModel:
-    """A random classifier whose classes are about as frequent, so that a few words change one for another."""
-    model = tiny_model(dropout=0.0, heads=HEADS)
-    logits = torch.from_numpy(predict(model, labelled(200, seed=9)))
-    with torch.no_grad():
-        model.encoder.classifier.weight.mul_(10)
-        model.encoder.classifier.bias.sub_(10 * logits.mean(0))
-    return model
-
-
-@pytest.fixture
-def encoder(tiny_model: Callable[..., TextModel]) -> TextModel:
-    return tiny_model("distilbert", labels=None, pooling="mean", dropout=0.0)
-
-
 def relabelled(model: TextModel, data: TextData) -> TextData:
     """The rows with the classes that the model gives them, so that all are attacked."""
     return TextData.from_rows([texts[0] for texts in data.texts], predict(model, data).argmax(1).tolist(), LABELS)

@@ -24,27 +24,11 @@ from contraverse.evaluation.adversaries.judging import Bystander
 from contraverse.evaluation.adversaries.rewriting import Vocabulary
 from contraverse.evaluation.adversaries.substitutes import Substitutes, akin, ending, is_content
 from contraverse.models import TextModel
-from contraverse.types import HeadSpec, Inputs
+from contraverse.types import Inputs
 
 INF = float("inf")
 ANY = Closeness(max_edits=99, max_share=1, min_similarity=-1, max_drop=INF, min_word_similarity=-1)
 LEAST = -0.1
-
-
-@pytest.fixture
-def model(tiny_model: Callable[..., TextModel], labelled: Any) -> TextModel:
-    """A random classifier whose classes are about as frequent, so that a few words change one for another."""
-    model = tiny_model(dropout=0.0, heads={"reconstruction": HeadSpec(kind="mlm")})
-    logits = torch.from_numpy(predict(model, labelled(200, seed=9)))
-    with torch.no_grad():
-        model.encoder.classifier.weight.mul_(10)
-        model.encoder.classifier.bias.sub_(10 * logits.mean(0))
-    return model
-
-
-@pytest.fixture
-def encoder(tiny_model: Callable[..., TextModel]) -> TextModel:
-    return tiny_model("distilbert", labels=None, pooling="mean", dropout=0.0)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Image data sets as their original files have them, written byte by byte."""
+"""Image data sets as their original files have them, written byte by byte; and what runs on them share."""
 
 import gzip
 import io
+import json
 import pickle
 import struct
 from pathlib import Path
@@ -56,3 +57,16 @@ def write_folder(folder: Path, classes: dict[str, int], start: int = 0, side: in
         for k in range(count):
             (folder / name / f"{k}.png").write_bytes(encoded(PIXELS[i, :side, :side]))
             i += 1
+
+
+FEW = (
+    "--set", "train.num_train_epochs=1", "--set", "train.per_device_train_batch_size=8",
+    "--set", "evaluation.steps=2", "--set", "train.disable_tqdm=true",
+    "--set", "train.report_to=none", "--set", "train.logging_steps=1",
+)  # fmt: skip
+"""Options of ``contraverse train`` for a run of a moment."""
+
+
+def read(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

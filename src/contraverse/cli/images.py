@@ -232,9 +232,7 @@ def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split
         task = replace(task, labels=tuple(loaded.model.labels))
     file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
     source: Any = {str(split): file} if file else data.source
-    splits = load_images(
-        task, source, **data.model_dump(exclude={"source", "labels", "pseudo_labels", "clusters", "views"})
-    )
+    splits = load_images(task, **{**data.where(), "source": source})
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:

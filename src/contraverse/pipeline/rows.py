@@ -17,8 +17,7 @@ def load_rows(config: RunConfig) -> AnySplits:
     """All rows of the configured source, as texts or images."""
     if not isinstance(config, ImageRunConfig):
         return load_splits(get_task(config.task), **config.data.model_dump())
-    where = config.data.model_dump(exclude={"labels", "pseudo_labels", "clusters", "views"})
-    return load_images(get_image_task(config.task), **where)
+    return load_images(get_image_task(config.task), **config.data.where())
 
 
 def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:

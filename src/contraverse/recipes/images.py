@@ -1,6 +1,6 @@
 """What a run on images is: the sections in which it differs from one on texts."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -63,6 +63,10 @@ class ImageDataConfig(Section):
     clusters: int | None = Field(default=None, ge=2)
     views: ViewsConfig = ViewsConfig()
     on_bad_row: Literal["error", "skip"] = "error"
+
+    def where(self) -> dict[str, Any]:
+        """What `contraverse.data.load_images` is called with: all but what is made of the images afterwards."""
+        return self.model_dump(exclude={"labels", "pseudo_labels", "clusters", "views"})
 
     @model_validator(mode="after")
     def _check_clusters(self) -> "ImageDataConfig":
