@@ -88,6 +88,14 @@ def test_a_dry_run_tells_of_images_without_a_label(invoke: Any, heap: Path) -> N
 DIGITS = ("--task", "digits", "--model", "resnet8")
 
 
+def test_a_mistake_in_a_later_stage_is_found_before_the_first_one_trains(invoke: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    found = invoke("train", "acl-semi", *DIGITS, "--labels", "200%", "--output", str(run), code=2)
+    assert "2,588 labels of 1,294 images leave none unlabelled" in found.stderr
+    assert "[1-acl-ds]" not in found.stderr
+    assert not run.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -27,12 +27,13 @@ from contraverse.pipeline.measure import (
     route_of,
     settled_in_all,
 )
+from contraverse.pipeline.plan import plan
 from contraverse.pipeline.report import write_reports
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
 from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
 from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import start, teach, views_of
-from contraverse.recipes import RunConfig
+from contraverse.recipes import RunConfig, split_stages
 from contraverse.reporting import environment
 from contraverse.training import StopOnInterrupt, Trainer
 from contraverse.types import Evaluator, Method
@@ -73,6 +74,12 @@ def run(
         return run_one(config, output, resume=resume)
     if first:
         _check_output(config, output, resume)
+    if not resume:
+        # What is wrong with the last stage is said before the first one trains for hours.
+        say("Checking the later stages")
+        for stage in split_stages(config)[1:]:
+            plan(stage)
+    if first:
         output.mkdir(parents=True, exist_ok=True)
         (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     return run_stages(config, output, run_one, say=say, first=first)
