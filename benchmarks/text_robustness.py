@@ -2,12 +2,14 @@
 
     python benchmarks/text_robustness.py --data ../shared/data/text               # everything, goes on where it stopped
     python benchmarks/text_robustness.py --data ../shared/data/text --tasks sst2
+    python benchmarks/text_robustness.py --longer                                 # SST-2, what more training changes
     python benchmarks/text_robustness.py --table                                  # print the tables from what is there
 
 Two stages. *select*: per task, each method tries three settings with one seed, cross-entropy three learning rates, the
 others settings of their own at the rate that cross-entropy chose; scored on validation rows alone by the mean of
 accuracy clean and under APGD at the smallest epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
-clean and under attack, how far the attack moves the representation, and seconds of training.
+clean and under attack, how far the attack moves the representation, and seconds of training. *longer*: CARL and RAR
+beside FreeLB with the same climb, on SST-2, five times the steps.
 """
 
 import argparse
@@ -40,6 +42,13 @@ ATTACKED_BY = {"attack": "apgd", "steps": 10}
 # The virtual attacks' paper value of 1e-5 moves nothing in MiniLM: their start is a quarter of the radius, so that bf16
 # does not swallow it.
 VIRTUAL = [{"epsilon": e, "step_size": e, "sigma": e / 4} for e in (0.01, 0.02, 0.05)]
+LONGER: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "freelb": {"step_size": 0.05},
+    "carl": {"step_size": 0.05, "start": 3, "weight": 0.1},
+    "rar": {"step_size": 0.05},
+}
+LONGER_ROWS, LONGER_EPOCHS = 4000, 5
 GRID: dict[str, list[dict[str, Any]]] = {
     "ce": [{"rate": 5e-5}, {"rate": 1e-4}, {"rate": 2e-4}],
     "scal": [{"epsilon": 0.1}, {"epsilon": 0.2}, {"epsilon": 0.3}],
@@ -60,11 +69,11 @@ GRID: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def parts(task: str, folder: Path) -> tuple[TextData, TextData, TextData]:
+def parts(task: str, folder: Path, count: int = TRAIN) -> tuple[TextData, TextData, TextData]:
     """Training, validation and test rows; the draw does not depend on the seed of training."""
     files = {split: str(folder / file) for split, file in FILES[task].items()}
     splits = load_splits("text" if task == "yelp" else task, files)
-    rows, test = splits.need("train").sample(TRAIN + VALIDATION + (1000 if task == "yelp" else 0), seed=0), splits.test
+    rows, test = splits.need("train").sample(count + VALIDATION + (1000 if task == "yelp" else 0), seed=0), splits.test
     if test is None:
         rows, test = rows.split(1000 / len(rows), seed=0)
     train, validation = rows.split(VALIDATION / len(rows), seed=0)
@@ -83,7 +92,7 @@ def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
             output_dir=folder,
             seed=key["seed"],
             learning_rate=key["rate"],
-            num_train_epochs=EPOCHS,
+            num_train_epochs=key.get("epochs", EPOCHS),
             save_strategy="no",
             report_to="none",
             bf16=True,
@@ -95,9 +104,9 @@ def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
     found = TaskEvaluator(measured, ("accuracy",))(model)
     attacked = measured.sample(ATTACKED, seed=0)
-    robust = robust_accuracy(model, attacked, EPSILONS if key["stage"] == "test" else EPSILONS[:1], **ATTACKED_BY)
+    robust = robust_accuracy(model, attacked, EPSILONS if key["stage"] != "select" else EPSILONS[:1], **ATTACKED_BY)
     found |= {name: value for name, value in robust.metrics.items() if "@" in name}
-    if key["stage"] == "test":
+    if key["stage"] != "select":
         shift = representation_shift(model, attacked, EPSILONS[:2]).to_dict()["at"]
         for moved in shift:
             found |= {f"{name}@{moved['epsilon']:g}": moved[name] for name in ("cosine", "euclidean")}
@@ -134,12 +143,21 @@ def plan(task: str, methods: list[str]) -> Iterator[Row]:
             yield row("test", method, best(method)["settings"], best(method)["rate"], seed)
 
 
-def table(task: str) -> str:
-    """The test stage of one task as Markdown: mean and standard deviation over seeds.
+def longer() -> Iterator[Row]:
+    """The trainings on more rows and for more epochs."""
+    rate = STUDY.best(score, stage="select", task="sst2", method="ce")["rate"]
+    for seed in SEEDS:
+        for method, settings in LONGER.items():
+            key: Row = {"stage": "longer", "task": "sst2", "method": method, "settings": settings, "rate": rate}
+            yield {**key, "seed": seed, "rows": LONGER_ROWS, "epochs": LONGER_EPOCHS}
+
+
+def table(task: str, stage: str = "test") -> str:
+    """One stage of one task as Markdown: mean and standard deviation over seeds.
 
     Without seconds: trainings run side by side. Times beside cross-entropy's are measured in turns by cost.py.
     """
-    rows = STUDY.rows(stage="test", task=task)
+    rows = STUDY.rows(stage=stage, task=task)
     if not rows:
         return ""
     names = ["accuracy", *(f"accuracy@apgd-{e:g}" for e in EPSILONS)]
@@ -162,7 +180,7 @@ def table(task: str) -> str:
             ]
         )
     header = ["method", "settings", "cost", "seeds", *names, *moved]
-    return f"### {task}\n\n{markdown(header, lines)}\n"
+    return f"### {task}{'' if stage == 'test' else ', ' + stage}\n\n{markdown(header, lines)}\n"
 
 
 def main() -> None:
@@ -170,18 +188,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
     parser.add_argument("--tasks", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--methods", nargs="+", choices=GRID, default=list(GRID))
+    parser.add_argument("--longer", action="store_true", help="the stage that is called so, and nothing else")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print("\n".join(filter(None, map(table, FILES))))
+        print("\n".join(filter(None, [*map(table, FILES), table("sst2", "longer")])))
         return
     set_verbosity_error()
     disable_progress_bar()
-    for task in arguments.tasks:
-        train, validation, test = parts(task, arguments.data)
+    for task in ["sst2"] if arguments.longer else arguments.tasks:
+        train, validation, test = parts(task, arguments.data, LONGER_ROWS if arguments.longer else TRAIN)
         STUDY.run(
-            plan(task, arguments.methods),
-            lambda key, t=train, v=validation, s=test: trial(key, t, s if key["stage"] == "test" else v),
+            (key for key in longer() if key["method"] in arguments.methods)
+            if arguments.longer
+            else plan(task, arguments.methods),
+            lambda key, t=train, v=validation, s=test: trial(key, t, v if key["stage"] == "select" else s),
             attack=ATTACKED_BY,
             bf16=True,
             device="cpu" if not torch.cuda.is_available() else "cuda",
