@@ -167,19 +167,20 @@ def table(task: str, stage: str = "test") -> str:
         mine = [r for r in rows if r["method"] == method]
         if not mine:
             continue
-        settings = ", ".join([f"lr {mine[0]['rate']:g}", *(f"{k} {v}" for k, v in mine[0]["settings"].items())])
+        settings = ", ".join(f"{k} {v:g}" for k, v in {"lr": mine[0]["rate"], **mine[0]["settings"]}.items())
         columns = {name: [r["metrics"][name] for r in mine] for name in [*names, *moved]}
         lines.append(
             [
                 method,
                 settings,
-                METHODS[method](**mine[0]["settings"]).cost,
                 str(len(mine)),
                 *(mean_and_deviation(columns[name]) for name in names),
                 *(mean_and_deviation(columns[name], 3 if "cos" in name else 2) for name in moved),
             ]
         )
-    header = ["method", "settings", "cost", "seeds", *names, *moved]
+    attacks = [f"APGD {e:g}" for e in EPSILONS]
+    shifts = [f"{name} {e:g}" for name in ("cosine", "distance") for e in EPSILONS[:2]]
+    header = ["method", "settings", "seeds", "clean", *attacks, *shifts]
     return f"### {task}{'' if stage == 'test' else ', ' + stage}\n\n{markdown(header, lines)}\n"
 
 
