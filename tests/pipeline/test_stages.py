@@ -1,12 +1,14 @@
 """Runs from one another's models, in one folder: what lies where, what goes on after an interruption."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from reference.ranks import run_ranks
 from safetensors.torch import load_file
 
 from contraverse.errors import UserError
@@ -116,6 +118,26 @@ def test_an_interrupted_stage_goes_on_and_finished_ones_are_not_done_again(
     assert all(torch.equal(value, found[name]) for name, value in weights(tmp_path / "whole").items())
     with pytest.raises(UserError, match="finished run"):
         run(config, tmp_path / "moved", resume=True)
+
+
+def _stages_on_a_rank(number: int, folder: Path, config: Path) -> None:
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    run(configure(file=config), folder / "run")
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_stages_on_two_ranks_follow_one_another(configured: Configured, rows: Path, tmp_path: Path) -> None:
+    config = configured("itpt", rows, **FAST, **{"train.use_cpu": True})
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    run_ranks(_stages_on_a_rank, tmp_path, tmp_path / "config.yaml")
+    whole = evaluation(tmp_path / "run")
+    assert whole["metrics"] == evaluation(tmp_path / "run" / "2-ce")["metrics"]
+    # 48 rows on two ranks: one epoch in batches of 32, as the recipe has them, and two in batches of 8.
+    assert [whole["stages"][name]["steps"] for name in ("1-itpt", "2-ce")] == [1, 6]
+    table = "embeddings.word_embeddings.weight"
+    start, first = (load_file(Path(config.model.name) / "model.safetensors"), weights(tmp_path / "run" / "1-itpt"))
+    assert not torch.equal(start[table], first[table])
 
 
 def test_what_is_validated_on_later_is_not_seen_earlier(configured: Configured, rows: Path, tmp_path: Path) -> None:

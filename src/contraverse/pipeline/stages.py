@@ -50,7 +50,8 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
             # The settings are known to be the same; the place of the whole may have got another name.
             (folder / "config.yaml").write_text(placed.to_yaml(), encoding="utf-8")
         result = run_one(placed, folder, resume=started)
-        _wait_for_all()
+        if number < len(stages):
+            _wait_for_all()
     last = output / stages[-1].folder
     if not first:
         assert result is not None
