@@ -128,13 +128,13 @@ def _stages_on_a_rank(number: int, folder: Path, config: Path) -> None:
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_stages_on_two_ranks_follow_one_another(configured: Configured, rows: Path, tmp_path: Path) -> None:
-    config = configured("itpt", rows, **FAST, **{"train.use_cpu": True})
+    config = configured("itpt", rows, **{**FAST, "stages.itpt.train.num_train_epochs": 3, "train.use_cpu": True})
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     run_ranks(_stages_on_a_rank, tmp_path, tmp_path / "config.yaml")
     whole = evaluation(tmp_path / "run")
     assert whole["metrics"] == evaluation(tmp_path / "run" / "2-ce")["metrics"]
-    # 48 rows on two ranks: one epoch in batches of 32, as the recipe has them, and two in batches of 8.
-    assert [whole["stages"][name]["steps"] for name in ("1-itpt", "2-ce")] == [1, 6]
+    # 48 rows on two ranks: three epochs in batches of 32, as the recipe has them, and two in batches of 8.
+    assert [whole["stages"][name]["steps"] for name in ("1-itpt", "2-ce")] == [3, 6]
     table = "embeddings.word_embeddings.weight"
     start, first = (load_file(Path(config.model.name) / "model.safetensors"), weights(tmp_path / "run" / "1-itpt"))
     assert not torch.equal(start[table], first[table])
