@@ -13,6 +13,7 @@ beside FreeLB with the same climb, on SST-2, nearly four times the steps.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,6 +185,20 @@ def table(task: str, stage: str = "test") -> str:
     return f"### {task}{'' if stage == 'test' else ', ' + stage}\n\n{markdown(header, lines)}\n"
 
 
+def overview() -> str:
+    """Means of the test stage over seeds: one line a method, clean and at the middle epsilon, every task."""
+    lines = []
+    for method in GRID:
+        cells = []
+        for task in FILES:
+            mine = [row["metrics"] for row in STUDY.rows(stage="test", task=task, method=method)]
+            for name in ("accuracy", f"accuracy@apgd-{EPSILONS[1]:g}"):
+                cells.append(f"{statistics.mean(one[name] for one in mine):.1f}" if mine else "-")
+        lines.append([method, METHODS[method]().cost, *cells])
+    columns = [f"{task} {name}" for task in FILES for name in ("clean", f"APGD {EPSILONS[1]:g}")]
+    return f"{markdown(['method', 'cost', *columns], lines)}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
@@ -193,7 +208,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print("\n".join(filter(None, [*map(table, FILES), table("sst2", "longer")])))
+        print("\n".join(filter(None, [overview(), *map(table, FILES), table("sst2", "longer")])))
         return
     set_verbosity_error()
     disable_progress_bar()
