@@ -2,14 +2,15 @@
 
     python benchmarks/text_robustness.py --data ../shared/data/text               # everything, goes on where it stopped
     python benchmarks/text_robustness.py --data ../shared/data/text --tasks sst2
-    python benchmarks/text_robustness.py --longer                                 # SST-2, what more training changes
+    python benchmarks/text_robustness.py --stage matched                          # also: longer, for SST-2
     python benchmarks/text_robustness.py --table                                  # print the tables from what is there
 
 Two stages. *select*: per task, each method tries three settings with one seed, cross-entropy three learning rates, the
 others settings of their own at the rate that cross-entropy chose; scored on validation rows alone by the mean of
 accuracy clean and under APGD at the smallest epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
-clean and under attack, how far the attack moves the representation, and seconds of training. *longer*: CARL and RAR
-beside FreeLB with the same climb, on SST-2, nearly four times the steps.
+clean and under attack, how far the attack moves the representation, and seconds of training. Two more, to tell what the
+terms of CARL and RAR add: *matched*, FreeLB with the step sizes that were chosen for them; *longer*, SST-2 with nearly
+four times the steps, and one step size for the three.
 """
 
 import argparse
@@ -122,6 +123,11 @@ def score(row: Row) -> float:
     return (row["metrics"]["accuracy"] + row["metrics"]["accuracy@apgd-0.1"]) / 2
 
 
+def _rate(task: str) -> float:
+    """The learning rate that cross-entropy chose."""
+    return float(STUDY.best(score, stage="select", task=task, method="ce")["rate"])
+
+
 def plan(task: str, methods: list[str]) -> Iterator[Row]:
     """Every training of a task in order; what comes later depends on what was found before."""
 
@@ -129,28 +135,43 @@ def plan(task: str, methods: list[str]) -> Iterator[Row]:
         return {"stage": stage, "task": task, "method": method, "settings": settings, "rate": rate, "seed": seed}
 
     def best(method: str) -> Row:
-        tried: Row = {"stage": "select", "task": task}
-        if method != "ce":
-            tried["rate"] = best("ce")["rate"]
-        return STUDY.best(score, **tried, method=method)
+        return STUDY.best(score, stage="select", task=task, method=method, rate=_rate(task))
 
     for choice in GRID["ce"]:
         yield row("select", "ce", {}, choice["rate"], 0)
     for method in methods:
         for settings in GRID[method] if method != "ce" else ():
-            yield row("select", method, settings, best("ce")["rate"], 0)
+            yield row("select", method, settings, _rate(task), 0)
     for seed in SEEDS:
         for method in methods:
-            yield row("test", method, best(method)["settings"], best(method)["rate"], seed)
+            yield row("test", method, best(method)["settings"], _rate(task), seed)
 
 
-def longer() -> Iterator[Row]:
-    """The trainings on more rows and for more epochs."""
-    rate = STUDY.best(score, stage="select", task="sst2", method="ce")["rate"]
-    for seed in SEEDS:
+def matched(task: str, methods: list[str]) -> Iterator[Row]:
+    """FreeLB with the step sizes that CARL and RAR were found best with, where these are not its own."""
+    freelb, *others = (
+        STUDY.best(score, stage="select", task=task, method=name, rate=_rate(task))
+        for name in ("freelb", "carl", "rar")
+    )
+    sizes = dict.fromkeys(other["settings"]["step_size"] for other in others)
+    for seed in SEEDS if "freelb" in methods else ():
+        for size in sizes:
+            if size != freelb["settings"]["step_size"]:
+                key: Row = {"stage": "matched", "task": task, "method": "freelb", "settings": {"step_size": size}}
+                yield {**key, "rate": freelb["rate"], "seed": seed}
+
+
+def longer(task: str, methods: list[str]) -> Iterator[Row]:
+    """SST-2 on more rows and for more epochs."""
+    for seed in SEEDS if task == "sst2" else ():
         for method, settings in LONGER.items():
-            key: Row = {"stage": "longer", "task": "sst2", "method": method, "settings": settings, "rate": rate}
-            yield {**key, "seed": seed, "rows": LONGER_ROWS, "epochs": LONGER_EPOCHS}
+            if method in methods:
+                key: Row = {"stage": "longer", "task": task, "method": method, "settings": settings}
+                yield {**key, "rate": _rate(task), "seed": seed, "rows": LONGER_ROWS, "epochs": LONGER_EPOCHS}
+
+
+PLANS = {"test": plan, "matched": matched, "longer": longer}
+"""What ``--stage`` runs; *test* with the search before it."""
 
 
 def table(task: str, stage: str = "test") -> str:
@@ -158,16 +179,14 @@ def table(task: str, stage: str = "test") -> str:
 
     Without seconds: trainings run side by side. Times beside cross-entropy's are measured in turns by cost.py.
     """
-    rows = STUDY.rows(stage=stage, task=task)
+    rows = sorted(STUDY.rows(stage=stage, task=task), key=lambda row: list(GRID).index(row["method"]))
     if not rows:
         return ""
     names = ["accuracy", *(f"accuracy@apgd-{e:g}" for e in EPSILONS)]
     moved = [f"{name}@{e:g}" for name in ("cosine", "euclidean") for e in EPSILONS[:2]]
     lines = []
-    for method in GRID:
-        mine = [r for r in rows if r["method"] == method]
-        if not mine:
-            continue
+    for method, said in dict.fromkeys((r["method"], str(r["settings"])) for r in rows):
+        mine = [r for r in rows if (r["method"], str(r["settings"])) == (method, said)]
         settings = ", ".join(f"{k} {v:g}" for k, v in {"lr": mine[0]["rate"], **mine[0]["settings"]}.items())
         columns = {name: [r["metrics"][name] for r in mine] for name in [*names, *moved]}
         lines.append(
@@ -204,20 +223,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
     parser.add_argument("--tasks", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--methods", nargs="+", choices=GRID, default=list(GRID))
-    parser.add_argument("--longer", action="store_true", help="the stage that is called so, and nothing else")
+    parser.add_argument("--stage", choices=PLANS, default="test")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print("\n".join(filter(None, [overview(), *map(table, FILES), table("sst2", "longer")])))
+        print("\n".join(filter(None, [overview(), *(table(task, stage) for task in FILES for stage in PLANS)])))
         return
     set_verbosity_error()
     disable_progress_bar()
-    for task in ["sst2"] if arguments.longer else arguments.tasks:
-        train, validation, test = parts(task, arguments.data, LONGER_ROWS if arguments.longer else TRAIN)
+    for task in arguments.tasks:
+        train, validation, test = parts(task, arguments.data, LONGER_ROWS if arguments.stage == "longer" else TRAIN)
         STUDY.run(
-            (key for key in longer() if key["method"] in arguments.methods)
-            if arguments.longer
-            else plan(task, arguments.methods),
+            PLANS[arguments.stage](task, arguments.methods),
             lambda key, t=train, v=validation, s=test: trial(key, t, v if key["stage"] == "select" else s),
             attack=ATTACKED_BY,
             bf16=True,
