@@ -18,15 +18,14 @@ import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import set_seed
+from study import fine_tune
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from contraverse import METHODS, TextData, TextModel, Trainer, load_splits
+from contraverse import METHODS, TextData, TextModel, load_splits
 from contraverse.evaluation import evaluate
 from contraverse.evaluation.adversaries import Closeness, changed_words, find_adversaries
 
@@ -53,29 +52,10 @@ def rows(folder: Path) -> tuple[TextData, TextData, TextData]:
 
 def train(method: str, data: TextData, judged: TextData, folder: Path, bf16: bool) -> dict[str, Any]:
     """Train once, save, and say what it is worth."""
-    set_seed(SEED)
-    model = TextModel.from_pretrained("minilm", labels=data.label_names)
-    with TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            model,
-            METHODS[method](**TRAINED[method]),
-            data,
-            output_dir=scratch,
-            seed=SEED,
-            learning_rate=RATE,
-            num_train_epochs=EPOCHS,
-            save_strategy="no",
-            report_to="none",
-            bf16=bf16,
-            use_cpu=not torch.cuda.is_available(),
-            disable_tqdm=True,
-        )
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    learner = METHODS[method](**TRAINED[method])
+    model, seconds = fine_tune(learner, data, rate=RATE, epochs=EPOCHS, seed=SEED, bf16=bf16)
     model.save(folder)
-    return {"metrics": evaluate(model, judged), "rows": len(data), "seconds": round(seconds, 1), "bf16": bf16}
+    return {"metrics": evaluate(model, judged), "rows": len(data), "seconds": seconds, "bf16": bf16}
 
 
 def search(reading: Literal["whole", "near"], attacked: TextData, models: Path) -> dict[str, Any]:

@@ -11,18 +11,15 @@ gives every row one class is hard to attack. *test*: the winners, three seeds, o
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from study import Row, Study, markdown, mean_and_deviation
-from transformers import set_seed
+from study import Row, Study, fine_tune, markdown, mean_and_deviation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from contraverse import METHODS, Splits, TextModel, Trainer, evaluate, load_splits
+from contraverse import METHODS, Splits, evaluate, load_splits
 from contraverse.evaluation import evaluate_nli, load_anli
 
 STUDY = Study(Path("docs/results/nli.jsonl"))
@@ -48,26 +45,8 @@ def parts(folder: Path) -> Splits:
 def trial(key: Row, splits: Splits, folder: Path) -> dict[str, Any]:
     """Train from MiniLM and measure: on validation rows to choose settings, on ANLI to report them."""
     rows = splits.need("train")
-    set_seed(key["seed"])
-    model = TextModel.from_pretrained("minilm", labels=rows.label_names)
-    with TemporaryDirectory() as output:
-        trainer = Trainer(
-            model,
-            METHODS[key["method"]](**key["settings"]),
-            rows,
-            output_dir=output,
-            seed=key["seed"],
-            learning_rate=key["rate"],
-            num_train_epochs=EPOCHS,
-            save_strategy="no",
-            report_to="none",
-            bf16=True,
-            disable_tqdm=True,
-        )
-        began = time.perf_counter()
-        trainer.train()
-        seconds = round(time.perf_counter() - began, 1)
-    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
+    method = METHODS[key["method"]](**key["settings"])
+    model, seconds = fine_tune(method, rows, rate=key["rate"], epochs=EPOCHS, seed=key["seed"])
     found: dict[str, Any] = {"validation": evaluate(model, splits.need("validation")), "seconds": seconds}
     if key["stage"] == "test":
         found["anli"] = evaluate_nli(model, load_anli(folder)).to_dict()

@@ -12,25 +12,19 @@ finished training is a line of the results file; lines that are there are not do
 """
 
 import argparse
-import json
-import statistics
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from transformers import set_seed
+from study import Row, Study, fine_tune, markdown, mean_and_deviation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from contraverse import METHODS, TextData, TextModel, Trainer, load_splits, robust_accuracy
+from contraverse import METHODS, TextData, load_splits, robust_accuracy
 from contraverse.data import get_task
 from contraverse.evaluation import METRICS, TaskEvaluator
 
-RESULTS = Path("docs/results/text_classification.jsonl")
+STUDY = Study(Path("docs/results/text_classification.jsonl"))
 SEEDS = (1, 2, 3, 4, 5)
 EPSILONS = (0.1, 0.3, 1.0)
 RATES = (1e-4, 3e-4, 6e-4)
@@ -88,48 +82,20 @@ def parts(task: str, folder: Path) -> tuple[TextData, TextData, TextData]:
     return rest, validation, test
 
 
-def trial(
-    task: str,
-    method: str,
-    settings: dict[str, Any],
-    rate: float,
-    seed: int,
-    rows: tuple[TextData, TextData],
-    bf16: bool,
-) -> dict[str, Any]:
-    """Train once and measure: ``rows`` are those to train on and those to measure on."""
-    train, measured = rows
-    set_seed(seed)
-    model = TextModel.from_pretrained("minilm", labels=train.label_names)
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model,
-            METHODS[method](**settings),
-            train,
-            output_dir=folder,
-            seed=seed,
-            learning_rate=rate,
-            num_train_epochs=TASKS[task].epochs,
-            save_strategy="no",
-            report_to="none",
-            bf16=bf16,
-            use_cpu=not torch.cuda.is_available(),
-            disable_tqdm=True,
-        )
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
-    metrics = TaskEvaluator(measured, get_task(task).metrics)(model)
-    attacked = measured.sample(TASKS[task].attacked, seed=0)
+def trial(key: Row, train: TextData, measured: TextData, bf16: bool) -> dict[str, Any]:
+    """Train once and measure."""
+    task, method = TASKS[key["task"]], METHODS[key["method"]](**key["settings"])
+    model, seconds = fine_tune(method, train, rate=key["rate"], epochs=task.epochs, seed=key["seed"], bf16=bf16)
+    metrics = TaskEvaluator(measured, get_task(key["task"]).metrics)(model)
+    attacked = measured.sample(task.attacked, seed=0)
     robust = robust_accuracy(model, attacked, EPSILONS)
     metrics |= {name: value for name, value in robust.metrics.items() if "@" in name}
-    if (name := under_attack(task)) != "accuracy":
+    if (name := under_attack(key["task"])) != "accuracy":
         labels = np.asarray(attacked.labels)
         for epsilon, found in robust.at.items():  # of two classes, a row that is not right is the other one
             predicted = np.where(found.correct, labels, 1 - labels)
             metrics[f"{name}@pgd-{epsilon:g}"] = METRICS[name](np.eye(2)[predicted], labels)
-    return metrics | {"seconds": round(seconds, 1)}
+    return metrics | {"seconds": seconds}
 
 
 def under_attack(task: str) -> str:
@@ -137,26 +103,20 @@ def under_attack(task: str) -> str:
     return get_task(task).metric if get_task(task).metric in ("mcc", "f1") else "accuracy"
 
 
-def read() -> list[dict[str, Any]]:
-    """The lines of the results file."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
-def score(row: dict[str, Any], task: str) -> float:
+def score(row: Row) -> float:
     """What settings are chosen by: the mean of the metric clean and under PGD at .3.
 
     An MCC below zero counts as zero: a model that learned something and is broken is not worse than a constant one.
     """
-    name = under_attack(task)
+    name = under_attack(row["task"])
     return (row["metrics"][name] + max(0.0, row["metrics"][f"{name}@pgd-0.3"])) / 2
 
 
-def plan(task: str) -> Iterator[dict[str, Any]]:
+def plan(task: str) -> Iterator[Row]:
     """Every training of a task in order; what comes later depends on what was found before."""
 
-    def best(method: str) -> dict[str, Any]:
-        tried = [r for r in read() if (r["stage"], r["task"], r["method"]) == ("select", task, method)]
-        return max(tried, key=lambda row: score(row, task))
+    def best(method: str) -> Row:
+        return STUDY.best(score, stage="select", task=task, method=method)
 
     for rate in RATES:
         yield {"stage": "select", "task": task, "method": "ce", "settings": {}, "rate": rate, "seed": 0}
@@ -174,21 +134,14 @@ def plan(task: str) -> Iterator[dict[str, Any]]:
 
 def table(task: str) -> str:
     """The test stage of one task as Markdown: mean and standard deviation over seeds."""
-    rows = [r for r in read() if r["stage"] == "test" and r["task"] == task]
-    if not rows:
-        return ""
     names = [get_task(task).metric, *(f"{under_attack(task)}@pgd-{e:g}" for e in EPSILONS)]
-    lines = ["| method | settings | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+    lines = []
     for method in GRID:
-        mine = [r for r in rows if r["method"] == method]
-        if mine:
-            cells = [
-                f"{statistics.mean(v):.1f} ± {statistics.stdev(v) if len(v) > 1 else 0:.1f}"
-                for v in ([r["metrics"][name] for r in mine] for name in names)
-            ]
+        if mine := STUDY.rows(stage="test", task=task, method=method):
             settings = ", ".join(f"{k} {v}" for k, v in mine[0]["settings"].items()) or "-"
-            lines.append(f"| {method} | lr {mine[0]['rate']:g}; {settings} | {len(mine)} | " + " | ".join(cells) + " |")
-    return f"### {task}\n\n" + "\n".join(lines) + "\n"
+            cells = (mean_and_deviation([r["metrics"][name] for r in mine]) for name in names)
+            lines.append([method, f"lr {mine[0]['rate']:g}; {settings}", str(len(mine)), *cells])
+    return f"### {task}\n\n{markdown(['method', 'settings', 'seeds', *names], lines)}\n" if lines else ""
 
 
 def main() -> None:
@@ -203,25 +156,14 @@ def main() -> None:
         return
     set_verbosity_error()
     disable_progress_bar()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    bf16 = not arguments.fp32
     for task in arguments.tasks:
         train, validation, test = parts(task, arguments.data)
-        for key in plan(task):
-            if any(all(row[k] == v for k, v in key.items()) for row in read()):
-                continue
-            rows = (train, test if key["stage"] == "test" else validation)
-            named = {k: key[k] for k in ("task", "method", "settings", "rate", "seed")}
-            metrics = trial(**named, rows=rows, bf16=not arguments.fp32)
-            row = key | {
-                "metrics": metrics,
-                "threads": torch.get_num_threads(),
-                "bf16": not arguments.fp32,
-                "commit": commit,
-            }
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+        STUDY.run(
+            plan(task),
+            lambda key, t=train, v=validation, s=test: trial(key, t, s if key["stage"] == "test" else v, bf16),
+            bf16=bf16,
+        )
 
 
 if __name__ == "__main__":

@@ -15,18 +15,15 @@ four times the steps, and one step size for the three.
 
 import argparse
 import statistics
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from study import Row, Study, markdown, mean_and_deviation
-from transformers import set_seed
+from study import Row, Study, fine_tune, markdown, mean_and_deviation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from contraverse import METHODS, TextData, TextModel, Trainer, load_splits, robust_accuracy
+from contraverse import METHODS, TextData, load_splits, robust_accuracy
 from contraverse.evaluation import TaskEvaluator, representation_shift
 
 STUDY = Study(Path("docs/results/text_robustness.jsonl"))
@@ -84,26 +81,14 @@ def parts(task: str, folder: Path, count: int = TRAIN) -> tuple[TextData, TextDa
 
 def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
     """Train once and measure."""
-    set_seed(key["seed"])
-    model = TextModel.from_pretrained("minilm", labels=train.label_names, max_length=TOKENS[key["task"]])
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model,
-            METHODS[key["method"]](**key["settings"]),
-            train,
-            output_dir=folder,
-            seed=key["seed"],
-            learning_rate=key["rate"],
-            num_train_epochs=key.get("epochs", EPOCHS),
-            save_strategy="no",
-            report_to="none",
-            bf16=True,
-            disable_tqdm=True,
-        )
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
-    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
+    model, seconds = fine_tune(
+        METHODS[key["method"]](**key["settings"]),
+        train,
+        rate=key["rate"],
+        epochs=key.get("epochs", EPOCHS),
+        seed=key["seed"],
+        max_length=TOKENS[key["task"]],
+    )
     found = TaskEvaluator(measured, ("accuracy",))(model)
     attacked = measured.sample(ATTACKED, seed=0)
     robust = robust_accuracy(model, attacked, EPSILONS if key["stage"] != "select" else EPSILONS[:1], **ATTACKED_BY)
@@ -112,7 +97,7 @@ def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
         shift = representation_shift(model, attacked, EPSILONS[:2]).to_dict()["at"]
         for moved in shift:
             found |= {f"{name}@{moved['epsilon']:g}": moved[name] for name in ("cosine", "euclidean")}
-    return found | {"seconds": round(seconds, 1)}
+    return found | {"seconds": seconds}
 
 
 def score(row: Row) -> float:
