@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from reference.tiny import LABELS, VOCABULARY
+from reference.tiny import LABELS, VOCABULARY, WORDS
 from scipy.optimize import minimize
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from transformers import AutoModelForSequenceClassification
@@ -20,7 +20,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation import predict
 from contraverse.evaluation.adversaries import Closeness, find_adversaries, search
 from contraverse.evaluation.adversaries.context import InContext
-from contraverse.evaluation.adversaries.judging import Bystander
+from contraverse.evaluation.adversaries.judging import Bystander, Judge, Verdict
 from contraverse.evaluation.adversaries.rewriting import Vocabulary
 from contraverse.evaluation.adversaries.substitutes import Substitutes, akin, ending, is_content
 from contraverse.models import TextModel
@@ -134,6 +134,32 @@ def test_the_search_is_that_by_hand(
             expected[row] = (together, 2)
     assert {one.row: (one.rewritten, one.edits) for one in report.found} == expected
     assert {edits for _, edits in expected.values()} == {1, 2}
+
+
+class Fooled:
+    """A judge whom a text fools that has the word, and who remembers what it was asked."""
+
+    def __init__(self, word: str) -> None:
+        self.word, self.asked = word, list[tuple[int, str]]()
+
+    def __call__(self, candidates: list[tuple[int, str]]) -> list[Verdict]:
+        self.asked += candidates
+        return [Verdict(text, 0, 0.0, 1.0, 0.0, None, 1, 0.1, True) for _, text in candidates]
+
+    def fools(self, row: int, verdict: Verdict) -> bool:
+        return self.word in verdict.text
+
+
+def test_a_row_that_one_word_suffices_for_is_tried_no_further(model: TextModel) -> None:
+    fooling, other, filler = WORDS[:3]
+    texts, judge = [f"{filler} {other}", f"{other} {filler}"], Fooled(f"{fooling} {other}")
+    options = {1: [VOCABULARY.index(fooling)], 2: [VOCABULARY.index(fooling)]}
+    rewriter = search._Rewriter(
+        TextData.from_rows(texts), Vocabulary(model.tokenizer, model.words[0]), 99, cast(Judge, judge)
+    )
+    rewriter.near([search.Reading(row, options, []) for row in range(len(texts))], 2)
+    assert [(row, text) for row, text in judge.asked if text.split() == [fooling] * 2] == [(1, f"{fooling} {fooling}")]
+    assert len(judge.asked) == 5
 
 
 def test_only_what_the_head_reads_and_the_sieve_lets_through_comes(
