@@ -1,4 +1,4 @@
-"""The shape of ACL's Tables 1 to 5 at a small scale: six starts of robust training on a part of CIFAR-10.
+"""The shape of ACL's Tables 1 to 5 at a small scale: seven starts of robust training on a part of CIFAR-10.
 
     python benchmarks/image_pretraining.py --data ../shared/data/images/cifar10     # goes on where it stopped
     python benchmarks/image_pretraining.py --starts random simclr acl-a2a           # a part, beside another process
@@ -8,8 +8,10 @@ Three stages. *rate*: the rate of fine-tuning, three tried from a random start. 
 rates in a quarter of its epochs, scored after fine-tuning on a tenth of the labels, on validation images alone, by the
 mean of accuracy clean and under PGD-20. *test*: three seeds; each start is fine-tuned by TRADES with all, a tenth and a
 hundredth of the labels and measured on test images: clean (TA), under PGD-20 (RA) and, one seed, under AutoAttack; the
-encoders are probed linearly, with the clean and the adversarial batch norm. Training runs in bf16 autocast (half as
-fast again on a CPU with AMX), everything is measured in fp32. Models lie in ``runs/image_pretraining``.
+encoders are probed linearly, with the clean and the adversarial batch norm. *semi*, Table 2: a random start (which is
+UAT++), Selfie's and ACL's are fine-tuned on few labels, and eq. (3) learns all images from that teacher. Training runs
+in bf16 autocast (half as fast again on a CPU with AMX), everything is measured in fp32. Models lie in
+``runs/image_pretraining``.
 """
 
 import argparse
@@ -26,10 +28,12 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from contraverse import METHODS, ImageData, ImageModel, Trainer, load_images
+from contraverse import METHODS, ImageData, ImageModel, Method, Trainer, load_images
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
-from contraverse.evaluation import robust_accuracy
+from contraverse.evaluation import predict, robust_accuracy
 from contraverse.evaluation.images import auto_attack, linear_separability
+from contraverse.methods import UAT
+from contraverse.types import Route
 
 STUDY = Study(Path("docs/results/image_pretraining.jsonl"))
 FOLDER = Path("runs/image_pretraining")
@@ -46,8 +50,12 @@ STARTS: dict[str, tuple[str | None, bool]] = {
     "acl-a2s": ("acl-a2s", True),
     "acl-ds": ("acl-ds", True),
     "acl-ds, one batch norm": ("acl-ds", False),
+    "selfie": ("selfie", False),
 }
 """Method of pre-training, and whether batch norm is dual."""
+SEMI = ("random", "selfie", "acl-ds")
+"""The starts of Table 2."""
+TAUGHT = ("teacher", "ta", "ra")
 RATES, FINE_RATES = (0.03, 0.1, 0.3), (0.02, 0.05, 0.1)
 
 
@@ -70,11 +78,12 @@ def pretrained(key: Row, train: ImageData) -> tuple[Path | None, float]:
     set_seed(key["seed"])
     model = ImageModel.from_pretrained(BACKBONE, dual=dual)
     unlabelled = ImageData(train.pixels, None, train.label_names, train.source)
+    method = METHODS[name]()
     trainer = Trainer(
         model,
-        METHODS[name](),
+        method,
         unlabelled,
-        views=TwoViews(SimCLRAugment()),
+        views=TwoViews(SimCLRAugment()) if method.image_views == 2 else OneView(CropFlip()),
         output_dir=folder / "checkpoints",
         seed=key["seed"],
         learning_rate=key["rate"],
@@ -100,24 +109,24 @@ def pretrained(key: Row, train: ImageData) -> tuple[Path | None, float]:
     return folder / "model", float(seconds.read_text())
 
 
-def fine_tuned(key: Row, start: Path | None, train: ImageData) -> ImageModel:
-    """A classifier by TRADES on ``key["labels"]`` of the labels, single batch norm, from the adversarial set."""
-    rows = train if key["labels"] == "100%" else train.labelled_fraction(key["labels"], seed=0)[1]
-    set_seed(key["seed"])
-    model = ImageModel.from_pretrained(
-        start or BACKBONE, labels=train.label_names, route=key.get("route", "adversarial")
-    )
+def classifier(start: Path | None, train: ImageData, route: Route) -> ImageModel:
+    """The start, with a classifier and a single batch norm: the ``route`` set of a dual one."""
+    return ImageModel.from_pretrained(start or BACKBONE, labels=train.label_names, route=route)
+
+
+def fine_tune(key: Row, model: ImageModel, method: Method, rows: ImageData, epochs: int) -> ImageModel:
+    """``model``, trained and back in fp32, to be measured."""
     with TemporaryDirectory() as folder:
         trainer = Trainer(
             model,
-            METHODS["trades"](),
+            method,
             rows,
             views=OneView(CropFlip()),
             output_dir=folder,
             seed=key["seed"],
             learning_rate=key["fine_rate"],
             weight_decay=2e-4,
-            num_train_epochs=LABELS[key["labels"]],
+            num_train_epochs=epochs,
             per_device_train_batch_size=min(64, len(rows)),
             optimizer={"name": "sgd", "momentum": 0.9},
             schedule={"name": "cosine"},
@@ -129,8 +138,36 @@ def fine_tuned(key: Row, start: Path | None, train: ImageData) -> ImageModel:
             disable_tqdm=True,
         )
         trainer.train()
-    tuned: ImageModel = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # measured in fp32
+    tuned: ImageModel = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return tuned
+
+
+def fine_tuned(key: Row, start: Path | None, train: ImageData) -> ImageModel:
+    """A classifier by TRADES on ``key["labels"]`` of the labels, from the adversarial set of a dual batch norm."""
+    rows = train if key["labels"] == "100%" else train.labelled_fraction(key["labels"], seed=0)[1]
+    set_seed(key["seed"])
+    model = classifier(start, train, key.get("route", "adversarial"))
+    return fine_tune(key, model, METHODS["trades"](), rows, LABELS[key["labels"]])
+
+
+def taught(key: Row, start: Path | None, train: ImageData) -> tuple[ImageModel, float]:
+    """ACL's steps ii and iii: a classifier of all images, and percent of them that its teacher of few labels has right.
+
+    The teacher starts from the clean set of a dual batch norm, the student from the adversarial one.
+    """
+    assert train.labels is not None
+    drawn = train.labelled_rows(key["labels"], seed=0)
+    set_seed(key["seed"])
+    few, epochs = train.select(drawn), LABELS[key["labels"]]
+    teacher = fine_tune(key, classifier(start, train, "clean"), METHODS["ce"](), few, epochs)
+    logits, known = torch.from_numpy(predict(teacher, train)), torch.zeros(len(train), dtype=torch.bool)
+    known[drawn] = True
+    method = UAT()
+    method.set_targets(logits, known)
+    set_seed(key["seed"])
+    student = fine_tune(key, classifier(start, train, "adversarial"), method, train, LABELS["100%"])
+    right = (logits.argmax(1) == train.labels)[~known].double().mean()
+    return student, 100 * float(right)
 
 
 def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
@@ -143,11 +180,14 @@ def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
             f"probe_{route}": linear_separability(model, train, measured, route=route).accuracy
             for route in (("clean", "adversarial") if model.dual else ("clean",))
         }
-    began = time.perf_counter()
-    model = fine_tuned(key, start, train)
+    began, found = time.perf_counter(), {}
+    if key["stage"] == "semi":
+        model, found["teacher"] = taught(key, start, train)
+    else:
+        model = fine_tuned(key, start, train)
     seconds += time.perf_counter() - began
     report = robust_accuracy(model, measured, [EPSILON], norm="linf", steps=20, step_size=2 / 255, random_start=True)
-    found = {"ta": report.clean_accuracy, "ra": report.at[EPSILON].accuracy, "seconds": round(seconds, 1)}
+    found |= {"ta": report.clean_accuracy, "ra": report.at[EPSILON].accuracy, "seconds": round(seconds, 1)}
     if key["stage"] == "test" and key["seed"] == SEEDS[0] and "route" not in key:
         some = measured.sample(AUTOATTACKED, seed=0)
         found |= {"aa": auto_attack(model, some, EPSILON, batch_size=AUTOATTACKED).accuracy}
@@ -182,10 +222,12 @@ def plan(starts: list[str]) -> Iterator[Row]:
                 yield row("probe", **key)
             if start == "acl-ds":
                 yield row("test", **key, labels="10%", fine_rate=fine, route="clean")
+            if start in SEMI:
+                yield from (row("semi", **key, labels=labels, fine_rate=fine) for labels in ("1%", "10%"))
 
 
 def tables() -> str:
-    """Tables 1 to 5 as Markdown: mean and standard deviation over seeds."""
+    """Tables 1 to 5 as Markdown, Table 2 last: mean and standard deviation over seeds."""
     rows = STUDY.rows(stage="test")
     lines = []
     for start in STARTS:
@@ -210,7 +252,20 @@ def tables() -> str:
         ]
         if found:
             probes.append([start, *cells])
-    return f"{markdown(header, lines)}\n\n{markdown(['start', 'probe', 'probe, adversarial batch norm'], probes)}\n"
+    semi = []
+    for start in SEMI:
+        cells = [start]
+        for labels in ("10%", "1%"):
+            found = [row["metrics"] for row in STUDY.rows(stage="semi", start=start, labels=labels)]
+            cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in TAUGHT]
+        semi.append(cells)
+    return "\n\n".join(
+        [
+            markdown(header, lines),
+            markdown(["start", "probe", "probe, adversarial batch norm"], probes),
+            markdown(["start", *(f"{labels} {name}" for labels in ("10%", "1%") for name in TAUGHT)], semi),
+        ]
+    )
 
 
 def main() -> None:
@@ -225,7 +280,7 @@ def main() -> None:
     set_verbosity_error()
     disable_progress_bar()
     train, validation, test = images(arguments.data)
-    testing = ("test", "probe")
+    testing = ("test", "probe", "semi")
     STUDY.run(
         plan(arguments.starts),
         lambda key: trial(key, train, test if key["stage"] in testing else validation),

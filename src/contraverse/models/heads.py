@@ -16,6 +16,7 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from contraverse.types import HeadSpec
 
@@ -140,7 +141,9 @@ class Patches(nn.Module):
         places = self.places(features.shape[1]).to(features)
         seen = self.seen(_rows(features, visible)) + places[visible]
         queries = self.query.to(seen.dtype).expand(len(seen), 1, -1)
-        summary = self.attention(torch.cat([queries, seen], 1))[:, :1]
+        # Fused attention saves nothing here, and in bfloat16 on a CPU its backward pass takes most of a step.
+        with sdpa_kernel(SDPBackend.MATH):
+            summary = self.attention(torch.cat([queries, seen], 1))[:, :1]
         return (summary + places[hidden]) @ self.candidates(_rows(features, hidden)).mT / self.dim**0.5
 
     def places(self, patches: int) -> Tensor:
