@@ -2,7 +2,7 @@
 
     python benchmarks/text_robustness.py --data ../shared/data/text               # everything, goes on where it stopped
     python benchmarks/text_robustness.py --data ../shared/data/text --tasks sst2
-    python benchmarks/text_robustness.py --stage matched                          # also: longer, for SST-2
+    python benchmarks/text_robustness.py --stage matched                          # also: longer, for SST-2; options
     python benchmarks/text_robustness.py --table                                  # print the tables from what is there
 
 Two stages. *select*: per task, each method tries three settings with one seed, cross-entropy three learning rates, the
@@ -10,7 +10,8 @@ others settings of their own at the rate that cross-entropy chose; scored on val
 accuracy clean and under APGD at the smallest epsilon. *test*: the winners, three seeds, measured on test rows: accuracy
 clean and under attack, how far the attack moves the representation, and seconds of training. Two more, to tell what the
 terms of CARL and RAR add: *matched*, FreeLB with the step sizes that were chosen for them; *longer*, SST-2 with nearly
-four times the steps, and one step size for the three.
+four times the steps, and one step size for the three. And *options*: what the paper leaves open of CARL, tried one by
+one on validation rows, three seeds, for its defaults.
 """
 
 import argparse
@@ -48,6 +49,14 @@ LONGER: dict[str, dict[str, Any]] = {
     "rar": {"step_size": 0.05},
 }
 LONGER_ROWS, LONGER_EPOCHS = 3000, 5
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as by default": {},
+    "weight .03": {"weight": 0.03},
+    "the first adversary": {"adversary": "first"},
+    "the pooler's output": {"features": "pooled"},
+}
+OPEN = {"step_size": 0.05, "start": 2}
+"""What `OPTIONS` are tried with."""
 GRID: dict[str, list[dict[str, Any]]] = {
     "ce": [{"rate": 5e-5}, {"rate": 1e-4}, {"rate": 2e-4}],
     "scal": [{"epsilon": 0.1}, {"epsilon": 0.2}, {"epsilon": 0.3}],
@@ -66,6 +75,10 @@ GRID: dict[str, list[dict[str, Any]]] = {
         {"gamma": 0.0, "step_size": 0.3, "alpha": 0.05},
     ],
 }
+
+
+CHOOSING = ("select", "options")
+"""Stages that are measured on validation rows."""
 
 
 def parts(task: str, folder: Path, count: int = TRAIN) -> tuple[TextData, TextData, TextData]:
@@ -93,7 +106,7 @@ def trial(key: Row, train: TextData, measured: TextData) -> dict[str, float]:
     attacked = measured.sample(ATTACKED, seed=0)
     robust = robust_accuracy(model, attacked, EPSILONS if key["stage"] != "select" else EPSILONS[:1], **ATTACKED_BY)
     found |= {name: value for name, value in robust.metrics.items() if "@" in name}
-    if key["stage"] != "select":
+    if key["stage"] not in CHOOSING:
         shift = representation_shift(model, attacked, EPSILONS[:2]).to_dict()["at"]
         for moved in shift:
             found |= {f"{name}@{moved['epsilon']:g}": moved[name] for name in ("cosine", "euclidean")}
@@ -155,7 +168,15 @@ def longer(task: str, methods: list[str]) -> Iterator[Row]:
                 yield {**key, "rate": _rate(task), "seed": seed, "rows": LONGER_ROWS, "epochs": LONGER_EPOCHS}
 
 
-PLANS = {"test": plan, "matched": matched, "longer": longer}
+def options(task: str, methods: list[str]) -> Iterator[Row]:
+    """CARL with each of its options."""
+    for seed in SEEDS if "carl" in methods else ():
+        for option in OPTIONS.values():
+            key: Row = {"stage": "options", "task": task, "method": "carl", "settings": OPEN | option}
+            yield {**key, "rate": _rate(task), "seed": seed}
+
+
+PLANS = {"test": plan, "matched": matched, "longer": longer, "options": options}
 """What ``--stage`` runs; *test* with the search before it."""
 
 
@@ -203,6 +224,20 @@ def overview() -> str:
     return f"{markdown(['method', 'cost', *columns], lines)}\n"
 
 
+def options_table() -> str:
+    """CARL's options, on validation rows: mean and standard deviation over seeds."""
+    names = {"clean": "accuracy", **{f"APGD {e:g}": f"accuracy@apgd-{e:g}" for e in EPSILONS[:2]}}
+    lines = []
+    for said, option in OPTIONS.items():
+        cells = [said]
+        for task in FILES:
+            mine = [row["metrics"] for row in STUDY.rows(stage="options", task=task, settings=OPEN | option)]
+            cells += [mean_and_deviation([one[name] for one in mine]) if mine else "-" for name in names.values()]
+        lines.append(cells)
+    header = ["carl", *(f"{task} {name}" for task in FILES for name in names)]
+    return f"### options\n\n{markdown(header, lines)}\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/text"))
@@ -212,7 +247,18 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print("\n".join(filter(None, [overview(), *(table(task, stage) for task in FILES for stage in PLANS)])))
+        print(
+            "\n".join(
+                filter(
+                    None,
+                    [
+                        overview(),
+                        *(table(task, stage) for task in FILES for stage in ("test", "matched", "longer")),
+                        options_table(),
+                    ],
+                )
+            )
+        )
         return
     set_verbosity_error()
     disable_progress_bar()
@@ -220,7 +266,7 @@ def main() -> None:
         train, validation, test = parts(task, arguments.data, LONGER_ROWS if arguments.stage == "longer" else TRAIN)
         STUDY.run(
             PLANS[arguments.stage](task, arguments.methods),
-            lambda key, t=train, v=validation, s=test: trial(key, t, v if key["stage"] == "select" else s),
+            lambda key, t=train, v=validation, s=test: trial(key, t, v if key["stage"] in CHOOSING else s),
             attack=ATTACKED_BY,
             bf16=True,
             device="cpu" if not torch.cuda.is_available() else "cuda",
