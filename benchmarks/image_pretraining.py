@@ -4,7 +4,7 @@
     python benchmarks/image_pretraining.py --starts random simclr acl-a2a           # a part, beside another process
     python benchmarks/image_pretraining.py --table                                  # print the tables
 
-Three stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
+Four stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
 rates in a quarter of its epochs, scored after fine-tuning on a tenth of the labels, on validation images alone, by the
 mean of accuracy clean and under PGD-20. *test*: three seeds; each start is fine-tuned by TRADES with all, a tenth and a
 hundredth of the labels and measured on test images: clean (TA), under PGD-20 (RA) and, one seed, under AutoAttack; the

@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "the first adversary": {"adversary": "first"},
     "the pooler's output": {"features": "pooled"},
 }
-OPEN = {"step_size": 0.05, "start": 2}
+OPEN = {"step_size": 0.05, "start": 2, "weight": 0.1, "adversary": "last", "features": "h"}
 """What `OPTIONS` are tried with."""
 GRID: dict[str, list[dict[str, Any]]] = {
     "ce": [{"rate": 5e-5}, {"rate": 1e-4}, {"rate": 2e-4}],
@@ -247,18 +247,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
-        print(
-            "\n".join(
-                filter(
-                    None,
-                    [
-                        overview(),
-                        *(table(task, stage) for task in FILES for stage in ("test", "matched", "longer")),
-                        options_table(),
-                    ],
-                )
-            )
-        )
+        by_task = [table(task, stage) for task in FILES for stage in ("test", "matched", "longer")]
+        print("\n".join(filter(None, [overview(), *by_task, options_table()])))
         return
     set_verbosity_error()
     disable_progress_bar()
