@@ -4,14 +4,15 @@
     python benchmarks/image_pretraining.py --starts random simclr acl-a2a           # a part, beside another process
     python benchmarks/image_pretraining.py --table                                  # print the tables
 
-Four stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
+Five stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
 rates in a quarter of its epochs, scored after fine-tuning on a tenth of the labels, on validation images alone, by the
 mean of accuracy clean and under PGD-20. *test*: three seeds; each start is fine-tuned by TRADES with all, a tenth and a
 hundredth of the labels and measured on test images: clean (TA), under PGD-20 (RA) and, one seed, under AutoAttack; the
-encoders are probed linearly, with the clean and the adversarial batch norm. *semi*, Table 2: a random start (which is
-UAT++), Selfie's and ACL's are fine-tuned on few labels, and eq. (3) learns all images from that teacher. Training runs
-in bf16 autocast (half as fast again on a CPU with AMX), everything is measured in fp32. Models lie in
-``runs/image_pretraining``.
+encoders are probed linearly, with the clean and the adversarial batch norm. *linear*, Table 5: a linear classifier on
+the frozen encoder of ACL's dual stream, trained on clean or on adversarial images through either batch norm, its rate
+one of three. *semi*, Table 2: a random start (which is UAT++), Selfie's and ACL's are fine-tuned on few labels, and
+eq. (3) learns all images from that teacher. Training runs in bf16 autocast (half as fast again on a CPU with AMX),
+everything is measured in fp32. Models lie in ``runs/image_pretraining``.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from contraverse import METHODS, ImageData, ImageModel, Method, Trainer, load_im
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.evaluation import predict, robust_accuracy
 from contraverse.evaluation.images import auto_attack, linear_separability
-from contraverse.methods import UAT
+from contraverse.methods import UAT, LinearProbe
 from contraverse.types import Route
 
 STUDY = Study(Path("docs/results/image_pretraining.jsonl"))
@@ -56,7 +57,10 @@ STARTS: dict[str, tuple[str | None, bool]] = {
 SEMI = ("random", "selfie", "acl-ds")
 """The starts of Table 2."""
 TAUGHT = ("teacher", "ta", "ra")
-RATES, FINE_RATES = (0.03, 0.1, 0.3), (0.02, 0.05, 0.1)
+RATES, FINE_RATES, LINEAR_RATES = (0.03, 0.1, 0.3), (0.02, 0.05, 0.1), (0.1, 0.3, 1.0)
+ROUTES: tuple[Route, ...] = ("clean", "adversarial")
+PROBED = ("none", "pgd")
+"""What the linear classifiers of Table 5 are trained on."""
 
 
 def images(folder: Path) -> tuple[ImageData, ImageData, ImageData]:
@@ -178,11 +182,15 @@ def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
         model = ImageModel.load(start)
         return {
             f"probe_{route}": linear_separability(model, train, measured, route=route).accuracy
-            for route in (("clean", "adversarial") if model.dual else ("clean",))
+            for route in (ROUTES if model.dual else ROUTES[:1])
         }
     began, found = time.perf_counter(), {}
     if key["stage"] == "semi":
         model, found["teacher"] = taught(key, start, train)
+    elif "attack" in key:
+        set_seed(key["seed"])
+        method = LinearProbe(attack=key["attack"])
+        model = fine_tune(key, classifier(start, train, key["route"]), method, train, LABELS["100%"])
     else:
         model = fine_tuned(key, start, train)
     seconds += time.perf_counter() - began
@@ -222,12 +230,24 @@ def plan(starts: list[str]) -> Iterator[Row]:
                 yield row("probe", **key)
             if start == "acl-ds":
                 yield row("test", **key, labels="10%", fine_rate=fine, route="clean")
+                yield from linear(key)
             if start in SEMI:
                 yield from (row("semi", **key, labels=labels, fine_rate=fine) for labels in ("1%", "10%"))
 
 
+def linear(key: Row) -> Iterator[Row]:
+    """Table 5 of one encoder; the rates are chosen by the short encoder that chose its own."""
+    short = {**key, "epochs": PRETRAINING // 4, "seed": 0, "route": "adversarial"}
+    for attack in PROBED:
+        for rate in LINEAR_RATES:
+            yield {"stage": "linear-rate", **short, "attack": attack, "fine_rate": rate}
+        rate = STUDY.best(score, stage="linear-rate", start=key["start"], attack=attack)["fine_rate"]
+        for route in ROUTES:
+            yield {"stage": "linear", **key, "attack": attack, "route": route, "fine_rate": rate}
+
+
 def tables() -> str:
-    """Tables 1 to 5 as Markdown, Table 2 last: mean and standard deviation over seeds."""
+    """Tables 1 to 5 as Markdown, Tables 5 and 2 last: mean and standard deviation over seeds."""
     rows = STUDY.rows(stage="test")
     lines = []
     for start in STARTS:
@@ -252,6 +272,13 @@ def tables() -> str:
         ]
         if found:
             probes.append([start, *cells])
+    linears = []
+    for attack in PROBED:
+        cells = [{"none": "standard training", "pgd": "adversarial training"}[attack]]
+        for route in ROUTES:
+            found = [row["metrics"] for row in STUDY.rows(stage="linear", attack=attack, route=route)]
+            cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in ("ta", "ra")]
+        linears.append(cells)
     semi = []
     for start in SEMI:
         cells = [start]
@@ -263,6 +290,7 @@ def tables() -> str:
         [
             markdown(header, lines),
             markdown(["start", "probe", "probe, adversarial batch norm"], probes),
+            markdown(["linear classifier", *(f"{route} {name}" for route in ROUTES for name in ("TA", "RA"))], linears),
             markdown(["start", *(f"{labels} {name}" for labels in ("10%", "1%") for name in TAUGHT)], semi),
         ]
     )
@@ -280,7 +308,7 @@ def main() -> None:
     set_verbosity_error()
     disable_progress_bar()
     train, validation, test = images(arguments.data)
-    testing = ("test", "probe", "semi")
+    testing = ("test", "probe", "linear", "semi")
     STUDY.run(
         plan(arguments.starts),
         lambda key: trial(key, train, test if key["stage"] in testing else validation),
