@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
+from contraverse.evaluation.images import unforeseen
 from contraverse.evaluation.images.unforeseen import (
     CIFAR10_ATA,
     IMAGENET_SIZES,
     UNFORESEEN,
+    attack,
     planned,
     uar,
     unforeseen_accuracy,
@@ -94,12 +96,23 @@ def test_a_random_target_is_another_class_and_the_weaker_attack() -> None:
     assert targeted[6 * epsilon] == 0  # a target that were the own class would make it right
 
 
-def test_an_image_s_attack_does_not_depend_on_its_batch(trained: nn.Module) -> None:
+def test_an_image_s_attack_does_not_depend_on_its_batch(trained: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: dict[str, Any] = {name: SIZES[name][1:2] for name in ("linf", "elastic", "gabor")}
     told: list[int] = []
+    keys: list[int] = []
+
+    def spied(*arguments: Any) -> Tensor:
+        keys.extend(arguments[-1])
+        return attack(*arguments)
+
+    monkeypatch.setattr(unforeseen, "attack", spied)
     one = unforeseen_accuracy(trained, stripes(10), chosen, steps=3, batch_size=4, progress=told.append)
+    by_four = keys.copy()
+    keys.clear()
     whole = unforeseen_accuracy(trained, stripes(10), chosen, steps=3)
     assert one == whole
+    assert by_four == keys
+    assert len(set(keys)) == 10
     assert sum(told) == 10 * 4
     assert one != unforeseen_accuracy(trained, stripes(10), chosen, steps=3, seed=1)
 
