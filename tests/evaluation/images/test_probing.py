@@ -1,6 +1,7 @@
 """Linear separability against scikit-learn's own pipeline, and what the probe leaves alone."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from reference.images import CLASSES, buffers, tiny
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
+from contraverse.evaluation.images import probing
 from contraverse.evaluation.images.probing import features, linear_separability
 
 
@@ -60,10 +63,13 @@ def test_the_classifier_fits_the_model_it_was_read_off() -> None:
 
 
 def test_modes_and_buffers_stay_and_two_routes_differ() -> None:
-    model, data = tiny(None, dual=True).train(), shades(12)
-    model.encoder.eval()
+    model, data = tiny(None, dual=True), shades(12)
+    expected = features(model.eval(), data, "clean")
+    model.train()
+    next(model.encoder.children()).eval()
     before, modes = buffers(model), [module.training for module in model.modules()]
     clean, adversarial = (features(model, data, route) for route in ("clean", "adversarial"))  # type: ignore[arg-type]
+    assert torch.equal(clean, expected)
     assert not torch.allclose(clean, adversarial)
     assert clean.shape == (12, model.width)
     assert all(torch.equal(before[name], value) for name, value in buffers(model).items())
@@ -73,10 +79,22 @@ def test_modes_and_buffers_stay_and_two_routes_differ() -> None:
 def test_a_class_without_images_is_never_chosen() -> None:
     report = linear_separability(tiny(None), shades(40, 2), shades(30, 3))
     with torch.no_grad():
-        assert report.classifier(1e3 * torch.randn(200, report.classifier.in_features)).argmax(1).unique().tolist() == [
-            0,
-            1,
-        ]
+        chosen = report.classifier(1e3 * torch.randn(200, report.classifier.in_features)).argmax(1)
+    assert chosen.unique().tolist() == [0, 1]
+    assert not report.classifier.weight[2].any()
+    assert not any(parameter.requires_grad for parameter in report.classifier.parameters())
+
+
+def test_a_feature_that_never_changes_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = linear_separability(tiny(None), shades(30), shades(30, seed=1))
+
+    def with_a_dead_channel(*arguments: Any) -> Tensor:
+        return torch.cat([features(*arguments), torch.full((30, 1), 0.1)], 1)
+
+    monkeypatch.setattr(probing, "features", with_a_dead_channel)
+    report = linear_separability(tiny(None), shades(30), shades(30, seed=1))
+    assert report.accuracy == plain.accuracy
+    torch.testing.assert_close(report.classifier.weight[:, :-1], plain.classifier.weight, atol=1e-3, rtol=1e-3)
 
 
 def test_what_is_wrong_is_said() -> None:
