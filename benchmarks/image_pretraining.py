@@ -1,7 +1,7 @@
 """The shape of ACL's Tables 1 to 5 at a small scale: seven starts of robust training on a part of CIFAR-10.
 
     python benchmarks/image_pretraining.py --data ../shared/data/images/cifar10     # goes on where it stopped
-    python benchmarks/image_pretraining.py --starts random simclr acl-a2a           # a part, beside another process
+    python benchmarks/image_pretraining.py --starts random simclr --seeds 1 2       # a part, beside another process
     python benchmarks/image_pretraining.py --table                                  # print the tables
 
 Five stages. *rate*: the rate of fine-tuning, three tried from a random start. *select*: each pre-training tries three
@@ -207,8 +207,8 @@ def score(row: Row) -> float:
     return float(row["metrics"]["ta"] + row["metrics"]["ra"]) / 2
 
 
-def plan(starts: list[str]) -> Iterator[Row]:
-    """Every training of some starts in order; what comes later depends on what was found before."""
+def plan(starts: list[str], seeds: list[int]) -> Iterator[Row]:
+    """Every training of some starts and seeds in order; what comes later depends on what was found before."""
 
     def row(stage: str, start: str, rate: float, epochs: int, seed: int, **more: Any) -> Row:
         return {"stage": stage, "start": start, "rate": rate, "epochs": epochs, "seed": seed, **more}
@@ -219,7 +219,7 @@ def plan(starts: list[str]) -> Iterator[Row]:
     for start in starts:
         for rate in RATES if start != "random" else ():
             yield row("select", start, rate, PRETRAINING // 4, 0, labels="10%", fine_rate=fine)
-    for seed in SEEDS:
+    for seed in seeds:
         for start in starts:
             random = start == "random"
             rate = 0.0 if random else STUDY.best(score, stage="select", start=start)["rate"]
@@ -300,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/images/cifar10"))
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     arguments = parser.parse_args()
     if arguments.table:
@@ -310,7 +311,7 @@ def main() -> None:
     train, validation, test = images(arguments.data)
     testing = ("test", "probe", "linear", "semi")
     STUDY.run(
-        plan(arguments.starts),
+        plan(arguments.starts, arguments.seeds),
         lambda key: trial(key, train, test if key["stage"] in testing else validation),
         bf16=True,
         device="cpu" if not torch.cuda.is_available() else "cuda",
