@@ -50,7 +50,7 @@ LONGER: dict[str, dict[str, Any]] = {
 }
 LONGER_ROWS, LONGER_EPOCHS = 3000, 5
 OPTIONS: dict[str, dict[str, Any]] = {
-    "as by default": {},
+    "weight .1, the last adversary, [CLS]": {},
     "weight .03": {"weight": 0.03},
     "the first adversary": {"adversary": "first"},
     "the pooler's output": {"features": "pooled"},

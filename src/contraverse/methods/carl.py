@@ -106,7 +106,7 @@ class CARL(FreeLB):
     def __init__(
         self,
         *,
-        weight: Weight = 0.1,
+        weight: Weight = 0.03,
         temperature: Temperature = 0.07,
         negatives: Negatives = 16000,
         momentum: Momentum = 0.5,
