@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from study import Row, Study, markdown, mean_and_deviation
+from study import Row, Study, averages, markdown
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -257,34 +257,27 @@ def tables() -> str:
                 continue
             cells = [start if route is None else f"{start}, fine-tuned from the clean batch norm"]
             for labels in LABELS:
-                found = [row["metrics"] for row in mine if row["labels"] == labels]
-                cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in ("ta", "ra")]
-                attacked = [one["aa"] for one in found if "aa" in one]
+                found = [row for row in mine if row["labels"] == labels]
+                cells += averages(found, ("ta", "ra"))
+                attacked = [row["metrics"]["aa"] for row in found if "aa" in row["metrics"]]
                 cells.append(f"{statistics.mean(attacked):.0f}" if attacked else "-")
             lines.append(cells)
     header = ["start", *(f"{labels} {name}" for labels in LABELS for name in ("TA", "RA", "AA"))]
     probes = []
     for start in STARTS:
-        found = [row["metrics"] for row in STUDY.rows(stage="probe", start=start)]
-        cells = [
-            mean_and_deviation([one[name] for one in found]) if found and name in found[0] else "-"
-            for name in ("probe_clean", "probe_adversarial")
-        ]
-        if found:
-            probes.append([start, *cells])
+        if found := STUDY.rows(stage="probe", start=start):
+            probes.append([start, *averages(found, ("probe_clean", "probe_adversarial"))])
     linears = []
     for attack in PROBED:
         cells = [{"none": "standard training", "pgd": "adversarial training"}[attack]]
         for route in ROUTES:
-            found = [row["metrics"] for row in STUDY.rows(stage="linear", attack=attack, route=route)]
-            cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in ("ta", "ra")]
+            cells += averages(STUDY.rows(stage="linear", attack=attack, route=route), ("ta", "ra"))
         linears.append(cells)
     semi = []
     for start in SEMI:
         cells = [start]
         for labels in ("10%", "1%"):
-            found = [row["metrics"] for row in STUDY.rows(stage="semi", start=start, labels=labels)]
-            cells += [mean_and_deviation([one[name] for one in found]) if found else "-" for name in TAUGHT]
+            cells += averages(STUDY.rows(stage="semi", start=start, labels=labels), TAUGHT)
         semi.append(cells)
     return "\n\n".join(
         [

@@ -96,6 +96,12 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
+def averages(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
+    """`mean_and_deviation` of each metric over the lines that have it; ``"-"`` where none has."""
+    found = ([row["metrics"][name] for row in rows if name in row["metrics"]] for name in names)
+    return [mean_and_deviation(values) if values else "-" for values in found]
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]

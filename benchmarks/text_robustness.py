@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import Row, Study, fine_tune, markdown, mean_and_deviation
+from study import Row, Study, averages, fine_tune, markdown, mean_and_deviation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from contraverse import METHODS, TextData, load_splits, robust_accuracy
@@ -231,8 +231,7 @@ def options_table() -> str:
     for said, option in OPTIONS.items():
         cells = [said]
         for task in FILES:
-            mine = [row["metrics"] for row in STUDY.rows(stage="options", task=task, settings=OPEN | option)]
-            cells += [mean_and_deviation([one[name] for one in mine]) if mine else "-" for name in names.values()]
+            cells += averages(STUDY.rows(stage="options", task=task, settings=OPEN | option), names.values())
         lines.append(cells)
     header = ["carl", *(f"{task} {name}" for task in FILES for name in names)]
     return f"### options\n\n{markdown(header, lines)}\n"
