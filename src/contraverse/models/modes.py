@@ -19,6 +19,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """The model in the precision of its weights inside, whatever mixed precision it is trained in; as before afterwards.
+
+    Accelerate trains in bf16 or fp16 by an autocast around the ``forward`` of the module itself, which runs in every
+    call until training ends, those of an evaluator included. An autocast of a caller is turned off, too.
+    """
+    wrapped = model.__dict__.pop("forward", None) if "_original_forward" in model.__dict__ else None
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        if wrapped is not None:
+            model.__dict__["forward"] = wrapped
+
+
 def channels_last(module: nn.Module) -> nn.Module:
     """``module`` with the weights of its convolutions in channels-last layout, in place.
 

@@ -21,6 +21,7 @@ from contraverse.data import Encoded, EncodedText, ImageData, LengthGroupedSampl
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.models.modes import without_autocast
 from contraverse.training.callbacks import Progress
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
@@ -197,10 +198,11 @@ class Trainer(transformers.Trainer):
         return self.views(batch)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Call every evaluator; what they draw at random does not reach the training's generators."""
+        """Call every evaluator, in the weights' own precision; what they draw does not reach training's generators."""
         metrics: dict[str, float] = {}
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        assert isinstance(self.model, nn.Module)
+        with torch.random.fork_rng(devices=devices), without_autocast(self.model):
             for evaluator in self.evaluators.values():
                 metrics.update(evaluator(self.model))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
