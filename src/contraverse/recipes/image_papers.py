@@ -115,7 +115,7 @@ def freelb() -> ImageRunConfig:
 @on_images("carl")
 def carl() -> ImageRunConfig:
     """CARL on that FreeLB, with the paper's contrast."""
-    return _fine_tuning("carl", **_FREELB, weight=1.0, temperature=0.07, negatives=16000, momentum=0.5, start=3.0)
+    return _fine_tuning("carl", **_FREELB, weight=0.03, temperature=0.07, negatives=16000, momentum=0.5, start=3.0)
 
 
 @recipe("simclr", summary="contrast of two views", paper=SIMCLR_PAPER, task="cifar10")
