@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from contraverse.models import TextModel
 
-STATED = {"ce": 3, "cl": 6, "at": 7, "scal": 7, "simcse": 6, "uscal": 10, "freelb": 9, "rar": 9, "carl": 9, "mlm": 3}
+STATED = {"ce": 3, "cl": 6, "at": 7, "scal": 7, "simcse": 6, "uscal": 10, "freelb": 9, "rar": 11, "carl": 10, "mlm": 3}
 STATED |= {"alum": 8, "infobert": 12, "consert": 6, "isbert": 3}
 STATED |= {"simclr": 6, "acl-a2a": 26, "acl-a2s": 17, "acl-ds": 32, "dynacl": 28, "deacl": 17}
 STATED |= {"pgd-at": 23, "trades": 27, "probe": 1, "probe-pgd": 21, "uat": 27, "uat-offline": 12}

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from reference.driving import gradients
+from reference.driving import CASES, gradients, make
 from reference.tiny import random_batch
 from torch.utils.flop_counter import FlopCounterMode
 
+from contraverse.attacks import perturbable
+from contraverse.functional import supervised_loss
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
 
@@ -37,16 +39,41 @@ def flops(work: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("count", ["passes", "ascents"])
 @pytest.mark.parametrize("steps", [1, 2, 4])
-@pytest.mark.parametrize("name", ["freelb", "rar"])
-def test_a_pass_costs_three_forwards(name: str, steps: int, count: str, encoder: Callable[..., TextModel]) -> None:
+@pytest.mark.parametrize(("name", "settings"), [("freelb", {}), ("rar", {"climb": "total"}), ("rar", {"climb": "ce"})])
+def test_a_pass_costs_three_forwards(
+    name: str, settings: dict[str, Any], steps: int, count: str, encoder: Callable[..., TextModel]
+) -> None:
     """3K, or 3 (K + 1) where ascents are counted, whatever the start: the ascent's gradient is training's own.
+
+    Of RAR's total it is. That of L_C alone is an input gradient more for each ascent.
 
     F is a pass with all that the method reads of it; RAR's decoder over the vocabulary is no small part of that.
     """
-    method, batch = METHODS[name](steps=steps, count=count, gamma=0.3), full_rows()
+    method, batch = METHODS[name](steps=steps, count=count, gamma=0.3, **settings), full_rows()
     model = encoder(method.heads)
     forward = flops(lambda: model(batch, want=("logits", *method.heads)))
     passes = steps + (count == "ascents")
-    assert flops(lambda: gradients(method, model, batch)) / forward == pytest.approx(3 * passes, rel=0.03)
-    assert method.cost == f"{3 * passes}F"
+    expected = 3 * passes + (passes - 1) * (settings.get("climb") == "ce")
+    assert flops(lambda: gradients(method, model, batch)) / forward == pytest.approx(expected, rel=0.03)
+    assert method.cost == f"{expected}F"
     assert method.passes == passes
+
+
+@pytest.mark.parametrize("name", ["rar", "carl"])
+def test_climbing_the_classification_loss_costs_an_input_gradient_of_the_encoder_alone(
+    name: str, encoder: Callable[..., TextModel]
+) -> None:
+    """Not of RAR's decoder, which is as much as a small encoder: L_C's gradient does not pass through it."""
+    batch, counted = full_rows(), {}
+    for climb in ("ce", "total"):
+        CASES["mine"] = (name, {"climb": climb, "reconstruction": 0.1} if name == "carl" else {"climb": climb})
+        try:
+            method = make("mine", width=64)
+        finally:
+            del CASES["mine"]
+        model = encoder(method.heads)
+        counted[climb] = flops(lambda method=method, model=model: gradients(method, model, batch))
+    delta = torch.zeros_like(perturbable(model, batch).values, requires_grad=True)
+    ce = supervised_loss(model(batch, delta=delta).logits, batch["labels"])
+    ascent = flops(lambda: torch.autograd.grad(ce, delta))
+    assert counted["ce"] - counted["total"] == (method.passes - 1) * ascent

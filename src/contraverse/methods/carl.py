@@ -57,14 +57,14 @@ class CARL(FreeLB):
     a time. Training goes through three phases: FreeLB alone; an epoch or more that fills the banks; and, ``start``
     epochs after the beginning and once every row is written, L_D.
 
-    Batch: ``labels`` (classes), ``index``. Cost: K passes of 3F, 9F with the defaults: the first is the clean one.
-    With a random start (``gamma``) none is: then 3F more for it while L_D is on, and 1F while the banks are filled.
+    Batch: ``labels`` (classes), ``index``. Cost: K passes of 3F and, once L_D is on, F for the ascent from a pass that
+    has it, 10F with the defaults: the first pass is the clean one. With a random start (``gamma``) none is: then 3F
+    more for it while L_D is on, 1F while the banks are filled, and no ascent but from ``adversary="first"`` costs F.
 
     Departures: eq. (2) leaves the positive out of its denominator; as in CRD, which the paper adapts, it is in it, or
     among what the estimate tells from noise. The positive is a bank's row, as there. The weight w, the pass that
-    gives R^adv and unit norms are not in the paper. The perturbation climbs the whole loss of a pass, whose gradient
-    is there already; eq. (6) climbs L_C alone, which is ``climb="ce"`` and costs F more with the defaults. With a
-    random start both are the same: no pass but the last has L_D.
+    gives R^adv and unit norms are not in the paper. ``climb="total"`` is not in it either: its perturbation climbs
+    all that its pass trains on, L_D too, whose gradient is there already.
 
     Args:
         weight: w, of L_D, >= 0; the paper has none, which is 1.
@@ -79,7 +79,7 @@ class CARL(FreeLB):
         adversary: which perturbation gives R^adv: the ``"first"`` or the ``"last"`` one that was climbed to.
         bank_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the banks are held in.
         reconstruction: w_r, of RAR's loss in every pass, >= 0; 0 leaves it out.
-        climb: what the perturbation climbs: the ``"total"`` loss of a pass, or ``"ce"``, L_C alone.
+        climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (6), or the ``"total"`` loss of a pass.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
         epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
@@ -118,7 +118,7 @@ class CARL(FreeLB):
         adversary: Literal["first", "last"] = "last",
         bank_dtype: Literal["float32", "float16", "bfloat16"] = "float32",
         reconstruction: Reconstruction = 0.0,
-        climb: Climb = "total",
+        climb: Climb = "ce",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
         epsilon: Limit = None,

@@ -57,7 +57,7 @@ class FreeLB(Method):
     needs = "labels"
     wants: tuple[Wanted, ...] = ()
     """What the further terms of a subclass need of a pass besides logits."""
-    climb: Climb = "total"
+    climb: Climb = "ce"
     """What the perturbation climbs where a subclass has further terms."""
 
     @validate_call
@@ -102,6 +102,8 @@ class FreeLB(Method):
             clean = k == 0 and self.gamma == 0
             parts = {"ce" if clean else "ce_adv": ce.detach()} | {name: v.detach() for name, (_, v) in terms.items()}
             last, grad = k == self.rounds - 1, None
+            # Training wants the gradient of all terms at the weights and the attack that of L_C at delta: no one
+            # backward gives both, so the second is an input gradient more, but through L_C's part of the graph alone.
             if terms and self.climb == "ce" and not last:
                 (grad,) = torch.autograd.grad(ce, delta, retain_graph=True)
             yield Loss(total, parts | found)

@@ -37,17 +37,18 @@ class RAR(FreeLB):
 
     R^{adv,tok} are the last hidden states of a pass; p is a masked-language head whose decoder is the word embeddings.
 
-    Batch: ``labels``. Cost: K passes of 3F, 9F with the defaults, where F is a pass of the encoder with that head. The
-    head is V x D products a token: a twentieth of ALBERT-base, but as much as the whole of a six-layer MiniLM.
+    Batch: ``labels``. Cost: K passes of 3F and K - 1 input gradients of L_C, 11F with the defaults, where F is a pass
+    of the encoder with that head. The head is V x D products a token: a twentieth of ALBERT-base, but as much as the
+    whole of a six-layer MiniLM. L_C's gradient does not pass through it.
 
     Departures: the paper lists "a Layer Normalization, GeLU Activation Function and two Feed Forward Layers"; its count
-    of parameters (Table 7) is that of dense, GELU, layer norm and tied decoder, the order of ALBERT's own head. The
-    perturbation climbs L_C + w_r * L_R, whose gradient the pass leaves behind; eq. (7) climbs L_C alone, which is
-    ``climb="ce"`` and costs F more for each ascent.
+    of parameters (Table 7) is that of dense, GELU, layer norm and tied decoder, the order of ALBERT's own head.
+    ``climb="total"`` climbs L_C + w_r * L_R, whose gradient the pass leaves behind (9F): most of it is L_R's, so that
+    it trains on inputs whose words are hard to tell rather than on those that are hard to classify.
 
     Args:
         weight: w_r, of the reconstruction loss, >= 0.
-        climb: what the perturbation climbs: the ``"total"`` loss of a pass, or ``"ce"``, L_C alone.
+        climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (7), or the ``"total"`` loss of a pass.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
         epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
@@ -69,7 +70,7 @@ class RAR(FreeLB):
         self,
         *,
         weight: Weight = 0.1,
-        climb: Climb = "total",
+        climb: Climb = "ce",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
         epsilon: Limit = None,
