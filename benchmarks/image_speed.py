@@ -42,7 +42,7 @@ from contraverse.attacks import perturbable
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings, robust_accuracy
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
-from contraverse.models import ImageModel, evaluating
+from contraverse.models import ImageModel, attacking
 from contraverse.models.dual_bn import routed
 from contraverse.types import Batch, Route
 
@@ -219,7 +219,7 @@ def rivals(network: nn.Module, batch: int) -> Rivals:
 def whole_attack(model: ImageModel, data: ImageData, settings: AttackSettings, batch: int) -> float:
     """Percent that hold where every image, those that are wrong from the start too, goes through every step."""
     held = 0
-    with evaluating(model), frozen(model), seeded(settings.seed):
+    with attacking(model), frozen(model), seeded(settings.seed):
         for rows in np.array_split(np.arange(len(data)), math.ceil(len(data) / batch)):
             given = data.collate([data[int(row)] for row in rows])
             inputs = perturbable(model, given)

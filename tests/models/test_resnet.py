@@ -1,6 +1,7 @@
 """Residual networks: sizes and names as published, the maths written out, and real weights."""
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from reference.images import CIFAR10, SHARED, buffers, cifar10_test, features, shaken
 from torch import Tensor, nn
 
-from contraverse.models import evaluating
+from contraverse.models import attacking, evaluating
 from contraverse.models.dual_bn import routed, to_dual
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES, BasicBlock, Bottleneck, ResNet, Shorten, WideResNet
@@ -111,7 +112,8 @@ def test_a_convolution_with_its_batch_norm_has_the_gradients_of_the_two(training
     found = []
     for network, run in ((mine, mine), (plain, lambda x: layer_by_layer(plain, x))):
         pixels = x.clone().requires_grad_()
-        with routed(network, route):
+        folding = attacking(network) if network is mine and not training else nullcontext()
+        with folding, routed(network, route):
             (run(pixels) ** 2).sum().backward()
         found.append({"x": pixels.grad, **{name: p.grad for name, p in network.named_parameters()}, **buffers(network)})
     for name, value in found[1].items():

@@ -15,7 +15,7 @@ from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_ro
 from contraverse.evaluation.metrics import accuracy
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
-from contraverse.models import AnyModel, evaluating
+from contraverse.models import AnyModel, attacking
 from contraverse.types import Route
 
 
@@ -189,7 +189,7 @@ def robust_accuracy(
 
     correct, at = clean_correct, {}
     radii = sorted({float(e) for e in epsilons})
-    with evaluating(model), frozen(model), seeded(seed):
+    with attacking(model), frozen(model), seeded(seed):
         for epsilon in radii:
             found = _attack_survivors(model, encoded, correct, epsilon, settings, batch_size, progress)
             at[epsilon], correct = found, found.correct

@@ -24,7 +24,7 @@ from contraverse.evaluation.attack_loop import (
 )
 from contraverse.evaluation.predict import Progress, batches, encode_data
 from contraverse.functional import Norm
-from contraverse.models import AnyModel, evaluating
+from contraverse.models import AnyModel, attacking
 from contraverse.types import Batch, Inputs, Route
 
 Climbed = Literal["class", "distance"]
@@ -118,7 +118,7 @@ def representation_shift(
             "the shift of a regression under attack is not defined", hint="give rows without labels, or a classifier"
         )
     at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
-    with evaluating(model), frozen(model), seeded(seed):
+    with attacking(model), frozen(model), seeded(seed):
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
             inputs = perturbable(model, batch)
             with torch.no_grad():

@@ -11,7 +11,7 @@ from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.functional import Norm, nt_xent
 from contraverse.methods.settings import EPSILON, MLP_PROJECTION, STEP_SIZE, Epsilon, Steps, StepSize, Temperature
 from contraverse.methods.views import both_views, second_view
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking, evaluating
 from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes, Route
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial stream")]
@@ -83,7 +83,7 @@ class AdversarialToAdversarial(Method):
             # The sum over views climbs as their mean does, whose gradient half precision may round to zero.
             return len(delta) * self.contrast(model, views, delta, "adversarial")
 
-        with evaluating(model):
+        with attacking(model):
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
         return attack, inputs
 
@@ -132,7 +132,7 @@ class AdversarialToStandard(AdversarialToAdversarial):
             z = self._encode(model, batch, delta, "adversarial")
             return len(delta) * nt_xent(z, still, self.temperature)  # the sum, as in acl-a2a
 
-        with evaluating(model):
+        with attacking(model):
             # Not under no_grad: autocast would keep casts of the weights that have no gradient.
             still = self._encode(model, other, None, "clean").detach()
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)

@@ -12,7 +12,7 @@ from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.methods.views import twice
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking
 from contraverse.types import Batch, Loss, Method
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial term")]
@@ -74,7 +74,7 @@ class DeACL(Method):
         def unlike(delta: Tensor) -> Tensor:
             return -_cosine(model(batch, delta=delta, want=("h",), route="adversarial").h, target)
 
-        with evaluating(model):
+        with attacking(model):
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
         delta = torch.cat([torch.zeros_like(attack.delta), attack.delta])
         clean, adversarial = model(twice(batch), delta=delta, want=("h",), route="adversarial").h.chunk(2)

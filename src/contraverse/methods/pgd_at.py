@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking
 from contraverse.types import Batch, Loss, Method, Route
 
 AttackMode = Annotated[Literal["eval", "train"], Field(description="the mode that the model is attacked in")]
@@ -38,7 +38,7 @@ def ce_attack(
         assert isinstance(logits, Tensor)
         return supervised_loss(logits, labels, reduction="sum")
 
-    with evaluating(model) if mode == "eval" else nullcontext():
+    with attacking(model) if mode == "eval" else nullcontext():
         attack = ascend(loss_of, ball, inputs, steps=steps, random_start=True)
     return attack, attack.log(inputs)
 

@@ -12,7 +12,7 @@ from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking
 from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Pass, Passes, Route
 
 Grid = Annotated[int, Field(ge=2, description="patches along a side of an image")]
@@ -118,7 +118,7 @@ class Selfie(Method):
 
         deltas, log = dict[Route, Tensor | None](), dict[str, Tensor]()
         if self.clean < 1:
-            with evaluating(model):
+            with attacking(model):
                 attack = ascend(
                     lambda delta: each({"adversarial": delta})["adversarial"],
                     self.ball,

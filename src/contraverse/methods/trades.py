@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contraverse.attacks import NormBall, ascend, perturbable
 from contraverse.functional import Norm, kl, squared_distance, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking
 from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes
 
 Beta = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the divergence under attack")]
@@ -91,7 +91,7 @@ class TRADES(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbable(model, batch)
         distance = squared_distance if labels.is_floating_point() else kl
-        with evaluating(model):
+        with attacking(model):
             # Under no_grad autocast would keep casts of the weights that later passes could not train through.
             target = model(batch).logits.detach()
             attack = ascend(

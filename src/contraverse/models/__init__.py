@@ -5,7 +5,7 @@ from pathlib import Path
 from contraverse.models.flow import Flow, fit_flow
 from contraverse.models.image import ImageModel
 from contraverse.models.image_storage import is_image_model
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import attacking, evaluating
 from contraverse.models.text import TextModel
 from contraverse.models.whitening import Whitening, fit_whitening
 
@@ -27,6 +27,7 @@ __all__ = [
     "ImageModel",
     "TextModel",
     "Whitening",
+    "attacking",
     "evaluating",
     "fit_flow",
     "fit_whitening",

@@ -2,9 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import module as torch_module
+
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+class Folding(nn.Module):
+    """A block of a network that computes a convolution and its batch norm as one while it is attacked.
+
+    ``folds``: set by `attacking` alone. Every other pass, in eval mode too, calls each layer by itself, so that hooks,
+    pruning and others' tools see an ordinary network.
+    """
+
+    folds = False
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """True where somebody is to be told of a call of one of ``modules``, or of every module."""
+    if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
+        return True
+    return any(getattr(part, name) for part in modules for name in HOOKS)
 
 
 @contextmanager
@@ -34,6 +55,25 @@ def without_autocast(model: nn.Module) -> Iterator[None]:
     finally:
         if wrapped is not None:
             model.__dict__["forward"] = wrapped
+
+
+@contextmanager
+def attacking(model: nn.Module) -> Iterator[None]:
+    """Around an attack: `evaluating`, and every `Folding` block computes batch norm within its convolution.
+
+    Batch norm in eval mode is an affine map of each channel, so that values and gradients are the same but for
+    rounding; a step of an attack takes less time. Layers with hooks are called as ever.
+    """
+    blocks: list[Any] = [block for block in model.modules() if isinstance(block, Folding)]
+    before = [block.folds for block in blocks]
+    with evaluating(model):
+        for block in blocks:
+            block.folds = True
+        try:
+            yield
+        finally:
+            for block, folds in zip(blocks, before, strict=True):
+                block.folds = folds
 
 
 def channels_last(module: nn.Module) -> nn.Module:

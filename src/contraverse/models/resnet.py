@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contraverse.models.dual_bn import DualBatchNorm
+from contraverse.models.modes import Folding, is_hooked
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -18,18 +19,30 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2
     return conv
 
 
-def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``; in eval mode, where batch norm is an affine map of each channel, as one convolution.
+def _normed(conv: nn.Module, norm: nn.Module, x: Tensor, folds: bool) -> Tensor:
+    """``norm(conv(x))``; where the block ``folds``, as one convolution, if both are torch's own and without hooks."""
+    batch_norm = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
+    if folds and _fold(conv, batch_norm) and not is_hooked(conv, norm, batch_norm):
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(batch_norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        scale = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()  # type: ignore[operator]
+        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), batch_norm.bias - batch_norm.running_mean * scale
+        return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    normed: Tensor = norm(conv(x))
+    return normed
 
-    Attacks run in eval mode, so that most passes do. The gradients are those of the two.
-    """
-    one = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
-    if not isinstance(one, nn.BatchNorm2d) or one.training or one.running_mean is None or one.running_var is None:
-        normed: Tensor = norm(conv(x))
-        return normed
-    scale = one.weight * (one.running_var + one.eps).rsqrt()
-    weight, bias = conv.weight * scale.view(-1, 1, 1, 1), one.bias - one.running_mean * scale
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+
+def _fold(conv: nn.Module, norm: nn.Module) -> bool:
+    """True where one convolution can do the work of both: batch norm in eval mode, with weights and statistics."""
+    if type(conv) is not nn.Conv2d or conv.bias is not None or conv.padding_mode != "zeros" or norm.training:
+        return False
+    ordinary = type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm)
+    return ordinary and all(part is not None for part in (norm.weight, norm.running_mean, norm.running_var))
+
+
+def _rectified(conv: nn.Module, norm: nn.Module, x: Tensor, folds: bool) -> Tensor:
+    """``relu(norm(conv(x)))``: in place, unless a hook may have kept what the batch norm gave."""
+    return F.relu(_normed(conv, norm, x, folds), inplace=not is_hooked(norm, *norm.children()))
 
 
 class Shorten(nn.Module):
@@ -45,18 +58,17 @@ class Shorten(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, more // 2, more - more // 2))
 
 
-def _shortcut(downsample: nn.Module | None, x: Tensor) -> Tensor:
+def _shortcut(downsample: nn.Module | None, x: Tensor, folds: bool) -> Tensor:
     if downsample is None:
         return x
-    if isinstance(downsample, nn.Sequential):
+    if folds and isinstance(downsample, nn.Sequential) and not is_hooked(downsample):
         conv, norm = downsample
-        assert isinstance(conv, nn.Conv2d)
-        return _normed(conv, norm, x)
+        return _normed(conv, norm, x, folds)
     shorter: Tensor = downsample(x)
     return shorter
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Folding):
     """Two 3 x 3 convolutions and a shortcut: of ResNet-18, -34 and the small ones."""
 
     widening = 1
@@ -69,11 +81,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
-        out = _normed(self.conv2, self.bn2, F.relu(_normed(self.conv1, self.bn1, x), inplace=True))
-        return F.relu(out + _shortcut(self.downsample, x), inplace=True)
+        out = _rectified(self.conv1, self.bn1, x, self.folds)
+        out = _normed(self.conv2, self.bn2, out, self.folds)
+        return F.relu(out + _shortcut(self.downsample, x, self.folds), inplace=True)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Folding):
     """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut: of ResNet-50. The stride is the 3 x 3 one's."""
 
     widening = 4
@@ -88,12 +101,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, 4 * width, H / stride, W / stride)."""
-        out = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
-        out = F.relu(_normed(self.conv2, self.bn2, out), inplace=True)
-        return F.relu(_normed(self.conv3, self.bn3, out) + _shortcut(self.downsample, x), inplace=True)
+        out = _rectified(self.conv1, self.bn1, x, self.folds)
+        out = _rectified(self.conv2, self.bn2, out, self.folds)
+        out = _normed(self.conv3, self.bn3, out, self.folds)
+        return F.relu(out + _shortcut(self.downsample, x, self.folds), inplace=True)
 
 
-class ResNet(nn.Module):
+class ResNet(Folding):
     """Stages ``layer1``, ``layer2``, ... of residual blocks; each but the first halves the image and doubles the width.
 
     Args:
@@ -133,13 +147,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (B, H), the mean over the last stage's pixels."""
-        x = F.relu(_normed(self.conv1, self.bn1, x), inplace=True)
+        x = _rectified(self.conv1, self.bn1, x, self.folds)
         for number in range(self.stages):
             x = self.get_submodule(f"layer{number + 1}")(x)
         return x.mean((2, 3))
 
 
-class WideBlock(nn.Module):
+class WideBlock(Folding):
     """A pre-activation block of a wide residual network."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
@@ -150,8 +164,8 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
-        before = F.relu(self.bn1(x), inplace=True)
-        out = self.conv2(F.relu(_normed(self.conv1, self.bn2, before), inplace=True))
+        before = F.relu(self.bn1(x), inplace=not is_hooked(self.bn1, *self.bn1.children()))
+        out = self.conv2(_rectified(self.conv1, self.bn2, before, self.folds))
         return out + (x if self.convShortcut is None else self.convShortcut(before))
 
 

@@ -10,7 +10,7 @@ from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
 from contraverse.evaluation.predict import batches, logits_of
-from contraverse.models import ImageModel, evaluating
+from contraverse.models import ImageModel, attacking
 from contraverse.reporting import AttackedPicture, Picture, data_uri, stretched
 
 
@@ -48,7 +48,7 @@ def _attacked(
     model: ImageModel, data: ImageData, rows: np.ndarray, epsilon: float, settings: AttackSettings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Classes (R,) clean and under attack, and perturbations (R, 3, H, W)."""
-    with evaluating(model), frozen(model), seeded(settings.seed):
+    with attacking(model), frozen(model), seeded(settings.seed):
         ((_, batch),) = batches(model, data, rows, len(rows))
         inputs = perturbable(model, batch)
         ball = ball_of(inputs, rows, epsilon, settings, attempt=0)

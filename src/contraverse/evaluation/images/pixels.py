@@ -11,7 +11,7 @@ from contraverse.data.images import ImageData
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import frozen, seeded
 from contraverse.evaluation.predict import Progress
-from contraverse.models import evaluating
+from contraverse.models import attacking
 from contraverse.models.image import ImageModel
 from contraverse.types import Route
 
@@ -33,7 +33,7 @@ def as_classifier(model: nn.Module, route: Route, seed: int = 0) -> Iterator[nn.
         if model.classifier is None:
             raise UserError("the model has no classifier", hint="train one first, or load it with labels=[...]")
         model = model.plain(route)
-    with evaluating(model), frozen(model), seeded(seed):
+    with attacking(model), frozen(model), seeded(seed):
         yield model
 
 
