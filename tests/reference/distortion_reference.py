@@ -37,7 +37,7 @@ def best_corner(grad: np.ndarray, down: np.ndarray, up: np.ndarray, epsilon: flo
     return float(-found.fun)
 
 
-def diamond_square(random: np.ndarray) -> np.ndarray:
+def diamond_square(random: np.ndarray, smoother: float = 2.0) -> np.ndarray:
     """Height map in [0, 1] of one image, point by point; see `contraverse.evaluation.images.weather.plasma`."""
     size = len(random)
     heights, noise, wide, amount = np.zeros((size, size)), 2 * random - 1, size, 1.0
@@ -52,5 +52,5 @@ def diamond_square(random: np.ndarray) -> np.ndarray:
                 steps = ((-half, 0), (half, 0), (0, -half), (0, half))
                 around = [heights[(y + a) % size, (x + b) % size] for a, b in steps]
                 heights[y, x] = np.mean(around) + amount * noise[y, x]
-        wide, amount = half, amount / 2
+        wide, amount = half, amount / smoother
     return (heights - heights.min()) / (heights.max() - heights.min())

@@ -123,12 +123,16 @@ def by_rows(split: Split, found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _marked(found: dict[str, Any], metrics: dict[str, float]) -> dict[str, float]:
-    """UAR of another number of steps than its reference's by a name of its own."""
-    from contraverse.evaluation.images import REFERENCE_STEPS
+    """The metrics by names that say where one is not what its name says by itself."""
+    from contraverse.evaluation.images import ALL_CORRUPTIONS, CIFAR_C, REFERENCE_STEPS
 
-    steps = found.get("unforeseen", {}).get("steps", REFERENCE_STEPS)
-    mark = f" ({steps} of {REFERENCE_STEPS} steps)" if steps != REFERENCE_STEPS else ""
-    return {f"{name}{mark}" if name.startswith("uar@") else name: value for name, value in metrics.items()}
+    marks: dict[str, str] = {}
+    if (steps := found.get("unforeseen", {}).get("steps", REFERENCE_STEPS)) != REFERENCE_STEPS:
+        marks |= {name: f" ({steps} of {REFERENCE_STEPS} steps)" for name in metrics if name.startswith("uar@")}
+    if found.get("corruptions", {}).get("source") == CIFAR_C:
+        made = [f"accuracy@{name}" for name in (*ALL_CORRUPTIONS, "15_corruptions", "19_corruptions")]
+        marks |= dict.fromkeys(made, " (made with CIFAR-10-C's parameters)")
+    return {f"{name}{marks.get(name, '')}": value for name, value in metrics.items()}
 
 
 def _refused(rows: "ImageData", beyond: Beyond) -> tuple[dict[str, list[float]], list[str]]:

@@ -42,7 +42,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_autocast(model: nn.Module) -> Iterator[None]:
-    """The model in the precision of its weights inside, whatever mixed precision it is trained in; as before afterwards.
+    """The model in the precision of its weights inside, whatever it is trained in; as before afterwards.
 
     Accelerate trains in bf16 or fp16 by an autocast around the ``forward`` of the module itself, which runs in every
     call until training ends, those of an evaluator included. An autocast of a caller is turned off, too.

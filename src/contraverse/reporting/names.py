@@ -57,7 +57,8 @@ def heading(key: str) -> str:
         return f"{heading(at.metric)}, {ATTACKS.get(at.attack, at.attack.upper())} ε={shown(at.epsilon)}"
     metric, at_what, where = key.partition("@")
     if at_what:
-        return f"{heading(metric)}, {plain(where).replace('_', ' ')}"
+        where = plain(where).replace("imagenet_c_", "ImageNet-C's ").replace("_", " ")
+        return f"{heading(metric)}, {where}"
     name = label(key)
     return name[:1].upper() + name[1:] if key in LABELS else name
 

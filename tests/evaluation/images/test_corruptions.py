@@ -51,13 +51,17 @@ class Bright(nn.Module):
         return torch.stack([1 - mean, mean], 1)
 
 
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == COMPILED else name for name in ALL_CORRUPTIONS]
+SIZED = [
+    pytest.param(name, size, marks=pytest.mark.slow) if (name, size) == (COMPILED, 48) else (name, size)
+    for name in ALL_CORRUPTIONS
+    for size in (32, 48)
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_image_is_drawn_by_its_number_alone(name: str) -> None:
+@pytest.mark.parametrize(("name", "size"), SIZED)
+def test_each_image_is_drawn_by_its_number_alone(name: str, size: int) -> None:
     pytest.importorskip("imagecorruptions")
-    data, state = smooth(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    data, state = smooth(size=size), np.random.get_state()[1].copy()  # type: ignore[union-attr]
     twins = data.select([0, 0, 2])
     found = corrupted(twins, name, 3, seed=7)
     assert found.pixels.shape == data.pixels.shape
@@ -70,9 +74,9 @@ def test_each_image_is_drawn_by_its_number_alone(name: str) -> None:
     np.testing.assert_array_equal(state, np.random.get_state()[1])  # type: ignore[arg-type]
 
 
-def test_simple_ones_are_what_their_formulas_give() -> None:
+def test_beyond_32_pixels_the_strengths_are_imagenet_c_s() -> None:
     pytest.importorskip("imagecorruptions")
-    data = smooth(1)
+    data = smooth(1, 64)
     x = data.pixels[0].permute(1, 2, 0).numpy()
     mean = (x / 255).mean((0, 1), keepdims=True)
     contrast = np.uint8(np.clip((x / 255 - mean) * 0.2 + mean, 0, 1) * 255)
@@ -143,7 +147,21 @@ def test_accuracy_on_images_that_are_corrupted_here_does_not_depend_on_the_batch
     one = corruption_accuracy(Bright(), data, corruptions=names, severities=(2, 5), batch_size=1)
     all_at_once = corruption_accuracy(Bright(), data, corruptions=names, severities=(5, 2))
     assert one == all_at_once
-    assert (one.source, one.seed) == ("imagenet-c", 0)
+    assert (one.source, one.seed) == ("cifar-c-parameters", 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "source", "before", "says"),
+    [(32, "cifar-c-parameters", "", "CIFAR-10-C's"), (48, "imagenet-c-parameters", "imagenet_c_", "ImageNet-C's")],
+)
+def test_figures_of_other_strengths_have_another_name(size: int, source: str, before: str, says: str) -> None:
+    pytest.importorskip("imagecorruptions")
+    report = corruption_accuracy(Bright(), smooth(2, size), corruptions=["contrast"])
+    assert (report.source, list(report.metrics)) == (source, [f"accuracy@{before}contrast"])
+    assert says in report.notes[0]
+    assert report.to_dict()["source"] == source
+    whole = CorruptionReport({name: dict.fromkeys(SEVERITIES, 1.0) for name in ALL_CORRUPTIONS}, 2, source, 0)
+    assert {f"accuracy@{before}{n}_corruptions" for n in (15, 19)} <= whole.metrics.keys()
 
 
 def test_images_of_mnist_s_size_are_padded_and_cut_back() -> None:
@@ -155,8 +173,8 @@ def test_images_of_mnist_s_size_are_padded_and_cut_back() -> None:
     whole = corrupted(ImageData.from_arrays(by_hand, data.labels), "pixelate", 3)
     assert torch.equal(found.pixels, whole.pixels[:, :, 2:30, 2:30])
     report = corruption_accuracy(Bright(), data, corruptions=["contrast"], severities=[1])
-    assert report.notes == ["images of 28 x 28 were padded to 32 for the corruptions, and cut back"]
-    assert corruption_accuracy(Bright(), smooth(2), corruptions=["contrast"], severities=[1]).notes == []
+    assert report.notes[1:] == ["images of 28 x 28 were padded to 32 for the corruptions, and cut back"]
+    assert len(corruption_accuracy(Bright(), smooth(2), corruptions=["contrast"], severities=[1]).notes) == 1
     odd = ImageData.from_arrays(np.zeros((1, 40, 29, 3), np.uint8), [0])
     assert corrupted(odd, "contrast", 1).pixels.shape == (1, 3, 40, 29)
 

@@ -4,6 +4,7 @@ from contraverse.evaluation.images.autoattack import AutoAttackReport, auto_atta
 from contraverse.evaluation.images.clusters import find_clusters, matched_accuracy
 from contraverse.evaluation.images.corruptions import (
     ALL_CORRUPTIONS,
+    CIFAR_C,
     COMMON_CORRUPTIONS,
     CorruptionReport,
     check_corruptible,
@@ -24,6 +25,7 @@ from contraverse.evaluation.images.unforeseen import (
 __all__ = [
     "ALL_CORRUPTIONS",
     "CIFAR10_ATA",
+    "CIFAR_C",
     "COMMON_CORRUPTIONS",
     "IMAGENET_SIZES",
     "REFERENCE_STEPS",

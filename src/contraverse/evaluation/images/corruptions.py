@@ -1,5 +1,8 @@
 """Accuracy under common corruptions (Hendrycks and Dietterich, 2019): CIFAR-10-C's files, or made on the fly.
 
+Made on the fly, images of 32 x 32 are corrupted with the strengths of CIFAR-10-C, and all others with those of
+ImageNet-C, which on small images are harder: these figures have names of their own.
+
 ACL (Fig. 2) calls the 19 corruptions of CIFAR-10-C "unforeseen attacks"; leaderboards average the first 15 of them. The
 attacks that Kang et al. call unforeseen are in `contraverse.evaluation.images.unforeseen`.
 """
@@ -18,6 +21,7 @@ from torch import nn
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
+from contraverse.evaluation.images import cifar_corruptions
 from contraverse.evaluation.images.pixels import as_classifier, labels_of, right
 from contraverse.evaluation.predict import Progress
 from contraverse.types import Route
@@ -38,7 +42,15 @@ ALL_CORRUPTIONS = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALLEST, PADDED_FROM = 32, 28
-"""Sides that imagecorruptions takes, and those that are padded for it: MNIST's."""
+"""Sides that the corruptions take, and those that are padded for them: MNIST's."""
+
+FILES, CIFAR_C, IMAGENET_C = "cifar-c", "cifar-c-parameters", "imagenet-c-parameters"
+MADE_WITH = {
+    CIFAR_C: "corruptions were made here with CIFAR-10-C's published parameters, and are not drawn as its files are",
+    IMAGENET_C: "corruptions were made here with ImageNet-C's parameters for 224 x 224, on smaller images harder than "
+    "CIFAR-10-C's: not to be compared with figures on either benchmark",
+}
+"""What a reader has to know of figures on images that were made."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class CorruptionReport:
     Attributes:
         accuracy: by corruption, then by severity.
         n: how many images each of them is measured on.
-        source: ``"cifar-c"``, from files; or ``"imagenet-c"``, made with ImageNet-C's strengths.
+        source: ``"cifar-c"``, from files; ``"cifar-c-parameters"``, made with the strengths of CIFAR-10-C; or
+            ``"imagenet-c-parameters"``, made with ImageNet-C's.
         seed: of what was made; None for files.
         notes: what a reader has to know of the figures, a sentence each.
     """
@@ -82,10 +95,13 @@ class CorruptionReport:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``accuracy@<corruption>``, and ``accuracy@15_corruptions`` (and 19) where all of them were measured."""
-        means = {"accuracy@15_corruptions": self.mean_common, "accuracy@19_corruptions": self.mean_all}
-        single = {f"accuracy@{name}": value for name, value in self.by_corruption.items()}
-        return single | {name: value for name, value in means.items() if value is not None}
+        """``accuracy@<corruption>``, and ``accuracy@15_corruptions`` (and 19) where all of them were measured.
+
+        With ImageNet-C's strengths they are called ``accuracy@imagenet_c_<corruption>``.
+        """
+        values = self.by_corruption | {"15_corruptions": self.mean_common, "19_corruptions": self.mean_all}
+        before = "imagenet_c_" if self.source == IMAGENET_C else ""
+        return {f"accuracy@{before}{name}": value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -117,7 +133,7 @@ def corruption_accuracy(
     Args:
         model: an `ImageModel`, or any module from pixels in [0, 1] to logits; left as it was.
         data: labelled images, which are corrupted here, see `corrupted`; or a folder of CIFAR-10-C's (CIFAR-100-C's)
-            ``.npy`` files. Figures of the two are not comparable.
+            ``.npy`` files. `CorruptionReport.source` says which strengths they have.
         corruptions: names of `ALL_CORRUPTIONS`.
         severities: 1 (weak) to 5.
         rows: only so many of the images, the same ones for every corruption, drawn by ``seed``; None for all.
@@ -146,8 +162,9 @@ def corruption_accuracy(
             n = len(found)
             correct = right(classifier, found.pixels, labels_of(found), batch_size, progress)
             accuracy[name][severity] = 100 * float(correct.mean())
-    made = isinstance(data, ImageData)
-    return CorruptionReport(accuracy, n, "imagenet-c" if made else "cifar-c", seed if made else None, notes)
+    if not isinstance(data, ImageData):
+        return CorruptionReport(accuracy, n, FILES, None, notes)
+    return CorruptionReport(accuracy, n, strengths_of(data), seed, notes)
 
 
 def check_corruptible(data: ImageData | str | Path, corruptions: Sequence[str] = ALL_CORRUPTIONS) -> list[str]:
@@ -169,9 +186,15 @@ def check_corruptible(data: ImageData | str | Path, corruptions: Sequence[str] =
             hint=f"each side needs {PADDED_FROM} pixels or more",
         )
     _package()
-    if min(height, width) >= SMALLEST:
-        return []
-    return [f"images of {height} x {width} were padded to {SMALLEST} for the corruptions, and cut back"]
+    notes = [MADE_WITH[strengths_of(data)]]
+    if min(height, width) < SMALLEST:
+        notes.append(f"images of {height} x {width} were padded to {SMALLEST} for the corruptions, and cut back")
+    return notes
+
+
+def strengths_of(data: ImageData) -> str:
+    """The parameters that images are corrupted with: CIFAR-10-C's up to 32 x 32, ImageNet-C's beyond."""
+    return CIFAR_C if max(data.pixels.shape[2:]) <= SMALLEST else IMAGENET_C
 
 
 def load_cifar_c(folder: str | Path, corruption: str, severity: int) -> ImageData:
@@ -198,11 +221,12 @@ def load_cifar_c(folder: str | Path, corruption: str, severity: int) -> ImageDat
 
 
 def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) -> ImageData:
-    """``data`` with one corruption, made by the package imagecorruptions-imaug.
+    """``data`` with one corruption.
 
-    The strengths are ImageNet-C's, which were set for images of 224 pixels: on 32 pixels they are harder than
-    CIFAR-10-C's of the same severity. What is drawn at random depends on ``seed``, corruption, severity and the image's
-    number alone. The package takes no side below 32: from 28 on (MNIST) an image is padded by its edge, and cut back.
+    Images of 32 x 32 are corrupted as CIFAR-10-C's were (`contraverse.evaluation.images.cifar_corruptions`). Larger
+    ones are by the package imagecorruptions-imaug, with ImageNet-C's strengths, which were set for images of 224
+    pixels. Random numbers depend on ``seed``, corruption, severity and the image's number alone. From 28 pixels on
+    (MNIST) an image is padded to 32 by its edge, and cut back.
 
     Args:
         data: images of at least 28 x 28.
@@ -215,22 +239,33 @@ def corrupted(data: ImageData, corruption: str, severity: int, seed: int = 0) ->
     """
     (name,), (level,) = _checked([corruption], [severity])
     check_corruptible(data, [name])
-    corrupt = _package().corrupt
     height, width = data.pixels.shape[2:]
     top, left = (max(0, SMALLEST - side) // 2 for side in (height, width))
     bottom, beside = (max(0, SMALLEST - side) - before for side, before in ((height, top), (width, left)))
     images = data.pixels.permute(0, 2, 3, 1).numpy()
     images = np.pad(images, ((0, 0), (top, bottom), (left, beside), (0, 0)), mode="edge")
-    made = []
-    with _quiet():
-        for row, image in enumerate(images):
-            drawn = int(np.random.SeedSequence([seed, ALL_CORRUPTIONS.index(name), level, row]).generate_state(1)[0])
-            np.random.seed(drawn)
-            own = {"seed": drawn} if name in ("glass_blur", "impulse_noise") else {}
-            made.append(corrupt(np.ascontiguousarray(image), severity=level, corruption_name=name, **own))
+    made_by = _by_cifar_c if strengths_of(data) == CIFAR_C else _by_imagenet_c
+    made = [
+        made_by(image, name, level, np.random.SeedSequence([seed, ALL_CORRUPTIONS.index(name), level, row]))
+        for row, image in enumerate(images)
+    ]
     cut = np.stack(made)[:, top : top + height, left : left + width]
     pixels = torch.from_numpy(cut).permute(0, 3, 1, 2).contiguous()
     return ImageData(pixels, data.labels, data.label_names, data.source)
+
+
+def _by_cifar_c(image: np.ndarray, name: str, severity: int, seed: np.random.SeedSequence) -> np.ndarray:
+    return cifar_corruptions.corrupt(image, name, severity, np.random.default_rng(seed))
+
+
+def _by_imagenet_c(image: np.ndarray, name: str, severity: int, seed: np.random.SeedSequence) -> np.ndarray:
+    drawn = int(seed.generate_state(1)[0])
+    own = {"seed": drawn} if name in ("glass_blur", "impulse_noise") else {}
+    with _quiet():
+        np.random.seed(drawn)
+        image = np.ascontiguousarray(image)
+        made: np.ndarray = _package().corrupt(image, severity=severity, corruption_name=name, **own)
+    return made
 
 
 def _checked(corruptions: Sequence[str], severities: Sequence[int]) -> tuple[list[str], list[int]]:

@@ -37,11 +37,11 @@ class Fog(Distortion):
         return (drawn.parameters + grad.sign() / math.sqrt(steps)).clamp(0, 1)
 
 
-def plasma(random: Tensor) -> Tensor:
+def plasma(random: Tensor, smoother: float = 2.0) -> Tensor:
     """A height map (B, S, S) in [0, 1] on a torus, by diamonds and squares, S a power of two.
 
-    ``random`` (B, S, S) in [0, 1]: what each point adds to the mean of its four neighbours, from -1 to 1, over twice as
-    much at each finer level. The first point is 0.
+    ``random`` (B, S, S) in [0, 1]: what each point adds to the mean of its four neighbours, from -1 to 1, divided by
+    ``smoother`` once more at each finer level. The first point is 0.
     """
     noise, size = 2 * random - 1, random.shape[1]
     heights, wide, amount = torch.zeros_like(random), size, 1.0
@@ -57,7 +57,7 @@ def plasma(random: Tensor) -> Tensor:
         finer = rows.flatten(1, 2)
         heights = torch.zeros_like(random)
         heights[:, ::half, ::half] = finer
-        wide, amount = half, amount / 2
+        wide, amount = half, amount / smoother
     low, high = heights.amin((1, 2), keepdim=True), heights.amax((1, 2), keepdim=True)
     return (heights - low) / (high - low).clamp(min=1e-12)
 
