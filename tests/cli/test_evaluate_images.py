@@ -130,6 +130,61 @@ def test_figures_of_some_rows_stand_apart_from_those_of_all(
         assert note in done.stderr
 
 
+def test_autoattack_of_two_classes_is_marked_and_goes_on_from_its_state(
+    invoke: Any, folder: Path, dual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyautoattack")
+    calls: list[dict[str, Any]] = []
+
+    def auto(model: Any, data: Any, epsilon: float, **settings: Any) -> Any:
+        calls.append(settings | {"epsilon": epsilon})
+        return auto_attack(model, data, epsilon, **settings)
+
+    monkeypatch.setattr("contraverse.evaluation.images.auto_attack", auto)
+    args = ("evaluate", dual, "--data", folder, "--attack", "autoattack", "--rows", 6, "--force")
+    chosen = ("--attacks", "square,apgd-t", "--queries", 30, "--batch-size", 2, "--version", "plus")
+    whole = invoke(*args, *chosen, "--eps", "2/255", "--output", tmp_path / "whole.json")
+    given = {key: calls[0][key] for key in ("attacks", "queries", "batch_size", "version", "norm")}
+    assert given == {
+        **{"attacks": ["square", "apgd-t"], "queries": 30, "batch_size": 2, "version": "plus", "norm": "linf"},
+    }
+    assert "AutoAttack ε=2/255 (square, apgd-t alone; 30 queries; margin for DLR in apgd-t)" in whole.stdout
+    expected = read(tmp_path / "whole.json")
+    (report,) = expected["autoattack"].values()
+    assert report["replaced"] == {"apgd-t": "margin"}
+    assert any("with 2 classes" in note for note in expected["notes"])
+
+    told: list[int] = []
+
+    def interrupted(model: Any, data: Any, epsilon: float, **settings: Any) -> Any:
+        def stop(rows: int) -> None:
+            told.append(rows)
+            if len(told) == 3:
+                raise KeyboardInterrupt
+
+        return auto_attack(model, data, epsilon, **settings | {"progress": stop})
+
+    state = ("--state", tmp_path / "state.json", "--output", tmp_path / "resumed.json", "--eps", "2/255")
+    with monkeypatch.context() as patch:
+        patch.setattr("contraverse.evaluation.images.auto_attack", interrupted)
+        invoke(*args, *chosen, *state, code=130)
+    assert (tmp_path / "state.json").is_file()
+    assert not (tmp_path / "resumed.json").exists()
+    invoke(*args, *chosen, *state)
+    resumed = read(tmp_path / "resumed.json")
+    for report in (*expected["autoattack"].values(), *resumed["autoattack"].values()):
+        report.pop("seconds")
+    assert resumed == expected
+    other = invoke(*args, *chosen, "--norm", "l2", *state, code=2)
+    assert "another norm" in other.stderr
+    two = ("--attacks", "apgd-ce", "--eps", "1/255,2/255", "--state", tmp_path / "each.json")
+    invoke(*args, *two)
+    assert sorted(file.name for file in tmp_path.glob("each*.json")) == ["each-0.00392157.json", "each-0.00784314.json"]
+    assert (calls[-1]["state"], calls[-1].get("queries")) == (tmp_path / "each-0.00784314.json", None)
+    invoke(*args, "--attacks", "apgd-ce", "--norm", "l1", "--eps", "2")
+    assert (calls[-1]["norm"], calls[-1]["epsilon"]) == ("l1", 2.0)
+
+
 def _has_autoattack() -> bool:
     try:
         import pyautoattack  # noqa: F401
@@ -220,6 +275,11 @@ def test_corruptions_are_of_the_rows_that_were_drawn(
         (("--corrupted", "files"), "cannot be read"),
         (("--unforeseen-attacks", "rain"), "rain"),
         (("--unforeseen-attacks", "jpeg_l1"), "blocks of 16"),
+        (("--queries", 5), "--queries is AutoAttack's"),
+        (("--version", "plus", "--attack", "apgd"), "--version is AutoAttack's"),
+        (("--norm", "l1", "--eps", "12"), "no L1 norm"),
+        (("--attack", "autoattack", "--eps", "8/255", "--state", "nowhere/s.json"), "its folder does not exist"),
+        (("--attack", "autoattack", "--eps", "8/255", "--state", "s.txt"), "ends in .json"),
         (("--sts", "x"), "models of texts"),
         (("--text", "x"), "models of texts"),
     ],

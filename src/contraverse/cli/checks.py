@@ -10,8 +10,9 @@ from contraverse.units import fraction
 OF_PGD = ("--step-size", "--random-start", "--restarts", "--shift", "--diagnostics")
 ATTACKED = ("--attack", "--norm", "--relative", *OF_PGD)
 BEYOND = ("--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks")
+AUTOATTACK = ("--version", "--attacks", "--queries", "--state")
 TEXTS = ("--sts", "--anli", "--text")
-IMAGES = (*BEYOND, "--route")
+IMAGES = (*BEYOND, *AUTOATTACK, "--route")
 
 
 def positive(written: str, flag: str, *, at_most: int | None = None) -> list[float]:
@@ -44,7 +45,7 @@ def check_image_flags(given: Mapping[str, Any], settings: ImageEvaluationConfig,
         raise UserError(f"{idle} is for models of texts, and this one is of images", hint="leave it out")
     if encoder:
         attack = given.get("--eps") not in (None, "none")
-        if idle := _among((*ATTACKED, "--eps" if attack else "", "--steps", "--rows", *BEYOND), given):
+        if idle := _among((*ATTACKED, *AUTOATTACK, "--eps" if attack else "", "--steps", "--rows", *BEYOND), given):
             raise UserError(
                 f"an encoder has no classes to attack: its measure is a linear probe, which takes no {idle}",
                 hint="train a classifier on it first, contraverse train probe --init, or leave that out",
@@ -54,6 +55,11 @@ def check_image_flags(given: Mapping[str, Any], settings: ImageEvaluationConfig,
         raise UserError(
             "--corruptions makes them of these images, --corrupted reads them from files", hint="take one at a time"
         )
+    if given.get("--attack") != "autoattack":
+        if idle := _among(AUTOATTACK, given):
+            raise UserError(f"{idle} is AutoAttack's", hint="give --attack autoattack, or leave it out")
+        if given.get("--norm") == "l1":
+            raise UserError("PGD and APGD take no L1 norm", hint="give --attack autoattack, or --norm l2 or linf")
     unforeseen = "--unforeseen" in given or "--unforeseen-attacks" in given
     if given.get("--attack") == "autoattack":
         _check_auto_attack(given, settings, unforeseen)

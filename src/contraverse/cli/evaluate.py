@@ -10,7 +10,7 @@ import typer
 from contraverse.cli.checks import IMAGES, check_image_flags, positive
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.files import Loaded, Split, check_target, load_model, read_texts, tell, text_model, write_whole
-from contraverse.cli.images import Beyond, by_rows, measure_encoder, measure_images, measured_route
+from contraverse.cli.images import AutoOptions, Beyond, by_rows, measure_encoder, measure_images, measured_route
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
 
@@ -34,7 +34,10 @@ def evaluate(
     attack: Annotated[
         Literal["pgd", "apgd", "autoattack"] | None, typer.Option(help="autoattack is for images.")
     ] = None,
-    norm: Annotated[Literal["l2", "linf"] | None, typer.Option(help="l2 of a sequence or an image, or linf.")] = None,
+    norm: Annotated[
+        Literal["l2", "linf", "l1"] | None,
+        typer.Option(help="l2 of a sequence or an image, or linf; l1 with AutoAttack alone."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps of an attempt.")] = None,
     step_size: Annotated[
         str | None, typer.Option(help="Length of a step, as .05 or 2/255. (default: by radius and steps)")
@@ -52,6 +55,21 @@ def evaluate(
     ] = None,
     diagnostics: Annotated[
         bool | None, typer.Option("--diagnostics/--no-diagnostics", help="Try the attack itself on 32 rows.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows at a time. (default: the run's; AutoAttack's: 250)")
+    ] = None,
+    version: Annotated[
+        Literal["standard", "plus", "rand"] | None,
+        typer.Option(help="Of AutoAttack; rand is for models that draw at random. (default: standard)"),
+    ] = None,
+    attacks: Annotated[
+        str | None, typer.Option(help="Of AutoAttack: these alone, as apgd-ce,apgd-t,fab-t,square.")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="Of AutoAttack's Square. (default: 5000)")] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Of AutoAttack: note what is done in this .json; the same command goes on from it."),
     ] = None,
     on_bad_row: Annotated[Literal["error", "skip"] | None, typer.Option(help="What an unusable row does.")] = None,
     corruptions: Annotated[
@@ -82,13 +100,14 @@ def evaluate(
     settings_given = {
         "epsilons": [] if eps == "none" else None if eps is None else positive(eps, "--eps"),
         "attack": None if attack == "autoattack" else attack,
-        "norm": norm,
+        "norm": None if norm == "l1" else norm,
         "steps": steps,
         "step_size": None if step_size is None else positive(step_size, "--step-size", at_most=1)[0],
         "random_start": random_start,
         "restarts": restarts,
         "relative": relative,
         "rows": rows,
+        "batch_size": batch_size,
         "shift": shift,
         "diagnostics": diagnostics,
         "sts": sts,
@@ -100,13 +119,14 @@ def evaluate(
         **{"--relative": relative, "--shift": shift, "--diagnostics": diagnostics, "--corruptions": corruptions},
         **{"--corrupted": corrupted, "--unforeseen": unforeseen, "--unforeseen-attacks": unforeseen_attacks},
         **{"--sts": sts, "--anli": anli, "--text": text, "--route": route},
+        **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
     flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
     loaded = load_model(model)
     of_images = is_image_model(loaded)
     default = ImageEvaluationConfig() if of_images else EvaluationConfig()
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)
-    if not of_images and (attack == "autoattack" or any(name in flags for name in IMAGES)):
+    if not of_images and (attack == "autoattack" or norm == "l1" or any(name in flags for name in IMAGES)):
         raise UserError(
             "AutoAttack, corruptions, unforeseen attacks and --route are for images, and this model is one of texts"
         )
@@ -119,8 +139,15 @@ def evaluate(
             found = measure_encoder(loaded, settings, *images, split, route)
         else:
             named = unforeseen_attacks.split(",") if unforeseen_attacks is not None else None
+            options = {"version": version, "attacks": attacks and attacks.split(","), "queries": queries}
+            auto = AutoOptions(norm or settings.norm, state, options | {"batch_size": batch_size})
             beyond = Beyond(
-                attack == "autoattack", corruptions, corrupted, unforeseen or named is not None, named, steps
+                auto if attack == "autoattack" else None,
+                corruptions,
+                corrupted,
+                unforeseen or named is not None,
+                named,
+                steps,
             )
             found = measure_images(loaded, settings, *images, split, measured_route(loaded, route), beyond)
     elif anli is not None:

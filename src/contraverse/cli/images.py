@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
-from contraverse.cli.files import Loaded, Split, tell
+from contraverse.cli.files import Loaded, Split, check_target, tell
 from contraverse.errors import UserError
 from contraverse.recipes import ImageDataConfig, ImageEvaluationConfig
 from contraverse.units import shown
@@ -16,18 +16,40 @@ if TYPE_CHECKING:
 
     from contraverse.data import ImageData, ImageTask
     from contraverse.data.reading import OnBadRow
+    from contraverse.evaluation.images.autoattack import AutoNorm
     from contraverse.types import Route
+
+
+@dataclass(frozen=True)
+class AutoOptions:
+    """How AutoAttack is run.
+
+    ``state``: a file that is gone on from, of several radii one for each. ``given``: further arguments of
+    `contraverse.evaluation.images.auto_attack`; one that is None is its default.
+    """
+
+    norm: "AutoNorm"
+    state: Path | None
+    given: dict[str, Any]
+
+    def at(self, epsilon: float, *, among: int) -> dict[str, Any]:
+        """The arguments at one of ``among`` radii."""
+        state = self.state
+        if state is not None and among > 1:
+            state = state.with_name(f"{state.stem}-{epsilon:g}{state.suffix}")
+        given = {"norm": self.norm, "state": state, **self.given}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Beyond:
     """What is measured beyond PGD, on the same images.
 
-    ``unforeseen_attacks``: their names, None for those that have a reference. ``steps``: of these, None for as many as
-    the reference is of.
+    ``auto``: AutoAttack in the place of PGD; None leaves it out. ``unforeseen_attacks``: their names, None for those
+    that have a reference. ``steps``: of these, None for as many as the reference is of.
     """
 
-    auto_attacked: bool
+    auto: AutoOptions | None
     corruptions: bool
     corrupted_files: Path | None
     unforeseen: bool
@@ -75,7 +97,7 @@ def measure_images(
         rows = _rows(loaded, task, data, split)
     chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
     sizes, left_out = _refused(chosen, beyond)
-    plain = settings.model_copy(update={"epsilons": []}) if beyond.auto_attacked else settings
+    plain = settings.model_copy(update={"epsilons": []}) if beyond.auto else settings
     attacked = f", {len(chosen)} of them attacked" if settings.epsilons else ""
     say(f"Measuring {len(rows)} {split} images{attacked}")
     with counting("Measuring", settled_in_all(loaded.model, len(rows), plain)) as progress:
@@ -83,8 +105,8 @@ def measure_images(
     clean = {name: value for name, value in found["metrics"].items() if "@" not in name}
     on_chosen = {name: value for name, value in found["metrics"].items() if name not in clean}
     attacked_here, notes = bool(on_chosen), [*found.get("notes", ()), *left_out]
-    if beyond.auto_attacked:
-        found |= _auto_attack(loaded, settings, chosen, route, on_chosen)
+    if beyond.auto:
+        found |= _auto_attack(loaded, settings.epsilons, chosen, route, beyond.auto, on_chosen)
     if beyond.corruptions:
         found |= _corruptions(loaded, chosen, None, route, on_chosen)
     if beyond.unforeseen:
@@ -105,6 +127,9 @@ def measure_images(
         figures(f"{task.name}, {len(rows)} images", {name: _marked(found, of) for name, of in columns.items()})
     )
     notes += [note for name in ("corruptions", "unforeseen") for note in found.get(name, {}).get("notes", ())]
+    if replaced := {attack for report in found.get("autoattack", {}).values() for attack in report["replaced"]}:
+        names, classes = ", ".join(sorted(replaced)), len(loaded.model.labels or ())
+        notes.append(f"{names}: with {classes} classes there is no DLR loss for it, and it climbed the margin")
     found["notes"] = notes
     for note in found["notes"]:
         say(note)
@@ -125,20 +150,25 @@ def by_rows(split: Split, found: dict[str, Any]) -> dict[str, dict[str, float]]:
 def _marked(found: dict[str, Any], metrics: dict[str, float]) -> dict[str, float]:
     """The metrics by names that say where one is not what its name says by itself."""
     from contraverse.evaluation.images import ALL_CORRUPTIONS, CIFAR_C, REFERENCE_STEPS
+    from contraverse.reporting.names import heading
 
     marks: dict[str, str] = {}
+    for epsilon, report in found.get("autoattack", {}).items():
+        marks[f"accuracy@autoattack-{epsilon}"] = f" ({report['mark']})" if report["mark"] else ""
     if (steps := found.get("unforeseen", {}).get("steps", REFERENCE_STEPS)) != REFERENCE_STEPS:
         marks |= {name: f" ({steps} of {REFERENCE_STEPS} steps)" for name in metrics if name.startswith("uar@")}
     if found.get("corruptions", {}).get("source") == CIFAR_C:
         made = [f"accuracy@{name}" for name in (*ALL_CORRUPTIONS, "15_corruptions", "19_corruptions")]
         marks |= dict.fromkeys(made, " (made with CIFAR-10-C's parameters)")
-    return {f"{name}{marks.get(name, '')}": value for name, value in metrics.items()}
+    return {f"{heading(name)}{marks.get(name, '')}": value for name, value in metrics.items()}
 
 
 def _refused(rows: "ImageData", beyond: Beyond) -> tuple[dict[str, list[float]], list[str]]:
     """Find out before anything is measured what cannot be; the sizes of unforeseen attacks, and those left out."""
     from contraverse.evaluation.images import check_corruptible, planned
 
+    if beyond.auto and beyond.auto.state is not None:
+        check_target(beyond.auto.state, (".json",), force=True)
     if beyond.corruptions:
         check_corruptible(rows)
     if beyond.corrupted_files is not None:
@@ -147,16 +177,23 @@ def _refused(rows: "ImageData", beyond: Beyond) -> tuple[dict[str, list[float]],
 
 
 def _auto_attack(
-    loaded: Loaded, settings: ImageEvaluationConfig, rows: "ImageData", route: "Route", metrics: dict[str, float]
+    loaded: Loaded,
+    epsilons: Sequence[float],
+    rows: "ImageData",
+    route: "Route",
+    options: AutoOptions,
+    metrics: dict[str, float],
 ) -> dict[str, Any]:
     """AutoAttack at each radius; its accuracies go into ``metrics``."""
-    from contraverse.evaluation.images import auto_attack
+    from contraverse.evaluation.images import VERSIONS, auto_attack
 
-    reports, warnings = {}, []
-    for epsilon in settings.epsilons:
-        say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({settings.norm})")
-        with counting("AutoAttack", len(rows) * 4) as progress:
-            report = auto_attack(loaded.model, rows, epsilon, norm=settings.norm, route=route, progress=progress)
+    attacks = options.given["attacks"] or VERSIONS[options.given["version"] or "standard"]
+    reports, warnings = {}, list[str]()
+    for epsilon in epsilons:
+        say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({options.norm})")
+        arguments = options.at(epsilon, among=len(epsilons))
+        with counting("AutoAttack", len(rows) * len(attacks)) as progress:
+            report = auto_attack(loaded.model, rows, epsilon, route=route, progress=progress, **arguments)
         metrics[f"accuracy@autoattack-{epsilon:g}"] = report.accuracy
         reports[f"{epsilon:g}"] = report.to_dict()
         warnings += report.warnings

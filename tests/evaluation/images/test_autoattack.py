@@ -76,6 +76,64 @@ def test_an_attack_sees_only_what_the_ones_before_left(monkeypatch: pytest.Monke
     assert seen == [("apgd-ce", 14), ("square", left)]
 
 
+@pytest.mark.parametrize("attack", ["apgd-dlr", "apgd-t", "fab-t"])
+@pytest.mark.parametrize(("classes", "norm"), [(2, "linf"), (2, "l2"), (3, "linf"), (3, "l2"), (2, "l1"), (3, "l1")])
+def test_every_attack_takes_two_and_three_classes(classes: int, norm: Any, attack: str) -> None:
+    model = LinearImages(classes)
+    data = grey_images(model, rows=6)
+    epsilon = middle(model, data, norm)
+    report = auto_attack(model, data, epsilon, norm=norm, attacks=(attack,), queries=50)
+    robust = (radii(model, data, norm) > epsilon).numpy()
+    assert not (robust & ~report.correct).any()  # nobody breaks what cannot be broken
+    if norm != "l1" and (attack != "apgd-dlr" or classes == 2):
+        np.testing.assert_array_equal(report.correct, robust)
+    needs = {"apgd-t": 4, "apgd-dlr": 3}.get(attack, 2)
+    assert report.replaced == ({attack: "margin"} if classes < needs else {})
+    assert ("margin for DLR" in report.mark) == bool(report.replaced)
+    assert report.warnings == []
+
+
+@pytest.mark.parametrize(("version", "classes"), [("standard", 2), ("standard", 3), ("plus", 2), ("rand", 2)])
+def test_every_version_takes_few_classes_and_the_figure_is_marked(version: Any, classes: int) -> None:
+    model = LinearImages(classes)
+    data = grey_images(model, rows=6)
+    epsilon = middle(model, data, "linf")
+    report = auto_attack(model, data, epsilon, version=version, queries=20)
+    assert tuple(report.left) == autoattack.VERSIONS[version]
+    np.testing.assert_array_equal(report.correct, (radii(model, data, "linf") > epsilon).numpy())
+    expected = [attack for attack, needs in (("apgd-dlr", 3), ("apgd-t", 4)) if classes < needs]
+    assert set(report.replaced) == {attack for attack in expected if attack in report.left}
+    assert report.to_dict()["replaced"] == report.replaced
+    marks = ([] if version == "standard" else [version]) + ([] if version == "rand" else ["20 queries"])
+    marks += [f"margin for DLR in {', '.join(report.replaced)}"] if report.replaced else []
+    assert report.mark == report.to_dict()["mark"] == "; ".join(marks)
+
+
+class Confident(LinearImages):
+    """Logits so far apart that the softmax is saturated and cross-entropy has no gradient."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return 1e6 * super().forward(pixels)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_margin_sees_what_cross_entropy_does_not(classes: int) -> None:
+    model = Confident(classes)
+    data = grey_images(model, rows=16)
+    epsilon = middle(model, data, "linf")
+    robust = (radii(model, data, "linf") > epsilon).numpy()
+    blind = auto_attack(model, data, epsilon, attacks=("apgd-ce",))
+    assert (blind.correct & ~robust).any()
+    np.testing.assert_array_equal(auto_attack(model, data, epsilon, attacks=("apgd-t",)).correct, robust)
+
+
+def test_the_standard_ensemble_has_no_mark_and_a_part_of_it_has() -> None:
+    model = LinearImages()
+    data = grey_images(model, rows=2)
+    assert auto_attack(model, data, 0.3).mark == ""
+    assert auto_attack(model, data, 0.001, attacks=("apgd-ce",)).mark == "apgd-ce alone"
+
+
 @pytest.mark.parametrize("dual", [False, True])
 def test_modes_flags_buffers_gradients_and_random_state_stay_as_they_were(dual: bool) -> None:
     model = tiny(tuple("abcde"), dual=dual)
@@ -211,9 +269,14 @@ def test_a_state_of_another_call_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=says):
             changed()
-    path.write_text("{}")
+    for content in ("{}", "[1]", "x", '{"call": [], "broken": {}, "seconds": {}}'):
+        path.write_text(content)
+        with pytest.raises(UserError, match="holds no state"):
+            auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=path)
+    with pytest.raises(UserError, match="its folder does not exist"):
+        auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=tmp_path / "nowhere" / "state.json")
     with pytest.raises(UserError, match="holds no state"):
-        auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=path)
+        auto_attack(model, data, 0.001, attacks=("apgd-ce",), state=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +299,13 @@ def test_an_impossible_setting_is_refused(wrong: dict[str, Any], says: str) -> N
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     model = LinearImages(classes=3)
     data = grey_images(model, rows=4)
-    with pytest.raises(UserError, match="apgd-t needs 4 classes or more, and the model has 3"):
-        auto_attack(model, data, 0.1)
+    one = ImageData.from_arrays(data.pixels, [0] * len(data), ["all"])
+    with pytest.raises(UserError, match="needs two classes, and the model has a single one"):
+        auto_attack(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), one, 0.1)
+    with pytest.raises(UserError, match="tells 2 classes apart, and an image has the label 2"):
+        auto_attack(LinearImages(classes=2), data, 0.1)
+    with pytest.raises(UserError, match=r"gives a tensor of shape \(1, 3, 8, 8\)"):
+        auto_attack(nn.Identity(), data, 0.1)
     with pytest.raises(UserError, match="no classifier"):
         auto_attack(tiny(None), data, 0.1)
     with pytest.raises(UserError, match="needs labels"):

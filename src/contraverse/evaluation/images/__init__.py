@@ -1,6 +1,6 @@
 """What images are measured with beyond PGD: AutoAttack, corruptions, unforeseen attacks, linear probes."""
 
-from contraverse.evaluation.images.autoattack import AutoAttackReport, auto_attack
+from contraverse.evaluation.images.autoattack import VERSIONS, AutoAttackReport, auto_attack
 from contraverse.evaluation.images.clusters import find_clusters, matched_accuracy
 from contraverse.evaluation.images.corruptions import (
     ALL_CORRUPTIONS,
@@ -30,6 +30,7 @@ __all__ = [
     "IMAGENET_SIZES",
     "REFERENCE_STEPS",
     "UNFORESEEN",
+    "VERSIONS",
     "AutoAttackReport",
     "CorruptionReport",
     "ProbeReport",

@@ -1,14 +1,12 @@
 """AutoAttack (Croce and Hein, 2020), through the package pyautoattack: the standard measure of robust accuracy."""
 
-import hashlib
-import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from contraverse.attacks import margin
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
-from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
+from contraverse.evaluation.images.autoattack_state import State, digest_of_data, digest_of_model
+from contraverse.evaluation.images.pixels import as_classifier, as_floats, classes_of, device_of, labels_of, right
 from contraverse.evaluation.predict import Progress
 from contraverse.types import Route
 
@@ -34,7 +34,10 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 """The attacks of each version, in order. ``"rand"`` is for models that draw at random: 20 gradients a step."""
 
 CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
-"""How many classes the loss of an attack needs."""
+"""How many classes the DLR loss of an attack needs; with fewer, two at least, it climbs the margin in its place."""
+
+QUERIES = 5000
+"""Of Square, for each image, as the paper has it."""
 
 SLACK = 1e-5
 """What an adversarial image may leave its ball by, for the rounding of fp32 (relative)."""
@@ -51,6 +54,7 @@ class AutoAttackReport:
         correct: (N,) bool, right under every attack.
         warnings: what AutoAttack itself found amiss, and images of its that were not counted.
         settings: the call's.
+        replaced: by attack, what it climbed in the place of its DLR loss, which needs more classes than there are.
     """
 
     clean_accuracy: float
@@ -59,6 +63,23 @@ class AutoAttackReport:
     correct: np.ndarray = field(repr=False)
     warnings: list[str]
     settings: dict[str, Any]
+    replaced: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """In what the figure is not the standard AutoAttack's, in a few words; empty where it is.
+
+        The version, the attacks where they are not the version's, Square's queries, and losses that were replaced.
+        """
+        version, attacks = self.settings["version"], self.settings["attacks"]
+        marks = [version] if version != "standard" else []
+        if tuple(attacks) != VERSIONS[version]:
+            marks = [f"{', '.join(attacks)} alone"]
+        if "square" in attacks and self.settings["queries"] != QUERIES:
+            marks.append(f"{self.settings['queries']} queries")
+        if self.replaced:
+            marks.append(f"margin for DLR in {', '.join(self.replaced)}")
+        return "; ".join(marks)
 
     @property
     def accuracy(self) -> float:
@@ -77,6 +98,8 @@ class AutoAttackReport:
             "n": len(self.correct),
             "accuracy": self.clean_accuracy,
             "robust_accuracy": self.accuracy,
+            "mark": self.mark,
+            "replaced": self.replaced,
             "left": self.left,
             "seconds": self.seconds,
             "warnings": self.warnings,
@@ -91,7 +114,7 @@ def auto_attack(
     norm: AutoNorm = "linf",
     version: Version = "standard",
     attacks: Sequence[str] | None = None,
-    queries: int = 5000,
+    queries: int = QUERIES,
     batch_size: int = 250,
     seed: int = 0,
     route: Route = "adversarial",
@@ -104,7 +127,10 @@ def auto_attack(
     each) and Square (5,000 queries, no gradients); each attacks what the ones before left right. Every image that an
     attack gives is checked: one outside [0, 1] or outside the ball is not counted and named in the warnings.
 
-    With the same settings the result is that of the package's own ``run_standard_evaluation``, batch for batch.
+    With the same settings the result is that of the package's own ``run_standard_evaluation``, batch for batch. Of two
+    or three classes there is no targeted DLR loss, and of two no DLR loss at all: these attacks climb the margin,
+    ``z_t - z_y`` of the target t or ``max_{j != y} z_j - z_y``, which is DLR's numerator. `AutoAttackReport.replaced`
+    and ``mark`` say so.
 
     Args:
         model: an `ImageModel`, or any module from pixels in [0, 1] to logits. Its weights, their ``.grad``, its modes
@@ -114,7 +140,8 @@ def auto_attack(
         norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         version: see `VERSIONS`.
         attacks: only these, in this order: ``("apgd-ce", "apgd-t")`` is fast and, on models without gradient masking,
-            within a few tenths of a percent. Anything but the whole standard ensemble is no AutoAttack accuracy.
+            within a few tenths of a percent. Anything but the whole standard ensemble is no AutoAttack accuracy, and
+            `AutoAttackReport.mark` says what it is.
         queries: of Square, for each image.
         batch_size: images a batch; the random numbers of an image depend on it.
         seed: of the random numbers.
@@ -124,22 +151,21 @@ def auto_attack(
         progress: told how many images are settled; they add up to ``len(data) * len(attacks)``.
 
     Raises:
-        UserError: pyautoattack is not installed, no labels, an impossible setting, or a ``state`` of another call.
+        UserError: pyautoattack is not installed, no labels, an impossible setting, a model of a single class or of
+            fewer than the images have, or a ``state`` of another call.
     """
     settings = _settings(epsilon, norm, version, attacks, queries, batch_size, seed, route)
     package = _package()
     labels = labels_of(data)
     with as_classifier(model, route, seed) as classifier, _traced():
         device = device_of(classifier)
-        notes, classes = _Notes(), _classes(classifier, data, device)
-        for attack in settings["attacks"]:
-            if classes < CLASSES.get(attack, 2):
-                raise UserError(
-                    f"{attack} needs {CLASSES.get(attack, 2)} classes or more, and the model has {classes}",
-                    hint='leave it out, for example attacks=("apgd-ce", "fab", "square")',
-                )
+        notes, classes = _Notes(), classes_of(classifier, data, device)
+        if classes < 2:
+            raise UserError("AutoAttack needs two classes, and the model has a single one")
+        replaced = {attack: "margin" for attack in settings["attacks"] if classes < CLASSES.get(attack, 2)}
         runner = _build(package, classifier, settings, classes, device, notes.logger)
-        run = _Run.begin(state, {**settings, "data": _digest(data, labels), "model": _digest_of(classifier)})
+        call = {**settings, "data": digest_of_data(data, labels), "model": digest_of_model(classifier)}
+        run = State.begin(state, call)
         clean = right(classifier, data.pixels, labels, batch_size)
         standing = clean
         left = {"clean": float(clean.mean())}
@@ -164,7 +190,7 @@ def auto_attack(
         package.checks.check_square_sr(left, logger=notes.logger)
     percent = {attack: 100 * share for attack, share in left.items() if attack != "clean"}
     seconds = {attack: run.seconds.get(attack, 0.0) for attack in settings["attacks"]}
-    return AutoAttackReport(100 * left["clean"], percent, seconds, standing, notes.found, settings)
+    return AutoAttackReport(100 * left["clean"], percent, seconds, standing, notes.found, settings, replaced)
 
 
 def _settings(
@@ -227,14 +253,19 @@ def _build(
     runner.apgd_targeted.n_target_classes = min(runner.apgd_targeted.n_target_classes, classes - 1)
     runner.fab.n_target_classes = min(runner.fab.n_target_classes, classes - 1)
     runner.square.n_queries = settings["queries"]
+    if classes < CLASSES["apgd-t"]:
+        runner.apgd_targeted.dlr_loss_targeted = partial(_to_target, runner.apgd_targeted)
+    if classes < CLASSES["apgd-dlr"]:
+        runner.apgd.dlr_loss = margin
     for part in (runner, runner.apgd, runner.apgd_targeted):
         part.logger = logger
     return runner
 
 
-@torch.no_grad()
-def _classes(classifier: nn.Module, data: ImageData, device: torch.device) -> int:
-    return int(classifier(as_floats(data.pixels[:1], device)).shape[1])
+def _to_target(attack: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    """``z_t - z_y`` of each row (B,), t the class that ``attack`` aims at."""
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, attack.y_target] - logits[rows, labels]
 
 
 @torch.no_grad()
@@ -259,7 +290,10 @@ def _broken(
 
 
 class _Notes(logging.Handler):
-    """Collects each warning once; its logger is nobody else's."""
+    """Collects each warning once; its logger is nobody else's.
+
+    But for that of a DLR loss of too few classes: `_build` has replaced it.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -271,7 +305,7 @@ class _Notes(logging.Handler):
         self.add(record.getMessage())
 
     def add(self, text: str) -> None:
-        if text not in self.found:
+        if text not in self.found and not text.startswith("with only"):
             self.found.append(text)
 
 
@@ -283,54 +317,3 @@ def _traced() -> Iterator[None]:
         yield
     finally:
         sys.settrace(tracer)
-
-
-@dataclass
-class _Run:
-    """What was found, by attack and by the first row of a batch; written to ``path`` after each batch."""
-
-    path: Path | None
-    call: dict[str, Any]
-    broken: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def begin(cls, path: str | Path | None, call: dict[str, Any]) -> "_Run":
-        run = cls(Path(path) if path else None, call)
-        if run.path is None or not run.path.exists():
-            return run
-        try:
-            stored = json.loads(run.path.read_text(encoding="utf-8"))
-            before, run.broken, run.seconds = stored["call"], stored["broken"], stored["seconds"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError("holds no state of AutoAttack", where=str(path), hint="name another file") from error
-        if changed := sorted(key for key in call if before.get(key) != call[key]):
-            raise UserError(
-                f"is the state of a call with another {', '.join(changed)}", where=str(path), hint="name another file"
-            )
-        return run
-
-    def known(self, attack: str, first: int) -> np.ndarray | None:
-        """(B,) bool, None where the batch was not attacked yet."""
-        found = self.broken.get(attack, {}).get(str(first))
-        return None if found is None else np.array(found, dtype=bool)
-
-    def note(self, attack: str, first: int, broken: np.ndarray, seconds: float) -> None:
-        self.broken.setdefault(attack, {})[str(first)] = broken.astype(int).tolist()
-        self.seconds[attack] = self.seconds.get(attack, 0.0) + seconds
-        if self.path is not None:
-            partial = self.path.with_name(f"{self.path.name}.partial")
-            content = {"call": self.call, "broken": self.broken, "seconds": self.seconds}
-            partial.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(partial, self.path)
-
-
-def _digest(data: ImageData, labels: Tensor) -> str:
-    return hashlib.sha256(data.pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-
-
-def _digest_of(classifier: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, value in classifier.state_dict().items():
-        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,13 +62,38 @@ def as_floats(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
+def classes_of(classifier: nn.Module, data: ImageData, device: torch.device) -> int:
+    """How many classes ``classifier`` tells apart.
+
+    Raises:
+        UserError: it gives no logits (B, classes), or ``data`` has a label that is none of its classes.
+    """
+    return _checked(classifier(as_floats(data.pixels[:1], device)), labels_of(data)).shape[1]
+
+
+def _checked(logits: Any, labels: Tensor) -> Tensor:
+    """``logits`` (B, C) of a classifier that can tell ``labels`` (N,) apart."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        gives = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"a classifier gives logits (images, classes), and this one gives {gives}")
+    largest, classes = int(labels.max()), logits.shape[1]
+    if largest >= classes:
+        raise UserError(f"the model tells {classes} classes apart, and an image has the label {largest}")
+    return logits
+
+
+@torch.no_grad()
 def right(
     classifier: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Which of the images (N, C, H, W) of bytes are classified as their ``labels`` (N,) say: (N,) bool."""
+    """Which of the images (N, C, H, W) of bytes are classified as their ``labels`` (N,) say: (N,) bool.
+
+    Raises:
+        UserError: as `classes_of`.
+    """
     device, found = device_of(classifier), []
     for rows, classes in zip(pixels.split(batch_size), labels.split(batch_size), strict=True):
-        logits = classifier(as_floats(rows, device))
+        logits = _checked(classifier(as_floats(rows, device)), labels)
         found.append((logits.argmax(1).cpu() == classes).numpy())
         if progress:
             progress(len(rows))
