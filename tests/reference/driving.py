@@ -136,6 +136,23 @@ class Watched(nn.Module):
         return out
 
 
+class Replayed(Watched):
+    """A wrapper that perturbs by ``deltas``, recorded call by call, in the place of those it is handed.
+
+    An attack that follows a sign is not continuous: the least rounding may send it elsewhere. With the perturbations of
+    another run, a step is a smooth function of the weights, and two precisions can be compared.
+    """
+
+    def __init__(self, model: nn.Module, deltas: list[Tensor | None]) -> None:
+        super().__init__(model)
+        self.deltas = iter(deltas)
+
+    def forward(self, batch: Any, **arguments: Any) -> Any:
+        if not isinstance(batch, Passes) and (delta := next(self.deltas)) is not None:
+            arguments["delta"].data.copy_(delta)
+        return super().forward(batch, **arguments)
+
+
 def draws(method: Method) -> bool:
     """Whether a step draws at random without dropout."""
     probed = method.name == "probe" and hasattr(method, "ball")
