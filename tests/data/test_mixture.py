@@ -20,6 +20,7 @@ from contraverse.recipes import configure, parse
 from contraverse.training import Trainer
 from contraverse.types import Facts, Loss
 
+BERT_LARGE = "google-bert/bert-large-uncased"
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / ".." / "shared" / "data" / "text"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
@@ -293,12 +294,24 @@ def test_a_mixture_comes_back_from_the_configuration_that_a_run_writes(tmp_path:
     assert again.data.source == source
 
 
-def test_the_example_of_anli_is_what_it_says() -> None:
-    config = configure(file=ROOT / "examples" / "anli.yaml")
+@pytest.mark.parametrize("name", ["scal", "freelb", "infobert"])
+@pytest.mark.parametrize(
+    ("example", "trained"),
+    [("anli", ["snli", "mnli", "fever-nli", "anli_a1", "anli_a2", "anli_a3"]), ("anli-unseen", ["snli", "mnli"])],
+)
+def test_the_examples_of_anli_are_tables_7_and_8_for_every_row(name: str, example: str, trained: list[str]) -> None:
+    """SCAL 4.6, the two settings of InfoBERT, neither of which shows a row more than once in an epoch."""
+    config = configure(name, file=ROOT / "examples" / f"{example}.yaml")
     assert isinstance(config.data.source, dict)
-    weights = {part["task"]: part.get("weight", 1) for part in config.data.source["train"]}
-    assert weights == {"snli": 1, "mnli": 1, "fever-nli": 1, "anli_a1": 10, "anli_a2": 20, "anli_a3": 10}
-    assert config.task == config.data.source["test"]["task"] == "anli"
+    assert config.data.source["train"] == [{"task": task} for task in trained]
+    assert config.task == config.data.source["test"]["task"] == config.data.source["validation"]["task"] == "anli"
+    expected = configure(name, task="anli", paper=True)
+    # Of fewer rows a third of the training is over earlier.
+    later = {"eval_delay": 20_000} if example == "anli-unseen" else {}
+    assert config.train.arguments == expected.train.arguments | later
+    assert config == expected.model_copy(update={"data": config.data, "train": config.train})
+    large = configure(name, file=ROOT / "examples" / f"{example}.yaml", settings={"model.name": BERT_LARGE})
+    assert (large.model.name, large.train) == (BERT_LARGE, config.train)
 
 
 @needs_shared

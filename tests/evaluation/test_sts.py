@@ -2,6 +2,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ import pytest
 from reference import sts_reference
 
 from contraverse.data import TextData
+from contraverse.data.tables import Table
 from contraverse.errors import UserError
-from contraverse.evaluation import STS_SETS, StsbDev, StsReport, StsScores, StsSet, evaluate_sts
+from contraverse.evaluation import STS_SETS, StsbDev, StsReport, StsScores, StsSet, evaluate_sts, find_sts, sts_sets
 from contraverse.models import TextModel
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "text"
@@ -116,19 +118,103 @@ def test_missing_sets_are_all_named(folder: Path) -> None:
     (folder / "sts13" / "test.parquet").unlink()
     (folder / "sick" / "test.parquet").unlink()
     with pytest.raises(UserError, match="sts13, sick"):
-        evaluate_sts(on_circle, folder)
+        evaluate_sts(on_circle, folder, STS_SETS)
     with pytest.raises(UserError, match="sts14"):
         evaluate_sts(on_circle, {"sts12": CRAFTED}, ["sts12", "sts14"])
     with pytest.raises(UserError, match="stsb"):
+        StsbDev(folder / "sts12")
+    with pytest.raises(UserError, match="no such file or folder"):
         StsbDev(folder / "nowhere")
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="no STS set sts12, sts13, sts14, sts15, sts16, stsb, sick"):
+        evaluate_sts(on_circle, folder / "empty")
     with pytest.raises(UserError, match="differ in number"):
         StsbDev(TextData.from_rows([("a", "b")]))
 
 
+def test_the_sets_that_are_there_are_scored_and_the_others_named(folder: Path) -> None:
+    for name in ("sts13", "sick"):
+        (folder / name / "test.parquet").unlink()
+    report = evaluate_sts(on_circle, folder)
+    assert list(report.sets) == ["sts12", "sts14", "sts15", "sts16", "stsb"]
+    (absent, *_) = find_sts(folder).notes
+    assert absent == "STS: no sts13, sick; the average is of 5 of 7 sets"
+
+
+@pytest.mark.parametrize("within", ["sts12", "stsb"])
+def test_one_sets_own_folder_is_that_set(folder: Path, within: str) -> None:
+    sources = find_sts(folder / within)
+    assert list(sources.test) == [within]
+    assert (sources.dev is not None) == (within == "stsb")
+    expected = evaluate_sts(on_circle, folder).sets[within]
+    assert evaluate_sts(on_circle, folder / within).sets == {within: expected}
+
+
+def test_without_subsets_a_set_is_scored_by_all_alone(folder: Path) -> None:
+    """The Hub's copies of STS12 to STS16 have no column subset."""
+    whole = evaluate_sts(on_circle, folder).sets["sts12"].all
+    for name in STS_SETS:
+        file = folder / name / "test.parquet"
+        pd.read_parquet(file).drop(columns="subset", errors="ignore").to_parquet(file)
+    report = evaluate_sts(on_circle, folder)
+    assert report.sets["sts12"] == StsScores(whole, None, None)
+    assert report.sets["stsb"] == StsScores(whole, whole, whole)  # which has none to begin with
+    assert any("sts12, sts13, sts14, sts15, sts16 without sub-sets" in note for note in find_sts(folder).notes)
+
+
+def test_a_set_of_another_size_than_the_papers_is_noted(folder: Path) -> None:
+    assert "STS: sick has 6 scored pairs, where the papers' set has 4,927" in find_sts(folder).notes
+
+
+@pytest.mark.parametrize("header", ["sentence1,sentence2,score", "left,right,gold", "text_a,text_b,similarity"])
+def test_pairs_of_ones_own_are_scored_whatever_their_columns_and_scale(tmp_path: Path, header: str) -> None:
+    golds = [10, 20, 30, 40, 15, 25]
+    lines = [f"word {a},word {b},{gold}" for (a, b), gold in zip(CRAFTED.pairs, golds, strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join([header, *lines]) + "\n")
+    sources = find_sts(tmp_path / "mine.csv")
+    assert (list(sources.test), sources.dev, sources.notes) == (["pairs"], None, [])
+
+    def encode(sentences: list[str]) -> np.ndarray:
+        return on_circle([sentence.removeprefix("word ") for sentence in sentences])
+
+    expected = sts_reference.spearman([float(b) for _, b in CRAFTED.pairs], golds)
+    assert evaluate_sts(encode, tmp_path / "mine.csv").sets["pairs"].all == pytest.approx(100 * expected)
+    # A folder with files called test and validation: these choose a checkpoint.
+    (tmp_path / "own").mkdir()
+    for split in ("test", "validation"):
+        (tmp_path / "own" / f"{split}.csv").write_text((tmp_path / "mine.csv").read_text())
+    sources = find_sts(tmp_path / "own")
+    assert list(sources.test) == ["pairs"]
+    assert sources.dev == sources.test["pairs"]
+
+
+def test_a_file_without_scores_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("left,right\ngood work,no good\nthe way,the house\n")
+    with pytest.raises(UserError, match="score"):
+        find_sts(tmp_path / "mine.csv")
+
+
+def test_the_sets_of_the_hub_are_read_by_their_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies without sub-sets; STS-B's validation rows choose."""
+
+    def load(source: str, task: Any) -> dict[str, list[Table]]:
+        columns = {"sentence1": ["1", "1"], "sentence2": ["0.1", "0.9"], "score": [1.0, 4.0]}
+        splits = ["train", "validation", "test"] if source == "mteb/stsbenchmark-sts" else ["test"]
+        table = Table(f"{source} test", tuple(columns), lambda name: columns[name], [1, 2])
+        return {split: [table] for split in splits}
+
+    monkeypatch.setattr(sts_sets, "load_hub", load)
+    sources = find_sts("hub")
+    assert tuple(sources.test) == STS_SETS
+    assert sources.dev is not None
+    assert (sources.dev.pairs, sources.dev.scores) == ([("1", "0.1"), ("1", "0.9")], [1.0, 4.0])
+    assert evaluate_sts(on_circle, "hub").average == 100
+
+
 def test_a_missing_column_and_unequal_numbers_are_refused(folder: Path) -> None:
     file = folder / "sts12" / "test.parquet"
-    pd.read_parquet(file).drop(columns="subset").to_parquet(file)
-    with pytest.raises(UserError, match="no column subset"):
+    pd.read_parquet(file).drop(columns="score").to_parquet(file)
+    with pytest.raises(UserError, match="no column score"):
         evaluate_sts(on_circle, folder)
     with pytest.raises(UserError, match="differ in number"):
         evaluate_sts(on_circle, {"x": StsSet([("1", "0")], [1.0, 2.0])}, ["x"])

@@ -8,6 +8,7 @@ import pytest
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.recipes import (
+    PAPER_SPACES,
     SPACES,
     Choices,
     Range,
@@ -19,6 +20,7 @@ from contraverse.recipes import (
     read_space,
     space_of,
 )
+from contraverse.recipes.layers import dotted
 
 
 @pytest.mark.parametrize(
@@ -85,12 +87,35 @@ def test_freelb_is_searched_within_table_8() -> None:
     assert space_of("ce") == space_of("unheard-of") == {"train.learning_rate": "1e-5:1e-4:log"}
 
 
-@pytest.mark.parametrize("name", sorted(set(SPACES) & set(METHODS)))
-def test_every_end_of_a_methods_space_is_possible(name: str) -> None:
+def test_every_space_is_of_a_method() -> None:
+    assert set(SPACES) | set(PAPER_SPACES) <= set(METHODS)
+
+
+@pytest.mark.parametrize("paper", [False, True])
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_every_end_of_a_methods_space_is_possible(name: str, paper: bool) -> None:
     config = configure(name)
-    for setting, written in space_of(name).items():
+    for setting, written in space_of(name, paper=paper).items():
         for end in parse_range(setting, written).ends:
             change(config, {setting: end})
+
+
+@pytest.mark.parametrize("name", ["carl", "rar", "infobert", "scal", "freelb"])
+def test_the_recipe_itself_lies_in_its_methods_space(name: str) -> None:
+    values = dict(dotted(configure(name).model_dump()))
+    for setting, written in space_of(name).items():
+        assert values[setting] in parse_range(setting, written), setting
+
+
+def test_carl_rar_and_infobert_are_searched_for_their_own_settings_beside_freelbs() -> None:
+    own = {
+        "carl": {"weight", "start", "temperature", "negatives", "momentum"},
+        "rar": {"weight"},
+        "infobert": {"alpha", "beta", "low", "high"},
+    }
+    for name, settings in own.items():
+        assert set(space_of(name)) - set(space_of("freelb")) == {f"method.{setting}" for setting in settings}
+        assert set(space_of("freelb")) <= set(space_of(name))
 
 
 def test_a_search_is_read_back_as_it_was_written(tmp_path: Path) -> None:

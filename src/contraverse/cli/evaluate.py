@@ -89,7 +89,10 @@ def evaluate(
             help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"
         ),
     ] = None,
-    sts: Annotated[str | None, typer.Option(help="Folder of STS sets, for sentence embeddings.")] = None,
+    sts: Annotated[
+        str | None,
+        typer.Option(help="For sentence embeddings: a folder of STS sets, a file of pairs with scores, or hub."),
+    ] = None,
     anli: Annotated[str | None, typer.Option(help="Folder of ANLI's three rounds, for a model of NLI.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
@@ -166,17 +169,22 @@ def evaluate(
 def _measure_sts(loaded: Loaded, settings: EvaluationConfig) -> dict[str, Any]:
     if settings.sts is None:
         raise UserError(
-            "a sentence encoder is measured on the STS sets, and there is no folder of them",
-            hint="give it with --sts; each set is a file <set>/test.parquet",
+            "a sentence encoder is measured on pairs with scores, and none are named",
+            hint="give them with --sts: a folder of STS sets (<set>/test.parquet), a file of your own pairs, or hub",
         )
     from contraverse.pipeline import measure_sts
 
     with doing("Measuring on the STS sets…"):
         found = measure_sts(text_model(loaded, "--sts"), settings.sts)
     sets = found["sts"]["sets"]
-    columns = {how: {name: scores[how] for name, scores in sets.items()} for how in ("all", "mean", "wmean")}
-    columns["all"]["average"] = found["sts"]["average"]
+    columns: dict[str, dict[str, float]] = {}
+    for how in ("all", "mean", "wmean"):
+        columns[how] = {name: scores[how] for name, scores in sets.items() if scores[how] is not None}
+    if len(sets) > 1:
+        columns["all"]["average"] = found["sts"]["average"]
     result.print(figures("Spearman x 100", columns))
+    for note in found.get("notes", ()):
+        say(note)
     return found
 
 

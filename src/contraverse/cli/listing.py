@@ -22,12 +22,50 @@ def list_(
     if as_json:
         print_text(json.dumps(rows, indent=2))
         return
+    if what != "recipes":
+        _show(rows)
+        return
+    _show([{key: value for key, value in row.items() if key not in ("experiments", "run")} for row in rows])
+    _show_experiments(rows)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, no_wrap=column not in ("summary", "paper", "equation"))
+        table.add_column(column, no_wrap=column not in _WRAPPED)
     for row in rows:
         table.add_row(*map(str, row.values()))
     result.print(table, soft_wrap=False)
+
+
+_WRAPPED = ("summary", "paper", "equation", "experiment", "tasks", "recipes", "run", "why")
+
+
+def _show_experiments(recipes: list[dict[str, Any]]) -> None:
+    """The papers' experiments, and the settings in them that are no paper's, each once with its recipes."""
+    experiments: dict[tuple[str, str, str], tuple[list[str], list[str]]] = {}
+    ours: dict[tuple[str, str], list[str]] = {}
+    for recipe in recipes:
+        for experiment in recipe["experiments"]:
+            key = experiment["source"], experiment["model"], experiment["run"]
+            names, tasks = experiments.setdefault(key, ([], []))
+            names.append(recipe["name"])
+            tasks += experiment["tasks"]
+            for own in experiment["ours"]:
+                ours.setdefault((own["setting"], own["why"]), []).append(recipe["name"])
+    result.print("With --paper, the paper's experiment:")
+    _show(
+        [
+            {"experiment": source, "model": model, "recipes": _once(names), "tasks": _once(tasks), "run": run}
+            for (source, model, run), (names, tasks) in experiments.items()
+        ]
+    )
+    result.print("Settings in them that are ours, where the paper is silent or has another:")
+    _show([{"setting": setting, "why": why, "recipes": _once(names)} for (setting, why), names in ours.items()])
+
+
+def _once(names: list[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -42,7 +80,24 @@ def _recipes() -> list[dict[str, Any]]:
     from contraverse.recipes import RECIPES
 
     return [
-        {"name": recipe.name, "summary": recipe.summary, "paper": recipe.paper, "task": recipe.task}
+        {
+            "name": recipe.name,
+            "summary": recipe.summary,
+            "paper": recipe.paper,
+            "task": recipe.task,
+            "run": recipe.run,
+            "experiments": [
+                {
+                    "source": experiment.source,
+                    "tasks": list(experiment.tasks),
+                    "model": experiment.model,
+                    "run": experiment.run,
+                    "settings": experiment.all_settings,
+                    "ours": [own._asdict() for own in experiment.ours],
+                }
+                for experiment in recipe.experiments
+            ],
+        }
         for recipe in RECIPES.values()
     ]
 

@@ -24,6 +24,9 @@ def search(
     trials: Annotated[int | None, typer.Option(min=1, help="Runs in all. (default: 20)")] = None,
     model: Annotated[str | None, typer.Option(help='"minilm" (bundled), a folder, or a name on the Hub.')] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's experiment on --task, and what the paper varies in it.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
     output: Annotated[Path | None, typer.Option(help="The search's folder. (default: runs/search-RECIPE-TASK)")] = None,
     set_: Annotated[
@@ -53,14 +56,14 @@ def search(
     """
     with doing("Loading PyTorch…"):
         if resume:
-            given = (recipe, model, task, data, set_, space, config, robust)
+            given = (recipe, model, task, paper or None, data, set_, space, config, robust)
             plan, output = _own_plan(output, any(option is not None for option in given))
             plan = plan.model_copy(update={"trials": trials or plan.trials})
         else:
-            flags = {"model.name": model, "task": task, "data.source": data}
+            flags = {"model.name": model, "task": task, "paper": paper or None, "data.source": data}
             settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
             chosen = configure(recipe, file=config, settings=settings)
-            varied = read_space(space) if space else space_of(chosen.method.name)
+            varied = read_space(space) if space else space_of(chosen.method.name, paper=chosen.paper)
             plan = SearchConfig(config=chosen, space=varied, trials=trials or 20, seed=seed, robust=robust)
             output = output or Path("runs") / f"search-{chosen.recipe}-{chosen.task}"
         quiet()

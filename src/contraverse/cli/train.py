@@ -9,7 +9,17 @@ import typer
 
 from contraverse.cli.console import counting, doing, figures, print_text, quiet, result, say
 from contraverse.errors import UserError
-from contraverse.recipes import RunConfig, Stage, configure, parse, split_stages
+from contraverse.recipes import (
+    RunConfig,
+    Stage,
+    configure,
+    differences,
+    experiment_of,
+    notation,
+    ours,
+    parse,
+    split_stages,
+)
 
 if TYPE_CHECKING:
     from contraverse.data import ImageData, TextData
@@ -26,6 +36,12 @@ def train(
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the model of this finished run.")] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="The paper's experiment on --task: its model, rows, optimizer, schedule and radii."
+        ),
+    ] = False,
     data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
     output: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/RECIPE-TASK)")] = None,
     set_: Annotated[
@@ -57,6 +73,7 @@ def train(
     flags = {
         "model.name": model if init is None else _trained(init, model),
         "task": task,
+        "paper": paper or None,
         "data.source": data,
         "data.on_bad_row": on_bad_row,
         "data.text": text[0] if text and len(text) == 1 else text,
@@ -74,6 +91,7 @@ def train(
     if dry_run:
         print_text(chosen.to_yaml())
         _plan(chosen, output)
+        _tell_departures(chosen)
         return
 
     from contraverse.pipeline import Interrupted, run
@@ -133,6 +151,23 @@ def _plan(config: RunConfig, output: Path) -> None:
         say(f"[{stages[-1].folder}] from {start}, with the settings above")
     _rows(stages[-1])
     say(f"output      {output}")
+
+
+def _tell_departures(config: RunConfig) -> None:
+    """The paper's experiment that this is, or is not, and the settings that are no paper's."""
+    experiment = experiment_of(config)
+    if experiment is None:
+        say(f"paper       none has an experiment of {config.recipe} on {config.task}: the settings are the recipe's")
+        return
+    others = differences(config)
+    say(f"paper       {experiment.source}; {experiment.run}")
+    for name, value, papers in others:
+        say(f"differs     {name}: {notation.inline(value)} (with --paper: {notation.inline(papers)})")
+    changed = {difference.setting for difference in others}
+    for (setting, why), value in ours(config):
+        if setting not in changed:
+            shown = "" if value is None else f": {notation.inline(value)}"
+            say(f"ours        {setting}{shown} ({why})")
 
 
 def _rows(stage: Stage) -> None:

@@ -8,20 +8,14 @@ from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evalua
 from contraverse.evaluation.predict import predict
 from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, settled_rows
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
-from contraverse.evaluation.sts import (
-    STS_SETS,
-    StsbDev,
-    StsReport,
-    StsScores,
-    StsSet,
-    evaluate_sts,
-    load_sts,
-)
+from contraverse.evaluation.sts import StsbDev, StsReport, StsScores, evaluate_sts
+from contraverse.evaluation.sts_sets import STS_ON_HUB, STS_SETS, StsSet, StsSources, find_sts, load_sts
 from contraverse.evaluation.task import TaskEvaluator, evaluate
 
 __all__ = [
     "ANLI_ROUNDS",
     "METRICS",
+    "STS_ON_HUB",
     "STS_SETS",
     "AttackSettings",
     "Attacked",
@@ -34,12 +28,14 @@ __all__ = [
     "StsReport",
     "StsScores",
     "StsSet",
+    "StsSources",
     "StsbDev",
     "TaskEvaluator",
     "alignment",
     "evaluate",
     "evaluate_nli",
     "evaluate_sts",
+    "find_sts",
     "load_anli",
     "load_sts",
     "predict",

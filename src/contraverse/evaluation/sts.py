@@ -3,7 +3,7 @@
 A set's figure is Spearman's rho x 100 between the gold scores and the cosine of the two embeddings. STS12-16
 are made of sub-sets, and three aggregates are in use, which differ by several points: ``all`` (the sub-sets
 concatenated, one rho: SimCSE, SCAL and USCAL report this), ``mean`` (of the sub-sets' rhos) and ``wmean``
-(weighted by their number of pairs).
+(weighted by their number of pairs). `contraverse.evaluation.sts_sets` reads the sets.
 """
 
 import math
@@ -15,42 +15,25 @@ from typing import Any
 import numpy as np
 
 from contraverse.data import TextData
-from contraverse.data.formats import read_table
 from contraverse.errors import UserError
 from contraverse.evaluation.metrics import spearman
+from contraverse.evaluation.sts_sets import WITH_SUBSETS, StsSet, find_sts, load_sts
 from contraverse.models import TextModel
-
-STS_SETS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sick")
-"""STS12-16, the test split of STS-B, and the test split of SICK-R, in the order of the papers' tables."""
-
-WITH_SUBSETS = STS_SETS[:5]
 
 Encode = Callable[[list[str]], np.ndarray]
 """Sentences to embeddings (N, Z), in order; must not cut them short."""
 
 
 @dataclass(frozen=True)
-class StsSet:
-    """Sentence pairs with gold similarities.
+class StsScores:
+    """Spearman x 100 of one set: see the module for the three aggregates.
 
-    Attributes:
-        pairs: the sentences.
-        scores: gold similarity of each pair, on any scale; NaN where there is none (the pair is then left out).
-        subsets: name of the sub-set that each pair belongs to; empty where the set has none.
+    Of a set that has no sub-sets they are equal; None where it has some and they are not known.
     """
 
-    pairs: Sequence[tuple[str, str]]
-    scores: Sequence[float]
-    subsets: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class StsScores:
-    """Spearman x 100 of one set: see the module for the three aggregates. Without sub-sets they are equal."""
-
     all: float
-    mean: float
-    wmean: float
+    mean: float | None
+    wmean: float | None
 
 
 @dataclass(frozen=True)
@@ -75,40 +58,47 @@ class StsReport:
 
 
 def evaluate_sts(
-    encode: Encode, source: str | Path | Mapping[str, StsSet], sets: Sequence[str] = STS_SETS
+    encode: Encode, source: str | Path | Mapping[str, StsSet], sets: Sequence[str] | None = None
 ) -> StsReport:
-    """Score ``encode`` on the STS sets; each distinct sentence is encoded once over all of them.
+    """Score ``encode`` on STS sets or own pairs; each distinct sentence is encoded once over all of them.
 
     Args:
         encode: for a `TextModel`, its ``encode``; the protocol does not cut sentences at test, and that does not.
-        source: the sets by name, or a folder for `load_sts`.
-        sets: which to score.
+        source: the sets by name, or a folder or file for `find_sts`.
+        sets: which to score; None for those that are there.
 
     Raises:
-        UserError: a set is missing (the message names all that are) or malformed.
+        UserError: there is none, one of ``sets`` is missing (the message names all that are), or one is malformed.
     """
     if isinstance(source, str | Path):
-        source = load_sts(source, sets)
-    _refuse_missing([name for name in sets if name not in source], "the given sets")
+        source = load_sts(source, sets) if sets is not None and Path(source).is_dir() else find_sts(source).test
+    sets = list(source) if sets is None else sets
+    missing = [name for name in sets if name not in source]
+    if missing or not sets:
+        raise UserError(f"no STS set {', '.join(missing) or 'to score'}", where="the given sets")
     chosen = {name: _scored(source[name], name) for name in sets}
     vectors = _encode_once(encode, (pair for found in chosen.values() for pair in found.pairs))
-    return StsReport({name: _score(found, vectors) for name, found in chosen.items()})
+    return StsReport({name: _score(found, vectors, name in WITH_SUBSETS) for name, found in chosen.items()})
 
 
 class StsbDev:
     """Evaluator for training: ``stsb_spearman``, Spearman x 100 of cosine on the validation split of STS-B.
 
     Args:
-        source: the pairs, with their scores as labels where they are a `TextData`, or a folder that holds
-            ``stsb/validation.parquet`` (`load_sts`).
+        source: the pairs, with their scores as labels where they are a `TextData`, or what `find_sts` reads, which has
+            a validation split of STS-B or of own pairs.
 
     Raises:
-        UserError: the folder has no such file, or the rows are not pairs with scores.
+        UserError: there is no such split, or the rows are not pairs with scores.
     """
 
     def __init__(self, source: str | Path | StsSet | TextData) -> None:
         if isinstance(source, str | Path):
-            source = load_sts(source, ["stsb"], split="validation")["stsb"]
+            dev = find_sts(source).dev
+            if dev is None:
+                hint = "the pairs that choose a checkpoint are a file stsb/validation.parquet"
+                raise UserError("no validation split of stsb", where=str(source), hint=hint)
+            source = dev
         elif isinstance(source, TextData):
             source = StsSet([(row[0], row[-1]) for row in source.texts], source.labels or ())
         self.dev = _scored(source, "stsb")
@@ -116,73 +106,6 @@ class StsbDev:
     def __call__(self, model: TextModel) -> dict[str, float]:
         vectors = _encode_once(model.encode, self.dev.pairs)
         return {"stsb_spearman": _score(self.dev, vectors).all}
-
-
-def load_sts(folder: str | Path, sets: Sequence[str] = STS_SETS, split: str = "test") -> dict[str, StsSet]:
-    """Read ``<folder>/<set>/<split>.parquet``, or .csv, .tsv, .jsonl, for each of ``sets``.
-
-    Columns: sentence1, sentence2, score (empty where there is none), and subset for STS12-16. STS-B and SICK-R
-    are scored as a whole by the protocol: a column subset there is ignored.
-
-    Raises:
-        UserError: files are missing (the message names all the sets), or a column or a sentence is.
-    """
-    folder = Path(folder)
-    files = {name: file for name in sets if (file := _find(folder / name, split))}
-    _refuse_missing([name for name in sets if name not in files], str(folder), split)
-    return {name: _read(file, with_subsets=name in WITH_SUBSETS) for name, file in files.items()}
-
-
-def _find(folder: Path, split: str) -> Path | None:
-    found = sorted(path for path in folder.glob(f"{split}.*") if path.is_file())
-    return found[0] if found else None
-
-
-def _read(file: Path, with_subsets: bool) -> StsSet:
-    table = read_table(file)
-    wanted = ["sentence1", "sentence2", "score"] + ["subset"] * with_subsets
-    if absent := [name for name in wanted if name not in table.names]:
-        raise UserError(f"no column {', '.join(absent)}", where=str(file), hint=f"it has {', '.join(table.names)}")
-    faults = [f"{table.unit} {fault.row} {fault.problem}" for fault in table.faults]
-    pairs: list[tuple[str, str]] = []
-    scores: list[float] = []
-    subsets: list[str] = []
-    for row, first, second, score, *subset in zip(table.rows, *map(table.column, wanted), strict=True):
-        gold = _number(score)
-        if not (_is_text(first) and _is_text(second)):
-            faults.append(f"{table.unit} {row} lacks a sentence")
-        elif gold is None:
-            faults.append(f"{table.unit} {row} has the score {score!r}")
-        else:
-            pairs.append((first, second))
-            scores.append(gold)
-            subsets += map(str, subset)
-    if faults:
-        raise UserError(faults[0], where=str(file), hint=f"rows that cannot be used: {len(faults)}")
-    return StsSet(pairs, scores, subsets)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _number(value: object) -> float | None:
-    """NaN for an empty cell, None for what is no number."""
-    if value is None or value == "":
-        return math.nan
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
-
-
-def _refuse_missing(missing: Sequence[str], where: str, split: str = "test") -> None:
-    if missing:
-        raise UserError(
-            f"no STS set {', '.join(missing)}",
-            where=where,
-            hint=f"each is a file <set>/{split}.parquet with columns sentence1, sentence2, score (and subset)",
-        )
 
 
 def _scored(found: StsSet, name: str) -> StsSet:
@@ -206,13 +129,13 @@ def _encode_once(encode: Encode, pairs: Iterable[tuple[str, str]]) -> dict[str, 
     return dict(zip(distinct, vectors / np.where(lengths > 0, lengths, 1.0), strict=True))
 
 
-def _score(found: StsSet, vectors: Mapping[str, np.ndarray]) -> StsScores:
-    left, right = (np.stack([vectors[pair[side]] for pair in found.pairs]) for side in (0, 1))
+def _score(found: StsSet, vectors: Mapping[str, np.ndarray], has_subsets: bool = False) -> StsScores:
+    left, right = (np.stack([vectors[pair[side]] for pair in found.pairs]) for side in (0, 1))  # (N, Z)
     # Rounding makes pairs of identical sentences tie at 1 and not differ in the last bit.
     cosine, gold = (left * right).sum(1).round(12), np.asarray(found.scores)
     whole = spearman(cosine, gold)
     if not found.subsets:
-        return StsScores(whole, whole, whole)
+        return StsScores(whole, *((None, None) if has_subsets else (whole, whole)))
     names, which, sizes = np.unique(np.asarray(found.subsets), return_inverse=True, return_counts=True)
     parts = [spearman(cosine[which == i], gold[which == i]) for i in range(len(names))]
     return StsScores(whole, float(np.mean(parts)), float(np.average(parts, weights=sizes)))

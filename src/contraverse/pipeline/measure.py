@@ -8,10 +8,11 @@ import numpy as np
 from contraverse.data import ImageData, ImageTask, Rows, Task, TextData
 from contraverse.evaluation import (
     AttackSettings,
+    StsSources,
     TaskEvaluator,
     alignment,
     evaluate_sts,
-    load_sts,
+    find_sts,
     representation_shift,
     robust_accuracy,
     settled_rows,
@@ -132,23 +133,30 @@ def _attack(settings: EvaluationConfig) -> dict[str, Any]:
     }
 
 
-def measure_sts(model: TextModel, folder: str) -> dict[str, Any]:
-    """Spearman on the seven STS sets, and alignment and uniformity on STS-B, as SimCSE's section 3 defines them.
+def measure_sts(model: TextModel, source: str | StsSources) -> dict[str, Any]:
+    """Spearman on STS sets or own pairs; on STS-B also alignment and uniformity, as SimCSE's section 3 defines them.
 
     Alignment is over the pairs of STS-B scored above 4, uniformity over all its sentences.
 
     Returns:
-        ``metrics``: each set's "all", their average, alignment and uniformity; ``sts``: every aggregate.
+        ``metrics``: each set's "all", their average, alignment and uniformity; ``sts``: every aggregate; ``notes``
+        where there is something to be known of the sets.
+
+    Raises:
+        UserError: ``source`` has nothing to measure on.
     """
-    report = evaluate_sts(model.encode, folder)
-    stsb = load_sts(folder, ["stsb"])["stsb"]
-    left, right = (model.encode([pair[side] for pair in stsb.pairs]) for side in (0, 1))
-    alike = [i for i, score in enumerate(stsb.scores) if score > 4]
-    geometry = {
-        "alignment": alignment(left[alike], right[alike]),
-        "uniformity": uniformity(np.unique(np.concatenate([left, right]), axis=0)),
-    }
-    return {"metrics": report.metrics | geometry, "sts": report.to_dict()}
+    sources = source if isinstance(source, StsSources) else find_sts(source)
+    report = evaluate_sts(model.encode, sources.test)
+    geometry = dict[str, float]()
+    if "stsb" in sources.test:
+        stsb = sources.test["stsb"]
+        left, right = (model.encode([pair[side] for pair in stsb.pairs]) for side in (0, 1))  # (N, Z)
+        alike = [i for i, score in enumerate(stsb.scores) if score > 4]
+        geometry["uniformity"] = uniformity(np.unique(np.concatenate([left, right]), axis=0))
+        if alike:
+            geometry = {"alignment": alignment(left[alike], right[alike]), **geometry}
+    found = {"metrics": report.metrics | geometry, "sts": report.to_dict()}
+    return {**found, "notes": list(sources.notes)} if sources.notes else found
 
 
 def measure_probe(

@@ -15,9 +15,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from contraverse.data import ImageData, ImageSplits, TextData
 from contraverse.errors import UserError
-from contraverse.evaluation import StsbDev, TaskEvaluator
+from contraverse.evaluation import StsbDev, StsSources, TaskEvaluator
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel, load_model
+from contraverse.pipeline.hub import check_hub, sts_of
 from contraverse.pipeline.measure import (
     attacked_evaluator,
     measure_probe,
@@ -70,6 +71,8 @@ def run(
     first = os.environ.get("RANK", "0") == "0"
     say = say if first else silent
     run_one = partial(_run_one, say=say, counting=counting, test=test, first=first)
+    if not resume and (names := check_hub(config)):
+        say(f"From the Hugging Face Hub: {'; '.join(names)}")
     if not config.stages:
         return run_one(config, output, resume=resume)
     if first:
@@ -93,7 +96,7 @@ def _run_one(
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
     splits = rows_for(config, method, test=test)
-    task = splits.task
+    task, sts = splits.task, sts_of(config)
     set_seed(config.train.arguments.get("seed", 42))
     say(f"Loading {config.model.name}")
     teach(config, splits, method)
@@ -108,7 +111,7 @@ def _run_one(
         made_with = environment()
         write_json(output / "environment.json", made_with)
 
-    trainer, training = _train(config, output, resume, splits, model, method, say)
+    trainer, training = _train(config, output, resume, splits, sts, model, method, say)
     if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
@@ -117,7 +120,7 @@ def _run_one(
     model.save(output / "model")
     del trainer
     saved = load_model(output / "model")
-    measured = _measure(config, splits, saved, say, counting, test)
+    measured = _measure(config, splits, sts, saved, say, counting, test)
     evaluation = {
         **measured,
         "labels": saved.labels,
@@ -154,10 +157,10 @@ def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
         raise UserError("the folder is not empty, and no run", where=where, hint="choose another --output")
 
 
-def _evaluators(config: RunConfig, splits: AnySplits, method: Method) -> dict[str, Evaluator]:
+def _evaluators(config: RunConfig, splits: AnySplits, sts: StsSources | None, method: Method) -> dict[str, Evaluator]:
     settings, rows = config.evaluation, splits.validation
     if method.needs != "labels" or clusters_of(config) is not None:
-        return {"validation": StsbDev(settings.sts)} if settings.sts else {}
+        return {"validation": StsbDev(sts.dev)} if sts is not None and sts.dev is not None else {}
     if rows is None:
         return {}
     evaluator = TaskEvaluator(rows, splits.task.metrics, settings.batch_size, route=method.route)
@@ -173,12 +176,13 @@ def _train(
     output: Path,
     resume: bool,
     splits: AnySplits,
+    sts: StsSources | None,
     model: AnyModel,
     method: Method,
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
     task, train, arguments = splits.task, splits.need("train"), dict(config.train.arguments)
-    evaluators = _evaluators(config, splits, method)
+    evaluators = _evaluators(config, splits, sts, method)
     patience = config.train.early_stopping_patience
     if not evaluators:
         splits.notes.append("nothing to validate on: the last weights are kept, not the best")
@@ -238,18 +242,26 @@ def _said(section: BaseModel | None) -> dict[str, Any] | None:
 
 
 def _measure(
-    config: RunConfig, splits: AnySplits, model: AnyModel, say: Say, counting: Counting, test: bool
+    config: RunConfig,
+    splits: AnySplits,
+    sts: StsSources | None,
+    model: AnyModel,
+    say: Say,
+    counting: Counting,
+    test: bool,
 ) -> dict[str, Any]:
     settings = config.evaluation
     if isinstance(model, ImageModel) and (model.labels is None or clusters_of(config) is not None):
         assert isinstance(splits, ImageSplits)
         return _probed(config, splits, model, say)
     if isinstance(model, TextModel) and model.labels is None:
-        return _measure_encoder(config, splits, model, say, counting, test)
+        return _measure_encoder(config, splits, sts, model, say, counting, test)
     assert model.labels is not None
     split: Literal["test", "validation", "train"] = (
         "test" if splits.test is not None else "validation" if splits.validation is not None else "train"
     )
+    if settings.split == "validation" and splits.validation is not None:
+        split = "validation"
     rows = splits.need(split)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons and len(model.labels) > 1 else 0
     say(f"Measuring on {len(rows):,} {split} rows" + (f", {attacked:,} of them attacked" if attacked else ""))
@@ -260,16 +272,22 @@ def _measure(
 
 
 def _measure_encoder(
-    config: RunConfig, splits: AnySplits, model: TextModel, say: Say, counting: Counting, test: bool
+    config: RunConfig,
+    splits: AnySplits,
+    sts: StsSources | None,
+    model: TextModel,
+    say: Say,
+    counting: Counting,
+    test: bool,
 ) -> dict[str, Any]:
     """A sentence encoder on the STS sets, and on request how far an attack moves sentences of its own data."""
     settings = config.evaluation
     found: dict[str, Any] = {"split": "none", "metrics": {}}
-    if settings.sts and test:
-        say("Measuring on the STS sets")
-        found = {"split": "test", **measure_sts(model, settings.sts)}
-    elif settings.sts:
-        found = {"split": "validation", "metrics": StsbDev(settings.sts)(model)}
+    if sts is not None and sts.test and test:
+        say(f"Measuring on the STS sets {', '.join(sts.test)}")
+        found = {"split": "test", **measure_sts(model, sts)}
+    elif sts is not None and sts.dev is not None:
+        found = {"split": "validation", "metrics": StsbDev(sts.dev)(model)}
     rows = splits.test or splits.validation or splits.train
     if settings.shift and settings.epsilons and isinstance(rows, TextData):
         sentences = TextData.from_rows([texts[0] for texts in rows.texts])

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
+from contraverse.pipeline.hub import sts_of
 from contraverse.pipeline.result import Interrupted, Say, read_json, silent, write_text
 from contraverse.pipeline.run import run
 from contraverse.pipeline.suggest import suggest
@@ -132,8 +133,9 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
     if METHODS[config.method.name].needs != "labels":
         if plan.robust is not None:
             raise UserError("there is no accuracy to attack", where="--robust")
-        if config.evaluation.sts is None:
-            hint = "set evaluation.sts to a folder of STS sets: the dev rows of STS-B decide"
+        sts = sts_of(config)
+        if sts is None or sts.dev is None:
+            hint = "set evaluation.sts to a folder of STS sets: the dev rows of STS-B decide (or hub)"
             raise UserError("there is nothing to choose by", hint=hint)
         return "stsb_spearman"
     task = get_task(config.task)

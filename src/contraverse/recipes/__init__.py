@@ -10,25 +10,33 @@ from contraverse.recipes.config import (
     StageConfig,
     TrainConfig,
 )
+from contraverse.recipes.departures import Difference, differences, experiment_of, ours
+from contraverse.recipes.experiments import Experiment, Ours
 from contraverse.recipes.image_papers import ACL_PAPER as _registered  # noqa: F401
 from contraverse.recipes.images import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
 from contraverse.recipes.papers import RECIPES, Recipe
 from contraverse.recipes.resolve import change, configure, load, load_search, parse
-from contraverse.recipes.spaces import SPACES, Choices, Range, parse_range, read_space, space_of
+from contraverse.recipes.spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
 from contraverse.recipes.stages import Stage, split_stages
+from contraverse.recipes.text_experiments import NLI_SENTENCES
 
 __all__ = [
+    "NLI_SENTENCES",
+    "PAPER_SPACES",
     "RECIPES",
     "SPACES",
     "Choices",
     "DataConfig",
+    "Difference",
     "EvaluationConfig",
+    "Experiment",
     "ImageDataConfig",
     "ImageEvaluationConfig",
     "ImageModelConfig",
     "ImageRunConfig",
     "MethodConfig",
     "ModelConfig",
+    "Ours",
     "Range",
     "Recipe",
     "RunConfig",
@@ -38,8 +46,11 @@ __all__ = [
     "TrainConfig",
     "change",
     "configure",
+    "differences",
+    "experiment_of",
     "load",
     "load_search",
+    "ours",
     "parse",
     "parse_range",
     "read_space",

@@ -95,7 +95,9 @@ class EvaluationConfig(Section):
     at the first of ``epsilons``: ``robust_accuracy`` is logged, and chooses the best checkpoint where
     ``train.metric_for_best_model`` names it. ``shift``: measure also how far the attack moves a text's representation.
     ``diagnostics``: try the attack itself on a few rows, and warn where it is not to be believed; a number says on how
-    many. ``sts``: a folder of STS sets for a sentence encoder.
+    many. ``sts``: what a sentence encoder is measured on, a folder with STS sets or pairs of one's own, a file of
+    pairs, or ``hub`` (`contraverse.evaluation.find_sts`). ``split``: the rows that are measured, where there are test
+    rows with labels: papers report GLUE on validation rows.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -111,6 +113,7 @@ class EvaluationConfig(Section):
     shift: bool = False
     diagnostics: bool | Annotated[int, Field(ge=0)] = True
     sts: str | None = None
+    split: Literal["test", "validation"] = "test"
     batch_size: int = Field(default=64, ge=1)
 
 
@@ -191,12 +194,14 @@ class RunConfig(Section):
     Made by `contraverse.recipes.configure` or a recipe; `to_yaml` is what a run keeps as ``config.yaml``, and what
     ``contraverse train --config`` reads back to the same value.
 
+    ``paper``: whether the settings that are left out are those of the paper's experiment on the task.
     ``stages``: runs that come before this one, by name and in order, each from the model of another; the sections
     beside it are those of the last. ``init_from``: the stage that the last one starts from, None for the one before.
     """
 
     recipe: str
     task: str
+    paper: bool = False
     method: MethodConfig
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -206,9 +211,9 @@ class RunConfig(Section):
     init_from: str | None = None
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML, defaults included; without stages nothing is said of them."""
-        written = self.model_dump(mode="json", exclude=None if self.stages else {"stages", "init_from"})
-        return notation.write(written)
+        """The whole configuration as YAML, defaults included; of stages and ``paper`` only where there are any."""
+        absent = (set() if self.stages else {"stages", "init_from"}) | (set() if self.paper else {"paper"})
+        return notation.write(self.model_dump(mode="json", exclude=absent))
 
 
 class SearchConfig(Section):

@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, where ``3e-5`` is text, ``no`` is false, ``1:30`` is 90
 wins over the first. Each of these has cost someone a training run.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -71,3 +72,9 @@ def read(text: str, where: str) -> Any:
 def write(values: Mapping[str, Any]) -> str:
     """``values`` as YAML, in their order; `read` gives back exactly the same."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def inline(value: Any) -> str:
+    """``value`` as it is written on one line."""
+    written: str = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return written.strip()[1:-1]

@@ -1,12 +1,14 @@
 """The papers' settings, one function each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from contraverse.errors import UserError
 from contraverse.recipes.config import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from contraverse.recipes.experiments import NOT_RUN, Experiment, choose
 from contraverse.recipes.images import ImageRunConfig
+from contraverse.recipes.layers import merge, nested
 
 # Simple Contrastive Representation Adversarial Learning for NLP Tasks.
 SCAL_PAPER = "SCAL/USCAL (Miao et al. 2021)"
@@ -22,7 +24,7 @@ class Recipe:
     """A paper's setting by name: calling it gives its `RunConfig`, with the method's own defaults not yet filled in.
 
     ``task`` is the one it runs on unless another is given. ``text`` and ``images``: its settings on either, None where
-    it does not train on them.
+    it does not train on them. ``experiments``: what papers ran with it, on which tasks.
     """
 
     name: str
@@ -31,19 +33,51 @@ class Recipe:
     task: str
     text: Callable[[], RunConfig] | None = None
     images: Callable[[], RunConfig] | None = None
+    experiments: tuple[Experiment, ...] = ()
 
-    def __call__(self, task: str | None = None) -> RunConfig:
-        """The recipe's configuration, for the kind of ``task``.
+    def __call__(self, task: str | None = None, *, paper: bool = False, model: str | None = None) -> RunConfig:
+        """The recipe's configuration, for the kind of ``task`` and with what the method's settings are on it.
+
+        ``paper``: the paper's experiment on that task, with ``model`` (or one of its family) where several were run.
 
         Raises:
-            UserError: it does not train on that kind.
+            UserError: it does not train on that kind, or no paper ran it on that task.
         """
         wanted = is_image_task(task or self.task)
         build = self.images if wanted else self.text
         if build is None:
             kinds = ("images", "texts") if wanted else ("texts", "images")
             raise UserError(f"{self.name} trains on {kinds[1]}, and {task} is a task of {kinds[0]}", where="task")
-        return build()
+        config = build()
+        experiment = choose(self.experiments, task or self.task, model)
+        if paper and experiment is None:
+            raise UserError(
+                f"no paper's experiment of {self.name} on {task or self.task}", where="paper", hint=self._tried
+            )
+        if experiment is None:
+            return config
+        settings: Mapping[str, Any] = experiment.own
+        if paper:
+            settings = {**experiment.all_settings, "paper": True}
+        return type(config).model_validate(merge(config.model_dump(), nested(settings)))
+
+    @property
+    def run(self) -> str:
+        """At which scale the project ran it."""
+        return self.experiments[0].run if self.experiments else NOT_RUN
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The tasks on which a paper ran it."""
+        return tuple(dict.fromkeys(task for experiment in self.experiments for task in experiment.tasks))
+
+    @property
+    def _tried(self) -> str:
+        others = [recipe.name for recipe in RECIPES.values() if recipe.experiments]
+        has = (
+            f"there is one on {', '.join(self.tried)}" if self.tried else f"recipes that have one: {', '.join(others)}"
+        )
+        return f"{has}; without --paper a recipe trains on any task of its kind"
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -62,8 +96,9 @@ def recipe(name: str, *, summary: str, paper: str, task: str) -> Callable[[Build
     """Put a recipe into `RECIPES`, whose settings are those of the kind of its own ``task``."""
 
     def register(build: Build) -> Build:
-        kind = "images" if issubclass(get_type_hints(build)["return"], ImageRunConfig) else "text"
-        RECIPES[name] = Recipe(name, summary, paper, task, **{kind: build})
+        images = issubclass(get_type_hints(build)["return"], ImageRunConfig)
+        text, pictures = (None, build) if images else (build, None)
+        RECIPES[name] = Recipe(name, summary, paper, task, text=text, images=pictures)
         return build
 
     return register
@@ -87,6 +122,13 @@ def on_texts(name: str) -> Callable[[Build], Build]:
         return build
 
     return register
+
+
+def experiment(*names: str, **described: Any) -> None:
+    """Add an `Experiment` to each of these recipes; of several on one task, the first is run unless a model tells."""
+    for name in names:
+        known = RECIPES[name]
+        RECIPES[name] = replace(known, experiments=(*known.experiments, Experiment(**described)))
 
 
 # SCAL 4.1: AdamW, weight decay .01, warm-up (over how much, it does not say: a tenth here), rate 3e-5. What a paper

@@ -11,8 +11,9 @@ from contraverse.recipes import notation
 from contraverse.recipes.checks import check_method, check_task, check_train, explain, nearest
 from contraverse.recipes.config import RunConfig, SearchConfig, StageConfig
 from contraverse.recipes.images import ImageRunConfig
+from contraverse.recipes.layers import merge, nested
 from contraverse.recipes.papers import RECIPES, Recipe, is_image_task
-from contraverse.recipes.stages import SECTIONS, merge, split_stages
+from contraverse.recipes.stages import SECTIONS, split_stages
 
 
 def configure(
@@ -21,6 +22,7 @@ def configure(
     file: str | Path | None = None,
     task: str | None = None,
     source: str | None = None,
+    paper: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """A recipe's defaults, then what ``file`` sets, then the arguments, all checked and filled in.
@@ -30,13 +32,16 @@ def configure(
         file: YAML with any part of a configuration; a run's ``config.yaml`` gives that run again.
         task: short for the setting ``task``.
         source: short for the setting ``data.source``.
+        paper: the recipe's defaults are those of the paper's experiment on the task (the setting ``paper``); where
+            papers ran several models, that which ``model.name`` is, or one of its family.
         settings: by dotted name, ``{"method.epsilon": 0.3, "train.num_train_epochs": 1}``; text is converted.
 
     Raises:
         UserError: an unknown name (the nearest is suggested), a value outside its range, settings that do not go
             together, or a file that cannot be read.
     """
-    given = {name: value for name, value in (("task", task), ("data.source", source)) if value is not None}
+    short = {"task": task, "data.source": source, "paper": paper or None}
+    given = {name: value for name, value in short.items() if value is not None}
     return _checked(_merged(recipe, file, {**given, **(settings or {})}))
 
 
@@ -46,7 +51,7 @@ def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: no such setting, or a value outside its range.
     """
-    return _checked(_validated(merge(config.model_dump(), _nested(settings))))
+    return _checked(_validated(merge(config.model_dump(), nested(settings))))
 
 
 def _checked(config: RunConfig) -> RunConfig:
@@ -99,9 +104,14 @@ def load_search(file: str | Path) -> SearchConfig:
 
 def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
     written = _read(Path(file)) if file is not None else {}
-    chosen, above = _choose(recipe, written.pop("recipe", None), file), _nested(settings)
-    task = above.get("task", written.get("task"))
-    base = chosen(task if isinstance(task, str) else None).model_dump()
+    chosen, above = _choose(recipe, written.pop("recipe", None), file), nested(settings)
+    asked = merge(written, above)
+    task, model = asked.get("task"), asked["model"].get("name") if isinstance(asked.get("model"), dict) else None
+    base = chosen(
+        task if isinstance(task, str) else None,
+        paper=asked.get("paper") is True,
+        model=model if isinstance(model, str) else None,
+    ).model_dump()
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
     return _validated(merge(merge(base, written), above))
@@ -123,13 +133,6 @@ def _validated(values: Mapping[str, Any]) -> RunConfig:
 def config_class(task: Any) -> type[RunConfig]:
     """What holds the configuration of a run on this task."""
     return ImageRunConfig if isinstance(task, str) and is_image_task(task) else RunConfig
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        nested = merge(nested, _nest(name, value))
-    return nested
 
 
 def parse(assignments: Sequence[str]) -> dict[str, Any]:
@@ -169,11 +172,3 @@ def _choose(asked: str | None, written: str | None, file: str | Path | None) -> 
     if name not in RECIPES:
         raise UserError(f'no recipe is called "{name}"', hint=nearest(str(name), RECIPES))
     return RECIPES[name]
-
-
-def _nest(name: str, value: Any) -> dict[str, Any]:
-    *sections, last = name.split(".")
-    nested = {last: value}
-    for section in reversed(sections):
-        nested = {section: nested}
-    return nested

@@ -15,31 +15,48 @@ from contraverse.recipes import notation
 
 Written = str | list[Any]
 
-_RATE = {"train.learning_rate": "1e-5:1e-4:log"}
+_RATE: dict[str, Written] = {"train.learning_rate": "1e-5:1e-4:log"}
 # CARL/RAR, Table 8. Its epsilon is [0, .5], where 0 is no limit.
-_FREELB: dict[str, Written] = {
+_TABLE_8: dict[str, Written] = {
     "method.gamma": "0:.8",
     "method.step_size": ".01:.2",
     "method.epsilon": "null|.01:.5",
     "method.steps": "2:4",
-    **_RATE,
 }
-_EPSILON = {"method.epsilon": ".1:1:log"}
-_ALPHA = {"method.alpha": ".01:1:log"}
+_FREELB: dict[str, Written] = {**_TABLE_8, **_RATE}
+_CONTRAST: dict[str, Written] = {
+    "method.weight": ".01:1:log",
+    "method.start": "1.0:4.0",
+    "method.temperature": ".05:.5:log",
+    "method.negatives": "1000:20000:log",
+    "method.momentum": "0:.9",
+}
+_INFORMATION: dict[str, Written] = {
+    "method.alpha": ".001:.1:log",
+    "method.beta": ".001:.1:log",
+    "method.low": ".1:.7",
+    "method.high": ".75:1.0",
+}
+# SCAL 4.1.
+_EPSILON: dict[str, Written] = {"method.epsilon": [0.1, 0.2, 0.3, 0.4, 0.5]}
+_ALPHA: dict[str, Written] = {"method.alpha": ".01:1:log"}
 
 SPACES: dict[str, dict[str, Written]] = {
     "freelb": _FREELB,
-    "carl": _FREELB,
-    "rar": _FREELB,
-    "infobert": {**_FREELB, "method.alpha": ".001:.1:log", "method.beta": ".001:.1:log"},
+    "carl": {**_FREELB, **_CONTRAST},
+    "rar": {**_FREELB, "method.weight": ".01:1:log"},
+    "infobert": {**_FREELB, **_INFORMATION},
     "smart": {"method.weight": ".1:10:log", **_RATE},
     "alum": {"method.weight": ".1:10:log", **_RATE},
     "at": {**_EPSILON, **_RATE},
     "cl": {**_ALPHA, **_RATE},
     "scal": {**_EPSILON, **_ALPHA, **_RATE},
-    "uscal": {**_EPSILON, **_ALPHA, **_RATE},
+    "uscal": {"method.epsilon": ".01:.5:log", **_ALPHA, **_RATE},
 }
 """What is searched for each method unless the user says otherwise; any other is searched for its learning rate."""
+
+PAPER_SPACES: dict[str, dict[str, Written]] = {"freelb": _TABLE_8, "at": _EPSILON, "scal": _EPSILON}
+"""What the papers search, and nothing besides."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +99,13 @@ class Choices:
         return value in self.values
 
 
-def space_of(method: str) -> dict[str, Written]:
-    """The table's space of a method: the learning rate alone where it has no line."""
-    return dict(SPACES.get(method, _RATE))
+def space_of(method: str, *, paper: bool = False) -> dict[str, Written]:
+    """The table's space of a method, or with ``paper`` that of its paper where there is one.
+
+    The learning rate alone is searched of a method that has no line.
+    """
+    own = SPACES.get(method, _RATE)
+    return dict(PAPER_SPACES.get(method, own) if paper else own)
 
 
 def read_space(assignments: Sequence[str]) -> dict[str, Written]:

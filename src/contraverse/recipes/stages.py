@@ -1,7 +1,6 @@
 """A configuration with stages as the ordinary runs that it consists of."""
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -9,9 +8,9 @@ from pydantic import ValidationError
 from contraverse.errors import UserError
 from contraverse.recipes.checks import explain, nearest
 from contraverse.recipes.config import START, ModelConfig, RunConfig, StageConfig
+from contraverse.recipes.layers import merge
 from contraverse.recipes.papers import RECIPES
 
-_NAMED = ("method", "optimizer", "schedule")
 SECTIONS = ("model", "data", "evaluation", "train")
 
 
@@ -54,31 +53,21 @@ def split_stages(config: RunConfig) -> list[Stage]:
     return found
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``below`` with the values of ``above`` over it, section by section."""
-    merged = dict(deepcopy(below))
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            # The settings of one method, optimizer or schedule mean nothing to another.
-            names = {section["name"] for section in (merged[key], value) if key in _NAMED and "name" in section}
-            merged[key] = dict(value) if len(names) > 1 else merge(merged[key], value)
-        else:
-            merged[key] = deepcopy(value)
-    return merged
-
-
 def _runs(config: RunConfig) -> Iterator[tuple[str, RunConfig, str | None]]:
     for name, stage in config.stages.items():
         yield name, _alone(config, name, stage), stage.init_from
-    last = _recipe_of(config.method.name, config.recipe) if config.stages else config.recipe
-    alone = config.model_copy(update={"stages": {}, "init_from": None, "recipe": last})
+    whole: dict[str, Any] = {"stages": {}, "init_from": None}
+    if config.stages:  # together they are the paper's experiment, and none is one by itself
+        whole |= {"recipe": _recipe_of(config.method.name, config.recipe), "paper": False}
+    alone = config.model_copy(update=whole)
     yield config.method.name, alone, config.init_from
 
 
 def _alone(config: RunConfig, name: str, stage: StageConfig) -> RunConfig:
     below = config.model_dump(exclude={"stages", "init_from", "method"})
     said = {section: getattr(stage, section) for section in SECTIONS if getattr(stage, section)}
-    said |= {"method": stage.method.model_dump(), "recipe": _recipe_of(stage.method.name, config.recipe)}
+    recipe = _recipe_of(stage.method.name, config.recipe)
+    said |= {"method": stage.method.model_dump(), "recipe": recipe, "paper": False}
     said |= {"task": stage.task} if stage.task is not None else {}
     try:
         return type(config).model_validate(merge(below, said))
