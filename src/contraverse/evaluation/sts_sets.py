@@ -82,7 +82,8 @@ def find_sts(source: str | Path) -> StsSources:
     if path.is_file():
         return _noted({OWN: _own(path, "test")}, None)
     if not path.is_dir():
-        hint = f"give a folder of STS sets, a file of pairs with scores, or {HUB}, for those on the Hugging Face Hub"
+        named = ", ".join(STS_SETS)
+        hint = f"give a folder of STS sets ({named}), a file of pairs with scores, or {HUB}, for those on the Hub"
         raise UserError("there is no such file or folder", where=str(source), hint=hint)
     sets = [name for name in STS_SETS if _find(path / name, "test")]
     dev = _find(path / "stsb", "validation")
