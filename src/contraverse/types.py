@@ -197,6 +197,10 @@ class Method(nn.Module):
     strength: float | None = None
     """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
 
+    complete: bool = True
+    """Whether a step up to now had every term of the loss; may be a property of the buffers. Of a method with a term
+    that starts late, no model from before it is kept as the best, and patience counts from there."""
+
     notes: tuple[str, ...] = ()
     """What a user should know of this method on these data; set by `prepare`, shown and kept with the run."""
 

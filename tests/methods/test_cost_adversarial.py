@@ -59,6 +59,33 @@ def test_a_pass_costs_three_forwards(
     assert method.passes == passes
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("adversary", ["first", "last"])
+@pytest.mark.parametrize("climb", ["ce", "total"])
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+@pytest.mark.parametrize("positive", ["bank", "current"])
+def test_carl_costs_what_it_states_with_either_positive(
+    positive: str,
+    gamma: float,
+    climb: str,
+    adversary: str,
+    steps: int,
+    encoder: Callable[..., TextModel],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """3K, 1 for each ascent from a pass that has L_D or waits for it; 3 more for a clean pass with a random start."""
+    settings = {"positive": positive, "gamma": gamma, "climb": climb, "adversary": adversary, "steps": steps}
+    monkeypatch.setitem(CASES, "mine", ("carl", settings))
+    method, batch = make("mine", width=64), full_rows()
+    model = encoder(method.heads)
+    forward = flops(lambda: model(batch, want=("logits",)))
+    counted = flops(lambda: gradients(method, model, batch)) / forward
+    clean, first = gamma == 0, adversary == "first" and steps == 3
+    ascents = clean + first if climb == "ce" else clean and positive == "current"
+    assert method.cost == f"{3 * (steps + (gamma > 0)) + ascents}F"
+    assert counted == pytest.approx(float(method.cost.removesuffix("F")), rel=0.03)
+
+
 @pytest.mark.parametrize("name", ["rar", "carl"])
 def test_climbing_the_classification_loss_costs_an_input_gradient_of_the_encoder_alone(
     name: str, encoder: Callable[..., TextModel]

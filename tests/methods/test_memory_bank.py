@@ -24,17 +24,32 @@ def test_a_row_that_was_not_written_takes_what_it_is_given() -> None:
     assert (bank.rows[[1, 3]] == 0).all()
 
 
-def test_a_batch_is_as_good_as_batches_of_one() -> None:
-    """T13: also where an id stands three times in it."""
-    index = torch.tensor([1, 0, 1, 3, 1, 0])
-    whole, single = MemoryBank(4, 5), MemoryBank(4, 5)
-    for bank in (whole, single):
+@pytest.mark.parametrize("written", [True, False])
+def test_a_row_that_stands_thrice_in_a_batch_moves_thrice(written: bool) -> None:
+    """T13: in the order given, by eq. (5) alone, and to norm 1 afterwards; a new row is its first feature."""
+    index, momentum = torch.tensor([1, 0, 1, 3, 1, 0]), 0.6
+    bank = MemoryBank(4, 5)
+    if written:
         bank.update(torch.arange(4), UNIT[:4], 0.0)
-    whole.update(index, UNIT, 0.6)
+    rows, filled = bank.rows.clone(), bank.filled.clone()
     for i, row in zip(index, UNIT, strict=True):
-        single.update(i[None], row[None], 0.6)
-    torch.testing.assert_close(whole.rows, single.rows)
-    assert torch.equal(whole.rows[2], UNIT[2])
+        rows[i] = momentum * rows[i] + (1 - momentum) * row if filled[i] else row
+        filled[i] = True
+    bank.update(index, UNIT, momentum)
+    torch.testing.assert_close(bank.rows, F.normalize(rows, dim=1))
+    assert torch.equal(bank.filled, filled)
+    assert torch.equal(bank.rows[2], UNIT[2] if written else torch.zeros(5))
+
+
+def test_rows_that_are_no_choice_are_never_drawn() -> None:
+    labels, filled = torch.tensor([0, 1, 1, 1, 2]), torch.tensor([True, True, False, True, False])
+    for count in (None, 1, 2, 9):
+        for _ in range(20):
+            rows, valid = draw_negatives(labels[[0, 1]], labels, count, filled)
+            drawn = [(torch.arange(5) if rows is None else rows[i])[valid[i]].tolist() for i in range(2)]
+            assert set(drawn[0]) <= {1, 3}
+            assert len(drawn[0]) == min(count or 9, 2)
+            assert drawn[1] == [0]
 
 
 def test_a_feature_of_nothing_is_no_nan() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -189,3 +190,26 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert len({(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in names}) == 1
     logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in names]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("start", "epochs", "notes"),
+    [(1, 3, []), (3, 2, ["FreeLB alone", "training ended before"]), (2, 2, ["FreeLB alone", "training ended before"])],
+)
+def test_a_finished_carl_had_its_contrast_or_says_that_it_had_none(
+    start: float, epochs: int, notes: list[str], configured: Configured, rows: Path, tmp_path: Path
+) -> None:
+    """On labels that tell nothing the first epoch can be the best: what is kept is of a later one, or is named."""
+    table = pd.read_csv(rows / "train.csv")
+    table.assign(label=["yes", "no", "no", "yes"] * 12).to_csv(rows / "train.csv", index=False)
+    settings = {"method.start": start, "method.gamma": 0.0, "method.steps": 2, "train.num_train_epochs": epochs}
+    run(
+        configured("carl", rows, **{"evaluation.epsilons": [], "train.early_stopping_patience": 1}, **settings),
+        tmp_path / "run",
+    )
+    found = evaluation(tmp_path / "run")
+    mine = [note for note in found["notes"] if "FreeLB" in note or "every term" in note]
+    assert len(mine) == len(notes)
+    assert all(text in note for text, note in zip(notes, mine, strict=True))
+    best, an_epoch = found["training"]["best_step"], 6
+    assert (best is None) if notes else best > start * an_epoch

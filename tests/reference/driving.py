@@ -32,6 +32,7 @@ CASES |= {
     "carl": ("carl", {"negatives": 2}),
     "carl-start": ("carl", {"gamma": 0.3, "epsilon": 0.25, "steps": 2, "negatives": 2, "estimator": "softmax"}),
     "carl-rar": ("carl", {"negatives": 2, "positive": "current", "z": "running", "reconstruction": 0.1}),
+    "carl-current": ("carl", {"negatives": 2, "positive": "current", "gamma": 0.3, "steps": 2}),
     "carl-total": ("carl", {"negatives": 2, "climb": "total"}),
     "rar-total": ("rar", {"climb": "total"}),
     "rar-start": ("rar", {"gamma": 0.3, "epsilon": 0.25}),

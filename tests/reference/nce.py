@@ -88,11 +88,12 @@ def softmax_slope(all_scores: list[float], true: int) -> Array:
 
 
 def updated(bank: Array, index: list[int], rows: Array, momentum: float) -> Array:
-    """Eq. (5), each row brought back to norm 1 as in CRD; a row seen twice is updated twice, in the batch's order."""
+    """Eq. (5) for each row of a batch in order, also for one that stands there twice; then norm 1, as in CRD."""
     result = np.array(bank, dtype=np.float64)
     for i, row in zip(index, rows, strict=True):
         for k in range(len(row)):
             result[i, k] = momentum * result[i, k] + (1 - momentum) * float(row[k])
+    for i in set(index):
         result[i] = unit(result[i])
     return result
 

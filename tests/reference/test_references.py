@@ -65,9 +65,9 @@ def test_only_the_printed_softmax_can_be_negative() -> None:
 
 def test_a_row_seen_twice_moves_twice(random: np.random.Generator) -> None:
     bank, rows = random.normal(size=(3, 4)), random.normal(size=(2, 4))
-    once = nce.updated(bank, [1], rows[:1], 0.5)
-    np.testing.assert_allclose(nce.updated(once, [1], rows[1:], 0.5), nce.updated(bank, [1, 1], rows, 0.5))
+    once, twice = nce.updated(bank, [1], rows[:1], 0.5), nce.updated(bank, [1, 1], rows, 0.5)
     np.testing.assert_allclose(once[1], nce.unit(0.5 * bank[1] + 0.5 * rows[0]))
+    np.testing.assert_allclose(twice[1], nce.unit(0.25 * bank[1] + 0.25 * rows[0] + 0.5 * rows[1]))
     np.testing.assert_array_equal(once[[0, 2]], bank[[0, 2]])
 
 

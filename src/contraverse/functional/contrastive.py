@@ -77,3 +77,23 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     with torch.autocast(first.device.type, enabled=False):
         logits = views @ candidates.T / temperature
         return F.cross_entropy(logits.scatter(1, itself.unsqueeze(1), -torch.inf), partner)
+
+
+@torch.no_grad()
+def class_cosines(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cosine of two rows of different classes, and of two rows of one class.
+
+    Args:
+        features: (B, d).
+        labels: (B,), classes.
+
+    Returns:
+        Two scalars; NaN where there are no such pairs.
+    """
+    unit = _unit(features)
+    with torch.autocast(features.device.type, enabled=False):
+        cosines = unit @ unit.T  # (B, B)
+    same = labels.unsqueeze(1) == labels
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    between, within = ((cosines * pairs).sum() / pairs.sum() for pairs in (~same, same & ~itself))
+    return between, within

@@ -13,35 +13,74 @@ from torch import Tensor
 from contraverse.functional.gather import gather
 
 
-def sampled_softmax(positive: Tensor, negatives: Tensor, valid: Tensor) -> Tensor:
+def _mean(losses: Tensor, counted: Tensor | None) -> Tensor:
+    """Mean of ``losses`` (B,) over the anchors that count, (B,) bool; None is all.
+
+    The divisor is the number of those of all ranks over the number of ranks, so that the mean over ranks (DDP's) is the
+    mean over anchors. 0 where none counts.
+    """
+    if counted is None:
+        return losses.mean()
+    per_rank = gather(counted.sum().unsqueeze(0)).to(losses.dtype).mean()
+    return losses.masked_fill(~counted, 0.0).sum() / per_rank.clamp(min=torch.finfo(losses.dtype).tiny)
+
+
+def sampled_softmax(positive: Tensor, negatives: Tensor, valid: Tensor, *, counted: Tensor | None = None) -> Tensor:
     """``-log( exp(s+) / (exp(s+) + sum_j exp(s_j)) )``, mean over the anchors; always >= 0.
 
-    With all rows of other labels as negatives it is exact.
+    With all rows of other labels as negatives it is exact. An anchor without negatives adds 0.
+
+    Args:
+        counted: (B,) bool, anchors that the mean is over; None is all.
     """
-    scores = torch.cat([positive.unsqueeze(1), negatives.masked_fill(~valid, -torch.inf)], dim=1)
-    return (torch.logsumexp(scores, dim=1) - positive).mean()
+    scores = torch.cat([positive.unsqueeze(1), negatives.masked_fill(~valid, -torch.inf)], dim=1)  # (B, 1 + M)
+    return _mean(torch.logsumexp(scores, dim=1) - positive, counted)
 
 
-def nce(positive: Tensor, negatives: Tensor, valid: Tensor, *, log_z: Tensor, rows: int) -> Tensor:
+def nce(
+    positive: Tensor,
+    negatives: Tensor,
+    valid: Tensor,
+    *,
+    log_z: Tensor,
+    rows: int,
+    counted: Tensor | None = None,
+) -> Tensor:
     """CRD's estimate of the softmax over a data set: tell the data from ``m`` draws of uniform noise.
 
     ``-[ log P(s+) / (P(s+) + m / N) + sum_j log (m / N) / (P(s_j) + m / N) ]`` with ``P(s) = exp(s) / Z``, mean over
-    the anchors (Gutmann and Hyvarinen 2010; Tian et al. 2020, with Z a constant); always >= 0.
+    the anchors (Gutmann and Hyvarinen 2010; Tian et al. 2020, with Z a constant); always >= 0. An anchor without
+    negatives adds 0, the limit of m to 0.
 
     Args:
         log_z: log Z, of the normaliser, see `log_partition`.
         rows: N, of the data set that the noise is drawn from.
+        counted: (B,) bool, anchors that the mean is over; None is all.
     """
-    noise = (valid.sum(1).to(positive.dtype) / rows).log()
+    noise = (valid.sum(1).to(positive.dtype) / rows).log()  # (B,)
     # log P / (P + c) is the log-sigmoid of log P - log c.
     told = F.logsigmoid(positive - log_z - noise)
     kept_off = F.logsigmoid(noise.unsqueeze(1) - (negatives - log_z)).masked_fill(~valid, 0.0).sum(1)
-    return -(told + kept_off).mean()
+    return _mean(-(told + kept_off), counted)
 
 
 @torch.no_grad()
-def log_partition(positive: Tensor, negatives: Tensor, valid: Tensor, *, rows: int) -> Tensor:
-    """log of CRD's Z: N times the mean of exp(s) over all scores at hand, those of all ranks included."""
-    scores = torch.cat([positive.unsqueeze(1), negatives.masked_fill(~valid, -torch.inf)], dim=1)
-    sums, counts = gather(torch.logsumexp(scores, dim=1)), gather(valid.sum(1) + 1)
-    return torch.logsumexp(sums, dim=0) - counts.sum().to(scores.dtype).log() + math.log(rows)
+def log_partition(
+    positive: Tensor, negatives: Tensor, valid: Tensor, *, rows: int, counted: Tensor | None = None
+) -> Tensor:
+    """log of CRD's Z: N times the mean of exp(s) over all scores at hand, those of all ranks included.
+
+    Args:
+        rows: N.
+        counted: (B,) bool, anchors whose positive is a score at hand; None is all.
+
+    Returns:
+        A scalar; NaN where no anchor has a negative: a Z of positives alone would be one of no data set.
+    """
+    counted = torch.ones_like(positive, dtype=torch.bool) if counted is None else counted
+    first = positive.masked_fill(~counted, -torch.inf).unsqueeze(1)
+    scores = torch.cat([first, negatives.masked_fill(~valid, -torch.inf)], dim=1)  # (B, 1 + M)
+    sums, others = gather(torch.logsumexp(scores, dim=1)), gather(valid.sum(1))
+    count = (others + gather(counted.long())).sum().to(scores.dtype)
+    log_z = torch.logsumexp(sums, dim=0) - count.log() + math.log(rows)
+    return torch.where(others.sum() > 0, log_z, torch.nan)

@@ -93,6 +93,7 @@ class FreeLB(Method):
         yield from self.opening(model, batch, masks)
         delta = self.ball.start(inputs, random=self.gamma > 0)
         found: dict[str, Tensor] = {}
+        waiting: dict[int, list[Loss]] = {}
         for k in range(self.rounds):
             with masks():
                 out = model(batch, delta=delta, want=("logits", *self.wants))
@@ -101,18 +102,24 @@ class FreeLB(Method):
             total = (ce + sum(weight * value for weight, value in terms.values())) / self.rounds
             clean = k == 0 and self.gamma == 0
             parts = {"ce" if clean else "ce_adv": ce.detach()} | {name: v.detach() for name, (_, v) in terms.items()}
-            last, grad = k == self.rounds - 1, None
+            last, due, grad = k == self.rounds - 1, self.due(k), None
+            waiting.setdefault(due, []).append(Loss(total, parts | found))
             # Training wants the gradient of all terms at the weights and the attack that of L_C at delta: no one
             # backward gives both, so the second is an input gradient more, but through L_C's part of the graph alone.
-            if terms and self.climb == "ce" and not last:
-                (grad,) = torch.autograd.grad(ce, delta, retain_graph=True)
-            yield Loss(total, parts | found)
+            if (due > k or (terms and self.climb == "ce")) and not last:
+                (grad,) = torch.autograd.grad(ce if self.climb == "ce" else total, delta, retain_graph=True)
+            if due == k:
+                yield _together(waiting.pop(k))
             if not last:
                 grad = delta.grad if grad is None else grad
                 assert grad is not None
                 attack = follow(grad, delta, self.ball, inputs)
                 found = attack.log(inputs)
                 delta = attack.delta.requires_grad_()
+
+    def due(self, k: int) -> int:
+        """In which pass's loss pass ``k`` is back-propagated: its own, unless a subclass needs its graph until then."""
+        return k
 
     def opening(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
         """What a subclass trains on before the first perturbation is drawn."""
@@ -121,3 +128,11 @@ class FreeLB(Method):
     def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
         """What a subclass adds to pass ``k``: the weight and the value of each term, by name."""
         return {}
+
+
+def _together(losses: list[Loss]) -> Loss:
+    """Passes that are back-propagated at once: their sum, and the parts of all."""
+    total, parts = losses[0]
+    for loss in losses[1:]:
+        total, parts = total + loss.total, parts | loss.parts
+    return Loss(total, parts)

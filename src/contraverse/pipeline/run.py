@@ -225,6 +225,13 @@ def _train(
     state = trainer.state
     if stop.interrupted:
         raise Interrupted(output / "checkpoints" / f"checkpoint-{state.global_step}")
+    if arguments.get("load_best_model_at_end") and state.best_metric is None:
+        reason = "nothing was validated after that" if method.complete else "training ended before that"
+        splits.notes.append(f"best is what had every term of {method.name}'s loss; {reason}: the last weights are kept")
+        say("  " + splits.notes[-1])
+    elif not method.complete:
+        splits.notes.append(f"training ended before every term of {method.name}'s loss had begun")
+        say("  " + splits.notes[-1])
     training = {
         "seconds": round(time.perf_counter() - started, 2),
         "steps": state.global_step,

@@ -210,6 +210,10 @@ class Trainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Choose among models of the whole method: without a best one before, early stopping does not count either."""
+        return self.method.complete and super()._determine_best_metric(metrics, trial)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the method's parts to a training row; write every row but the closing summary."""
         if "loss" in logs:
