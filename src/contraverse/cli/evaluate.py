@@ -9,7 +9,17 @@ import typer
 
 from contraverse.cli.checks import IMAGES, check_image_flags, positive
 from contraverse.cli.console import counting, doing, figures, result, say, warn
-from contraverse.cli.files import Loaded, Split, check_target, load_model, read_texts, tell, text_model, write_whole
+from contraverse.cli.files import (
+    Loaded,
+    Split,
+    check_target,
+    load_model,
+    own,
+    read_texts,
+    tell,
+    text_model,
+    write_whole,
+)
 from contraverse.cli.images import AutoOptions, Beyond, by_rows, measure_encoder, measure_images, measured_route
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
@@ -215,7 +225,7 @@ def _source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tuple["T
 def _placed(loaded: Loaded, task: str, default: Data, flags: dict[str, Any]) -> Data:
     """Where the rows are: as the run has it, where that is of this task and source, with the flags over it."""
     run = loaded.run
-    same = run is not None and run.task == task and flags["source"] in (None, run.data.source)
+    same = run is not None and run.task == task and (flags["source"] is None or own(loaded, flags["source"]))
     base = run.data if run is not None and same else default
     assert isinstance(base, type(default))
     return base.model_copy(update={name: value for name, value in flags.items() if value is not None})

@@ -69,6 +69,16 @@ def _run_of(folder: Path) -> RunConfig | None:
     return None
 
 
+def own(loaded: Loaded, source: Any) -> bool:
+    """Whether ``source`` is what the run's rows were read from, however its path is written."""
+    if loaded.run is None:
+        return False
+    mine = loaded.run.data.source
+    if isinstance(source, str) and isinstance(mine, str) and Path(source).exists():
+        return Path(source).resolve() == Path(mine).resolve()
+    return bool(source == mine)
+
+
 def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData":
     """The texts of a file, ``width`` to a row, labels or none; ``-`` is stdin, a text a line.
 

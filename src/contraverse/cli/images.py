@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
-from contraverse.cli.files import Loaded, Split, check_target, tell
+from contraverse.cli.files import Loaded, Split, check_target, own, tell
 from contraverse.errors import UserError
 from contraverse.recipes import ImageDataConfig, ImageEvaluationConfig
 from contraverse.units import shown
@@ -94,7 +94,7 @@ def measure_images(
     from contraverse.pipeline.measure import drawn
 
     with doing("Reading data…"):
-        rows = _rows(loaded, task, data, split)
+        rows = _rows(loaded, task, data, split, whole=not own(loaded, data.source))
     chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
     sizes, left_out = _refused(chosen, beyond)
     plain = settings.model_copy(update={"epsilons": []}) if beyond.auto else settings
@@ -257,7 +257,7 @@ def measure_encoder(
     from contraverse.pipeline.measure import ROUTES
 
     with doing("Reading data…"):
-        train, rows = _rows(loaded, task, data, "train"), _rows(loaded, task, data, split)
+        train, rows = (_rows(loaded, task, data, name, whole=False) for name in ("train", split))
     assert isinstance(loaded.model, ImageModel)
     routes = (measured_route(loaded, route),) if route is not None else ROUTES
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
@@ -266,19 +266,48 @@ def measure_encoder(
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
 
-def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split) -> "ImageData":
+def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split, *, whole: bool) -> "ImageData":
+    """Labelled images of ``split``; ``whole``: a source without splits is that split, none of it set aside."""
     from contraverse.data import load_images
 
     if loaded.model.labels:
         task = replace(task, labels=tuple(loaded.model.labels))
-    file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
-    source: Any = {str(split): file} if file else data.source
-    splits = load_images(task, **{**data.where(), "source": source})
-    tell(splits, file)
+    where = data.where() | {"size": data.size or _trained_size(loaded)}
+    if whole:
+        where |= {"validation_fraction": 0.0, "validation_rows": None}
+    named = Path(data.source) if isinstance(data.source, str) and Path(data.source).exists() else None
+    if whole and named is not None and named.is_file():
+        where["source"] = {str(split): named}
+    splits = load_images(task, **where, unnamed=split if whole else "train")
+    alone = whole and [name for name in get_args(Split) if getattr(splits, name) is not None] == [split]
+    tell(splits, named if alone else None)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:
         raise UserError(f"there are no {split} images with labels", hint=f"take --split {' or '.join(there)}")
-    return splits.need(split).labelled()
+    rows = splits.need(split).labelled()
+    _note_size(loaded, rows, splits.notes)
+    return rows
+
+
+def _trained_size(loaded: Loaded) -> int | None:
+    """The height and width of the images that the model was trained on, where these are known and equal."""
+    from contraverse.models import ImageModel
+
+    assert isinstance(loaded.model, ImageModel)
+    size = loaded.model.image_size
+    return size[0] if size is not None and size[0] == size[1] else None
+
+
+def _note_size(loaded: Loaded, images: "ImageData", notes: Sequence[str]) -> None:
+    """Say where images were, or still are, of another size than those that the model was trained on."""
+    from contraverse.models import ImageModel
+
+    assert isinstance(loaded.model, ImageModel)
+    trained, shape = loaded.model.image_size, tuple(images.pixels.shape[2:])
+    if trained is not None and shape != trained:
+        warn(f"the model was trained on images of {trained[0]} x {trained[1]}, and these are {shape[0]} x {shape[1]}")
+    elif trained is not None and any("resized" in note for note in notes):
+        say(f"The model was trained on images of {trained[0]} x {trained[1]}, and these were scaled to that")
 
 
 def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow") -> tuple["ImageData", list[str]]:
@@ -286,9 +315,10 @@ def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow")
     from contraverse.data.images.sources import read_images
 
     with doing("Reading images…"):
-        images, names, notes = read_images(source, size=size or _size(loaded), on_bad_row=on_bad_row)
+        images, names, notes = read_images(source, size=size or _trained_size(loaded), on_bad_row=on_bad_row)
     for note in notes:
         say(note)
+    _note_size(loaded, images, notes)
     return images, names
 
 
@@ -312,12 +342,6 @@ def encode_images(
             parts.append(h.float().cpu().numpy())
             advance(len(rows))
     return np.concatenate(parts), names
-
-
-def _size(loaded: Loaded) -> int | None:
-    """What the run's images were scaled to."""
-    data = loaded.run.data if loaded.run else None
-    return data.size if isinstance(data, ImageDataConfig) else None
 
 
 def predict_images(

@@ -15,14 +15,15 @@ _USUAL = {"train": "train", "validation": "validation", "test": "test"}
 LAYOUT = "Wanted: FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE."
 
 
-def read_image_folder(folder: Path) -> tuple[dict[SplitName, list[Part]], list[str]]:
+def read_image_folder(folder: Path, unnamed: SplitName = "train") -> tuple[dict[SplitName, list[Part]], list[str]]:
     """The images below ``folder`` with the names of their classes, and notes on what was left out.
 
-    Folders called train, validation (valid, val, dev) and test that hold folders are the splits; otherwise all of it is
-    training images. In each, a folder is a class, of which all images below it are members. A split without such
-    folders has no labels. A folder called unlabelled (unlabeled, -1) beside the classes, or beside the splits, holds
-    training images without a label. Hidden files, and those that desktops leave behind, are passed over. In a class's
-    folder any other file that is not an image by its ending is a fault, and so is a class without training images.
+    Folders called train, validation (valid, val, dev) and test that hold folders are the splits, where train is among
+    them or there is no other folder; otherwise all of it is the split ``unnamed``. In each, a folder is a class, of
+    which all images below it are members. A split without such folders has no labels. A folder called unlabelled
+    (unlabeled, -1) beside the classes, or beside the splits, holds training images without a label. Hidden files, and
+    those that desktops leave behind, are passed over. In a class's folder any other file that is not an image by its
+    ending is a fault, and so is a class without training images.
 
     Raises:
         UserError: the folder cannot be read, or holds no image.
@@ -31,16 +32,30 @@ def read_image_folder(folder: Path) -> tuple[dict[SplitName, list[Part]], list[s
     inside = _visible(folder, notes)
     holders = {path.name: path for path in inside if path.is_dir()}
     splits = match_names(holders, _USUAL)
-    if "train" in splits and any(path.is_dir() for path in _visible(holders[splits["train"][0]], [])):
-        chosen = {split: holders[names[0]] for split, names in splits.items()}
-        unlabelled = [path for path in holders.values() if path.name.casefold() in _NO_CLASS]
+    chosen = {split: holders[names[0]] for split, names in splits.items()}
+    unlabelled = [path for path in holders.values() if path.name.casefold() in _NO_CLASS]
+    of_splits = "train" in chosen or len(chosen) == len(holders) > 0
+    if of_splits and any(path.is_dir() for path in _visible(chosen.get("train") or next(iter(chosen.values())), [])):
         left = [path.name for path in inside if path not in (*chosen.values(), *unlabelled)]
         notes += [f"{folder}: left out {listed(left)}"] if left else []
         parts = {split: [read_classes(path, notes, train=split == "train")] for split, path in chosen.items()}
-        parts["train"] += [_without_classes(path, notes) for path in unlabelled]
+        if "train" in parts:
+            parts["train"] += [_without_classes(path, notes) for path in unlabelled]
     else:
-        parts = {"train": [read_classes(folder, notes, train=True)]}
+        parts = {unnamed: [read_classes(folder, notes, train=unnamed == "train")]}
     return parts, notes
+
+
+def wrapped(folder: Path) -> Path | None:
+    """The only folder in ``folder``, where it holds no images but folders: what an archive that is unpacked leaves.
+
+    None for anything else.
+    """
+    inside = _visible(folder, []) if folder.is_dir() else []
+    if len(inside) != 1 or not inside[0].is_dir():
+        return None
+    held = _visible(inside[0], [])
+    return inside[0] if len(held) > 1 and all(path.is_dir() for path in held) else None
 
 
 def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:

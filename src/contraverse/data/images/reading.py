@@ -132,8 +132,10 @@ class Reading:
         self.notes += [f"{where}: {count} images {what}" for what, count in self._seen.items()]
         self._seen.clear()
 
-    def check(self, on_bad_row: OnBadRow, total: int) -> None:
+    def check(self, on_bad_row: OnBadRow, total: int, hint: str | None = None) -> None:
         """Refuse different sizes, and faults unless they are to be skipped.
+
+        ``hint``: what to do about unknown labels; None for the usual.
 
         Raises:
             UserError: there are some.
@@ -142,7 +144,9 @@ class Reading:
             what = listed([f"  {fault}" for fault in self.faults], "\n")
             raise UserError(
                 f"{len(self.faults)} of {total} images cannot be used:\n{what}",
-                hint=self.other_task or "Mend them, or leave them out with --on-bad-row skip.",
+                hint=(hint if self._unknown else None)
+                or self.other_task
+                or "Mend them, or leave them out with --on-bad-row skip.",
             )
         if self.faults:
             self.notes.append(f"{len(self.faults)} bad images left out ({listed(self.faults, '; ')})")

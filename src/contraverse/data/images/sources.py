@@ -1,19 +1,19 @@
 """`load_images`: from any source to training, validation and test images."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from contraverse.data.folder import SPLITS, match_names
+from contraverse.data.folder import SPLITS, SplitName, match_names
 from contraverse.data.hub import is_hub_id
 from contraverse.data.images.bundled import BUNDLED, read_bundled
 from contraverse.data.images.classes import find_classes
 from contraverse.data.images.dataset import ImageData, ImageSplits
 from contraverse.data.images.decode import EXTENSIONS
 from contraverse.data.images.encoded import read_hub, read_parquet
-from contraverse.data.images.folders import read_classes, read_image_folder
+from contraverse.data.images.folders import read_classes, read_image_folder, wrapped
 from contraverse.data.images.formats import Parts, read_array_folder, read_npz
 from contraverse.data.images.parts import Part, listed
 from contraverse.data.images.reading import Reading
@@ -48,6 +48,7 @@ def load_images(
     validation_rows: int | None = None,
     test_rows: int | None = None,
     on_bad_row: OnBadRow = "error",
+    unnamed: SplitName = "train",
 ) -> ImageSplits:
     """Load a task's images.
 
@@ -69,6 +70,8 @@ def load_images(
     ``test_rows`` keep that many images of a split, a stratified sample by ``seed``; where validation images are cut,
     ``validation_rows`` is how many. Nothing here draws from torch's generator.
 
+    ``unnamed``: the split that images are of whose source names none: a folder of classes, or one with a single file.
+
     A bad image (broken, cut short, more than 8 bits a channel, no image at all; a label that is unknown, or of a test
     or validation image missing; a class's folder without images) is an error that lists the first of them, or with
     ``on_bad_row="skip"`` is left out and counted.
@@ -80,12 +83,13 @@ def load_images(
     task = get_image_task(task) if isinstance(task, str) else task
     kept = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     _check_arguments(size, validation_fraction, kept, on_bad_row)
-    parts, notes = _open(source, task, image, label)
+    parts, notes = _open(source, task, image, label, unnamed)
     first = parts.get("train") or next(iter(parts.values()))
     names = find_classes(first, task)
     reading = Reading(task, names, size)
     data = {split: reading.read(parts[split], split) for split in SPLITS if split in parts}
-    reading.check(on_bad_row, sum(len(part.images) for found in parts.values() for part in found))
+    total = sum(len(part.images) for found in parts.values() for part in found)
+    reading.check(on_bad_row, total, hint=_inside(part.where for found in parts.values() for part in found))
     notes += reading.notes
     for split, images in data.items():
         if images is not None and not len(images):
@@ -149,7 +153,9 @@ def _check_arguments(
         raise UserError(f"on_bad_row is error or skip, not {on_bad_row!r}")
 
 
-def _open(source: Source, task: ImageTask, image: str | None, label: str | None) -> tuple[Parts, list[str]]:
+def _open(
+    source: Source, task: ImageTask, image: str | None, label: str | None, unnamed: SplitName
+) -> tuple[Parts, list[str]]:
     if isinstance(source, Mapping):
         return _open_by_split(source, task, image, label)
     if source is None and task.name in BUNDLED:
@@ -160,7 +166,7 @@ def _open(source: Source, task: ImageTask, image: str | None, label: str | None)
         return read_hub(source, task, image, label), []
     path = Path(source).expanduser()
     if path.is_dir():
-        return _open_folder(path, task, image, label)
+        return _open_folder(path, task, image, label, unnamed)
     return _open_file(path, task, image, label)
 
 
@@ -213,17 +219,20 @@ def _open_by_split(
     return parts, notes
 
 
-def _open_folder(folder: Path, task: ImageTask, image: str | None, label: str | None) -> tuple[Parts, list[str]]:
+def _open_folder(
+    folder: Path, task: ImageTask, image: str | None, label: str | None, unnamed: SplitName
+) -> tuple[Parts, list[str]]:
     for candidate in (folder, *(folder / inner for inner in _INNER.get(task.name, ()))):
         if candidate.is_dir() and (arrays := read_array_folder(candidate)):
             return arrays
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _FILES and path.is_file()]
     if not files:
-        return read_image_folder(folder)
+        return read_image_folder(folder, unnamed)
     stems = {path: _SHARD.sub("", path.stem) for path in files}
     chosen = match_names(dict.fromkeys(stems.values()), {split: split for split in SPLITS})
     if not chosen and len(files) == 1:
-        return _open_file(files[0], task, image, label)
+        found, more = _open_file(files[0], task, image, label)
+        return ({unnamed: found["train"]} if set(found) == {"train"} else found), more
     if not chosen:
         raise UserError(
             f"no file of the folder is called train: {listed([path.name for path in files])}",
@@ -281,13 +290,22 @@ def _look(splits: ImageSplits) -> None:
             raise UserError(
                 f"every training image{' that has one' if without else ''} has the label {name!r}",
                 where=train.source,
-                hint="A classifier needs images of at least two classes" + "; -1 is none." * bool(without),
+                hint=_inside([train.source])
+                or "A classifier needs images of at least two classes" + "; -1 is none." * bool(without),
             )
         absent = [name for i, name in enumerate(train.label_names) if i not in present]
         notes += [f"no training image has the label {listed(absent)}"] if absent else []
     notes += _repeats(train, splits.validation, splits.test)
     if splits.test is None:
         notes.append("no labelled test split: nothing is measured on test images")
+
+
+def _inside(sources: Iterable[str]) -> str | None:
+    """The way out where one of ``sources`` is a folder around the folder that was meant."""
+    for source in sources:
+        if (folder := wrapped(Path(source))) is not None:
+            return f"It is the only folder there, and holds folders itself: give --data {folder}?"
+    return None
 
 
 def _repeats(train: ImageData, validation: ImageData | None, test: ImageData | None) -> list[str]:
