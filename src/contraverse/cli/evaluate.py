@@ -10,7 +10,9 @@ import typer
 from contraverse.cli.checks import IMAGES, check_image_flags, positive
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.files import (
+    MODEL,
     Loaded,
+    Pool,
     Split,
     check_target,
     load_model,
@@ -32,7 +34,7 @@ Data = TypeVar("Data", DataConfig, ImageDataConfig)
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run's folder, a model's folder, any transformers folder, or minilm.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     task: Annotated[str | None, typer.Option(help="contraverse list tasks. (default: the run's)")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder. (default: the run's)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
@@ -99,11 +101,14 @@ def evaluate(
             help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"
         ),
     ] = None,
+    pooling: Pool = None,
     sts: Annotated[
         str | None,
         typer.Option(help="For sentence embeddings: a folder of STS sets, a file of pairs with scores, or hub."),
     ] = None,
-    anli: Annotated[str | None, typer.Option(help="Folder of ANLI's three rounds, for a model of NLI.")] = None,
+    anli: Annotated[
+        str | None, typer.Option(help="For a model of NLI: a folder of ANLI's three rounds, or hub.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
@@ -135,7 +140,7 @@ def evaluate(
         **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
     flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
-    loaded = load_model(model)
+    loaded = load_model(model, pooling=pooling)
     of_images = is_image_model(loaded)
     default = ImageEvaluationConfig() if of_images else EvaluationConfig()
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)

@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
 
 from contraverse.cli.console import doing, quiet, say
 from contraverse.errors import UserError
-from contraverse.recipes import RunConfig, load
+from contraverse.recipes import ModelConfig, RunConfig, load
 
 if TYPE_CHECKING:
     from contraverse.data import ImageSplits, Splits, TextData
@@ -27,12 +29,26 @@ class Loaded:
     run: RunConfig | None
 
 
-def load_model(name: str) -> Loaded:
-    """The model of a run's folder, of a model's folder, or ``minilm``, on the GPU where there is one.
+MODEL = "A run's folder, a model's folder, a name on the Hub, or minilm."
+"""Help for what `load_model` takes."""
+
+POOLINGS: tuple[str, ...] = get_args(ModelConfig.model_fields["pooling"].annotation)
+Pool = Annotated[
+    str | None,
+    typer.Option("--pooling", help=f"Of a sentence encoder: {', '.join(POOLINGS)}. (default: the model's own)"),
+]
+
+
+def load_model(name: str, *, pooling: str | None = None) -> Loaded:
+    """The model of a run's folder, of a model's folder, of this name on the Hub, or ``minilm``, on the GPU if any.
+
+    ``pooling``: of a sentence encoder, in the place of its own.
 
     Raises:
-        UserError: no model is there.
+        UserError: no model is there, or it does not pool that way.
     """
+    if pooling is not None and pooling not in POOLINGS:
+        raise UserError(f"no pooling is called {pooling!r}", where="--pooling", hint=f"known: {', '.join(POOLINGS)}")
     folder = Path(name)
     found = _run_of(folder)
     with doing("Loading PyTorch…"):
@@ -45,8 +61,51 @@ def load_model(name: str) -> Loaded:
         if name == "minilm" and not folder.exists():
             model = models.TextModel.from_pretrained("minilm", pooling="mean")
         else:
-            model = models.load_model(folder / "model" if (folder / "config.yaml").is_file() else folder)
+            place = folder if folder.exists() else _fetched(name)
+            model = models.load_model(place / "model" if (place / "config.yaml").is_file() else place)
+    if pooling is not None:
+        _pool(model, pooling)
     return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), found)
+
+
+def _fetched(name: str) -> Path:
+    """The files of the model of this name on the Hub, from the cache where the Hub cannot be reached.
+
+    ``name`` itself where it cannot be the name of one.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    from contraverse.data.hub import is_hub_id
+
+    if not is_hub_id(name) or ":" in name:
+        return Path(name)
+    unread = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
+    try:
+        try:
+            names = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or ()]
+        except Exception:
+            return Path(snapshot_download(name, local_files_only=True))
+        if any(file.endswith(".safetensors") for file in names):
+            unread.append("*.bin")
+        return Path(snapshot_download(name, ignore_patterns=unread))
+    except Exception as error:
+        raise UserError(
+            "no model here, and none of this name can be had from the Hugging Face Hub",
+            where=name,
+            hint="give the model/ folder of a finished run, any transformers folder, or a Hub name that can be reached",
+        ) from error
+
+
+def _pool(model: "AnyModel", pooling: str) -> None:
+    from contraverse.models import TextModel
+
+    if not isinstance(model, TextModel) or model.labels is not None:
+        raise UserError("only sentence encoders pool in a way that can be chosen", where="--pooling")
+    if model.embedding != "h":
+        raise UserError(f"the model's embedding is {model.embedding}, made with its own pooling", where="--pooling")
+    if pooling == "last-two" and model.encoder.config.num_hidden_layers < 2:
+        raise UserError("pooling last-two needs two layers, and this encoder has one", where="--pooling")
+    model.pooling = pooling  # type: ignore[assignment]  # one of POOLINGS
 
 
 def text_model(loaded: Loaded, command: str) -> "TextModel":

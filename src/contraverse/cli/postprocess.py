@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from contraverse.cli.console import doing, say
-from contraverse.cli.files import load_model, read_texts, text_model
+from contraverse.cli.files import MODEL, Pool, load_model, read_texts, text_model
 from contraverse.errors import UserError
+from contraverse.recipes import BERT, NLI_SENTENCES
 
 
 class Kind(StrEnum):
@@ -20,9 +21,16 @@ class Kind(StrEnum):
 
 def postprocess(
     kind: Annotated[Kind, typer.Argument(help="What is fitted.")],
-    model: Annotated[str, typer.Argument(help="A run's folder, a model's folder, or minilm.")],
-    sentences: Annotated[str, typer.Argument(help="A file of training sentences, never of test ones; - for stdin.")],
     output: Annotated[Path, typer.Option(help="Folder of the model with what was fitted.")],
+    model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
+    sentences: Annotated[
+        str | None, typer.Argument(help="A file of training sentences, never of test ones; - for stdin.")
+    ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option("--paper", help="As published: BERT-base, first-last pooling, all sentences of SNLI and MNLI."),
+    ] = False,
+    pooling: Pool = None,
     dim: Annotated[int | None, typer.Option(min=1, help="Keep so many dimensions (whitening). (default: all)")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the sentences (flow). (default: 1)")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn (flow). (default: 0)")] = None,
@@ -30,16 +38,26 @@ def postprocess(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
-    """Fit a map to a sentence encoder's embeddings, and save the encoder with it: no training, no labels."""
+    """Fit a map to a sentence encoder's embeddings, and save the encoder with it: no training, no labels.
+
+    With --paper, MODEL and SENTENCES may be left out: they are the published ones, from the Hub.
+    """
     others = {"--dim": dim} if kind is Kind.FLOW else {"--epochs": epochs, "--seed": seed}
     if wrong := [name for name, value in others.items() if value is not None]:
         raise UserError(f"a {kind.value} has no {wrong[0]}")
     if output.exists() and not force:
         raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
-    loaded = text_model(load_model(model), "postprocess")
+    if not paper and (model is None or sentences is None):
+        raise UserError("MODEL and SENTENCES are needed", hint="give both, or --paper for the published ones")
+    if paper:
+        sources = dict.fromkeys(str(part["source"]) for part in NLI_SENTENCES) if sentences is None else ()
+        say(f"From the Hugging Face Hub: {', '.join([*([BERT] if model is None else []), *sources]) or 'nothing'}")
+        pooling = pooling or "first-last"
+    name = model or BERT
+    loaded = text_model(load_model(name, pooling=pooling), "postprocess")
     if loaded.labels is not None:
-        raise UserError("a classifier has no sentence embeddings to put through it", where=model)
-    rows = [texts[0] for texts in read_texts(sentences, [text] if text else None, 1).texts]
+        raise UserError("a classifier has no sentence embeddings to put through it", where=name)
+    rows = _sentences(sentences, text)
     from contraverse.models import fit_flow, fit_whitening
 
     with doing(f"Fitting a {kind.value} to {len(rows)} sentences…"):
@@ -49,3 +67,17 @@ def postprocess(
             loaded.postprocess = fit_flow(loaded, rows, epochs=epochs or 1, seed=seed or 0, batch_size=batch_size)
     loaded.save(output)
     say(f"{output}: a sentence encoder with a {kind.value} fitted to {len(rows)} sentences")
+
+
+def _sentences(source: str | None, text: str | None) -> list[str]:
+    """The sentences of a file; of none, those of SNLI and MNLI, each once."""
+    if source is not None:
+        return [texts[0] for texts in read_texts(source, [text] if text else None, 1).texts]
+    from contraverse.data import load_splits
+
+    try:
+        rows = load_splits("sentences", NLI_SENTENCES, on_bad_row="skip").need("train")
+    except UserError as error:
+        hint = "connect to the network, or give a file of sentences: contraverse postprocess KIND MODEL SENTENCES"
+        raise UserError(error.what, where=error.where, hint=hint) from error
+    return list(dict.fromkeys(texts[0] for texts in rows.texts))

@@ -9,7 +9,7 @@ import typer
 
 from contraverse.cli.console import counting, say
 from contraverse.cli.evaluate import is_image_model
-from contraverse.cli.files import check_target, load_model, read_texts, text_model, write_whole
+from contraverse.cli.files import MODEL, Pool, check_target, load_model, read_texts, text_model, write_whole
 from contraverse.cli.images import encode_images, measured_route, predict_images
 from contraverse.errors import UserError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from contraverse.cli.files import Loaded
 
-Model = Annotated[str, typer.Argument(help="A run's folder, a model's folder, or minilm.")]
+Model = Annotated[str, typer.Argument(help=MODEL)]
 Input = Annotated[
     str,
     typer.Argument(help="A file of texts (CSV, TSV, JSONL, Parquet, txt; gz too), - for stdin; or a folder of images."),
@@ -41,6 +41,7 @@ def encode(
     input: Input,
     output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
+    pooling: Pool = None,
     size: Size = None,
     on_bad_row: OnBadRow = "error",
     route: Route = None,
@@ -49,7 +50,7 @@ def encode(
 ) -> None:
     """Write the embedding of every sentence, or the features of every image, in order, as float32."""
     check_target(output, (".npy", ".parquet"), force)
-    loaded = load_model(model)
+    loaded = load_model(model, pooling=pooling)
     through = measured_route(loaded, route)
     if is_image_model(loaded):
         vectors, names = encode_images(loaded, input, size, on_bad_row, batch_size, through)

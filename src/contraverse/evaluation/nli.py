@@ -16,6 +16,7 @@ import numpy as np
 from contraverse.data import Splits, TextData, get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import labels_of, predict
+from contraverse.evaluation.sts_sets import HUB
 from contraverse.models import TextModel
 
 ANLI_ROUNDS = {"a1": 1000, "a2": 1000, "a3": 1200}
@@ -96,7 +97,8 @@ def evaluate_nli(
     Args:
         model: a classifier whose classes are entailment, neutral and contradiction.
         source: for each round ("a1", "a2", "a3") its rows, as `load_splits` gives them; or a folder, which holds a
-            folder ``anli_a1``, ``a1`` or ``R1`` of each round, with files called validation or dev, and test.
+            folder ``anli_a1``, ``a1`` or ``R1`` of each round, with files called validation or dev, and test; or
+            ``hub``, for those on the Hugging Face Hub.
         splits: which to measure on.
         batch_size: rows a batch.
 
@@ -117,11 +119,13 @@ def evaluate_nli(
 
 
 def load_anli(folder: str | Path) -> dict[str, Splits]:
-    """The dev and test sets of each round in ``folder``: "a1", "a2" and "a3".
+    """The dev and test sets of each round in ``folder``: "a1", "a2" and "a3"; ``hub``: those of the Hugging Face Hub.
 
     Raises:
         UserError: the folder of a round is missing, or a file in it cannot be used.
     """
+    if str(folder) == HUB and not Path(HUB).exists():
+        return {name: load_splits(f"anli_{name}", None, validation_fraction=0) for name in ANLI_ROUNDS}
     folder = Path(folder).expanduser()
     rounds = {}
     for name in ANLI_ROUNDS:

@@ -18,9 +18,10 @@ from contraverse.recipes.papers import RECIPES, Recipe
 from contraverse.recipes.resolve import change, configure, load, load_search, parse
 from contraverse.recipes.spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
 from contraverse.recipes.stages import Stage, split_stages
-from contraverse.recipes.text_experiments import NLI_SENTENCES
+from contraverse.recipes.text_experiments import BERT, NLI_SENTENCES
 
 __all__ = [
+    "BERT",
     "NLI_SENTENCES",
     "PAPER_SPACES",
     "RECIPES",
