@@ -27,8 +27,8 @@ each_method = pytest.mark.parametrize("name", METHODS)
 def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
     """Fenced blocks of one language: the line above the fence, and the code."""
     text = page.read_text(encoding="utf-8")
-    for found in re.finditer(rf"^(.*)\n```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
-        yield found[1].splitlines()[-1] if found[1] else "", found[2]
+    for found in re.finditer(rf"^([^\n]*)\n```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        yield found[1], found[2]
 
 
 def slug(heading: str) -> str:
@@ -94,11 +94,40 @@ def test_commands_exist(page: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= options, f"contraverse {name} {words}"
 
 
+def option(words: list[str], name: str) -> str | None:
+    """What is given to an option, the last time."""
+    return next((value for given, value in reversed([*pairwise(words)]) if given == name), None)
+
+
 @each_page
 def test_settings_exist(page: Path) -> None:
     for name, *words in commands(page):
-        if name == "train" and words[0] in RECIPES:
-            configure(words[0], settings=parse(settings(words)))
+        if name in ("train", "search") and words[0] in RECIPES:
+            file, model = option(words, "--config"), option(words, "--model")
+            settings_given = parse(settings(words)) | ({"model.name": model} if model else {})
+            configure(
+                words[0],
+                file=ROOT / file if file else None,
+                task=option(words, "--task"),
+                paper="--paper" in words,
+                settings=settings_given,
+            )
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.experiments])
+def test_a_page_has_the_papers_experiment_and_all_that_is_ours_in_it(name: str) -> None:
+    page = ROOT / "docs" / ("methods" if name in METHODS else "tutorials") / f"{name}.md"
+    _, section = page.read_text(encoding="utf-8").split("## The paper's experiment\n")
+    section = section.split("\n## ")[0]
+    assert any(words[:2] == ["train", name] and "--paper" in words for words in commands(page))
+    told = " ".join(section.split())
+    for experiment in RECIPES[name].experiments:
+        assert experiment.model in told
+        assert experiment.source in told
+        assert experiment.run.split(";")[0].lower() in told.lower()
+        assert all(f"`{task}`" in told for task in experiment.tasks)
+    rows = set(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", section, flags=re.MULTILINE))
+    assert rows == {tuple(own) for experiment in RECIPES[name].experiments for own in experiment.ours}
 
 
 def test_some_page_holds_commands_with_settings() -> None:
