@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "contraverse"
 MAX_LINES = 400
 
 LAYERS = (
-    ("errors", "types", "units"),
+    ("errors", "types", "units", "writing"),
     ("functional",),
     ("attacks",),
     ("models",),

@@ -164,10 +164,28 @@ def test_a_folder_of_something_else_is_left_alone(configured: Configured, rows: 
 def test_a_finished_run_is_not_overwritten(configured: Configured, rows: Path, tmp_path: Path) -> None:
     run(configured("ce", rows), tmp_path / "run")
     before = (tmp_path / "run" / "evaluation.json").read_bytes()
-    for resume in (False, True):
-        with pytest.raises(UserError, match="finished"):
-            run(configured("ce", rows), tmp_path / "run", resume=resume)
+    with pytest.raises(UserError, match="a finished run is here"):
+        run(configured("ce", rows), tmp_path / "run")
     assert (tmp_path / "run" / "evaluation.json").read_bytes() == before
+
+
+def test_what_a_finished_run_lacks_is_made_up(configured: Configured, rows: Path, tmp_path: Path) -> None:
+    """F11: a run that was killed between its figures and its report, by an older version."""
+    done = run(configured("ce", rows), tmp_path / "run")
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("evaluation.json", "config.yaml")}
+    for name in ("report.html", "model/README.md"):
+        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / "checkpoints" / "checkpoint-6").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "optimizer.pt").write_bytes(b"half")
+    for _ in range(2):
+        again = run(configured("ce", rows), tmp_path / "run", resume=True)
+        assert (again.metrics, again.paths, again.split) == (done.metrics, done.paths, done.split)
+        assert all(path.exists() for path in again.paths.values())
+        assert (tmp_path / "run" / "model" / "README.md").is_file()
+        assert not (tmp_path / "run" / "checkpoints").exists()
+    assert kept == {name: (tmp_path / "run" / name).read_bytes() for name in kept}
+    with pytest.raises(UserError, match=r"train\.seed was 42 and is 7"):
+        run(configured("ce", rows, **{"train.seed": 7}), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])

@@ -6,7 +6,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from pathlib import Path
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from contraverse import __version__
 from contraverse.cli.adversaries import adversaries
-from contraverse.cli.console import complain, say
+from contraverse.cli.console import complain, files_first, say
 from contraverse.cli.evaluate import evaluate
 from contraverse.cli.export import export
 from contraverse.cli.listing import list_
@@ -24,6 +24,7 @@ from contraverse.cli.search import search
 from contraverse.cli.texts import encode, predict
 from contraverse.cli.train import quickstart, train
 from contraverse.errors import UserError
+from contraverse.writing import explain
 
 DEBUG = "CONTRAVERSE_DEBUG"
 
@@ -34,18 +35,40 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that ``ctx`` names."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
         except (UserError, ValidationError) as error:
             complain(str(error))
             raise typer.Exit(2) from error
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError as error:
+            # The reader of stdout has seen enough, as that of any filter.
+            _drop_stdout()
+            raise typer.Exit(128 + 13) from error
         except Exception as error:
             # Typer's own errors print themselves, with the usage.
             if hasattr(error, "exit_code"):
                 raise
+            mistake = explain(error) if isinstance(error, OSError) else None
+            _drop_stdout()
+            if mistake is not None:
+                complain(str(mistake))
+                raise typer.Exit(2) from error
             _unexpected(error)
             raise typer.Exit(1) from error
+
+
+def _drop_stdout() -> None:
+    """Send to nowhere what could not be written to stdout, which Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _unexpected(error: Exception) -> None:
@@ -53,9 +76,20 @@ def _unexpected(error: Exception) -> None:
     if os.environ.get(DEBUG):
         say(trace)
         return
-    log = Path(tempfile.gettempdir()) / f"contraverse-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    log.write_text(f"contraverse {__version__}\n{' '.join(sys.argv)}\n\n{trace}", encoding="utf-8")
-    complain(f"{type(error).__name__}: {error}\nThis was not foreseen. The traceback is in {log}\n(--debug shows it).")
+    log = _log(f"contraverse {__version__}\n{' '.join(sys.argv)}\n\n{trace}")
+    where = f"The traceback is in {log}\n(--debug shows it)." if log else f"The traceback:\n{trace}"
+    complain(f"{type(error).__name__}: {error}\nThis was not foreseen. {where}")
+
+
+def _log(text: str) -> str | None:
+    """Write ``text`` to a new file that its owner alone reads; None where that cannot be."""
+    try:
+        descriptor, path = tempfile.mkstemp(".log", f"contraverse-{time.strftime('%Y%m%d-%H%M%S')}-")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path
 
 
 def _version(wanted: bool) -> None:
@@ -82,5 +116,5 @@ def contraverse(
 
 
 for command in (quickstart, train, search, evaluate, adversaries, encode, predict, postprocess, export):
-    app.command()(command)
+    app.command()(files_first(command))
 app.command("list")(list_)

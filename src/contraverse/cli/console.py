@@ -2,8 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 from rich.console import Console
@@ -17,18 +18,40 @@ notes = Console(stderr=True, soft_wrap=True, highlight=False)
 
 def say(line: str) -> None:
     """A line about what is going on."""
-    notes.print(line, markup=False)
+    _note(line, markup=False)
 
 
 def complain(message: str) -> None:
     """What went wrong: the first line in red, what to do about it below."""
     first, *rest = message.splitlines() or ["no reason given"]
-    notes.print(f"[bold red]error:[/] {escape(first)}", *map(escape, rest), sep="\n")
+    _note(f"[bold red]error:[/] {escape(first)}", *map(escape, rest), sep="\n")
 
 
 def warn(line: str) -> None:
     """A line about what is to be doubted."""
-    notes.print(f"[bold yellow]warning:[/] {escape(line)}")
+    _note(f"[bold yellow]warning:[/] {escape(line)}")
+
+
+def _note(*lines: str, **how: Any) -> None:
+    # A reader of stderr that has gone costs nobody a run.
+    with suppress(OSError, ValueError):
+        notes.print(*lines, **how)
+
+
+def files_first(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap ``command`` so that its results are printed when it ends, after the files that it writes them to."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        held = result.capture()
+        try:
+            with held:
+                command(*args, **options)
+        finally:
+            if text := held.get():
+                print_text(text)
+
+    return run
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Models and rows that a command is given, and files that it leaves."""
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -12,7 +12,8 @@ import typer
 
 from contraverse.cli.console import doing, quiet, say
 from contraverse.errors import UserError
-from contraverse.recipes import ModelConfig, RunConfig, load
+from contraverse.recipes import ModelConfig, RunConfig, load, made_with
+from contraverse.writing import naming, probe, whole_file
 
 if TYPE_CHECKING:
     from contraverse.data import ImageSplits, Splits, TextData
@@ -123,8 +124,21 @@ def text_model(loaded: Loaded, command: str) -> "TextModel":
 
 def _run_of(folder: Path) -> RunConfig | None:
     for candidate in (folder, folder.absolute().parent):
-        if (candidate / "config.yaml").is_file():
-            return load(candidate / "config.yaml")
+        file = candidate / "config.yaml"
+        if not file.is_file():
+            continue
+        unknown: list[str] = []
+        try:
+            run = load(file, unknown=unknown)
+        except UserError:
+            if candidate == folder:
+                raise
+            continue  # a neighbour of the model, and no run
+        if unknown:
+            version = made_with(file)
+            made = f", which contraverse {version} wrote" if version else ""
+            say(f"{file}{made}: this version does not know {', '.join(unknown)}, and goes without")
+        return run
     return None
 
 
@@ -150,11 +164,12 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
     task = get_task("sentences")
     if width == 2:
         task = replace(task, name="pair", columns=get_task("pair").columns)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() if source == "-" else nullcontext("") as folder:
         file = Path(source)
         if source == "-":
             file = Path(folder) / "stdin.txt"
-            file.write_bytes(sys.stdin.buffer.read())
+            with naming(file):
+                file.write_bytes(sys.stdin.buffer.read())
         try:
             splits = load_splits(task, {"test": file}, text=columns)
         except UserError as error:
@@ -177,6 +192,7 @@ def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
 
     Raises:
         UserError: its suffix is none of ``suffixes``, it exists and ``force`` is not given, or its folder does not.
+        OSError: nothing can be written there.
     """
     if output.suffix not in suffixes:
         raise UserError(f"the output ends in {' or '.join(suffixes)}", where=str(output))
@@ -184,14 +200,13 @@ def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
         raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
     if not output.absolute().parent.is_dir():
         raise UserError("its folder does not exist", where=str(output))
+    probe(output)
 
 
 def write_whole(output: Path, write: Callable[[IO[Any]], object], *, binary: bool = False) -> None:
     """``write`` into a file that appears as ``output`` when it is whole, or not at all."""
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        with partial.open("wb") if binary else partial.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(output) as partial,
+        partial.open("wb") if binary else partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        write(file)

@@ -82,7 +82,7 @@ def search(
     except pipeline.Interrupted as stopped:
         say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
         say(f"  {again}")
-        raise typer.Exit(130) from stopped
+        raise typer.Exit(stopped.exit_code) from stopped
     except KeyboardInterrupt as stopped:
         say(f"Stopped. To go on:\n  {again}")
         raise typer.Exit(130) from stopped

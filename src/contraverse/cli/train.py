@@ -101,7 +101,7 @@ def train(
     except Interrupted as stopped:
         say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
         say(f"  contraverse train --output {shlex.quote(str(output))} --resume")
-        raise typer.Exit(130) from stopped
+        raise typer.Exit(stopped.exit_code) from stopped
     _show(done)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contraverse.data import Splits, TextData, quickstart_data
+from contraverse.pipeline.folder import new_folder
 from contraverse.pipeline.report import write_comparison
 from contraverse.pipeline.result import RunResult, Say, silent
 from contraverse.pipeline.run import run
@@ -36,22 +37,28 @@ def quickstart(output: str | Path = "runs/quickstart", *, say: Say = silent) -> 
     ``config.yaml`` repeats.
 
     Raises:
-        UserError: the data's package is not installed, or ``output`` holds a run.
+        UserError: the data's package is not installed, or ``output`` is not empty.
     """
     output = Path(output)
-    source = _write_rows(quickstart_data(), output / "data")
+    rows = quickstart_data()
     runs = {}
-    for method in METHODS:
-        say(f"[{method}]")
-        config = configure(method, task="text", source=str(source), settings=SETTINGS)
-        runs[method] = run(config, output / method, say=say)
-    report = write_comparison(
+    with new_folder(output, say):
+        source = _write_rows(rows, output / "data")
+        for method in METHODS:
+            say(f"[{method}]")
+            config = configure(method, task="text", source=str(source), settings=SETTINGS)
+            runs[method] = run(config, output / method, say=say)
+        report = _compare(runs, output)
+    return QuickstartResult(runs, report)
+
+
+def _compare(runs: dict[str, RunResult], output: Path) -> Path:
+    return write_comparison(
         output / "report.html",
         {METHODS[method]: result.folder for method, result in runs.items()},
         title="Cross-entropy and SCAL on tweets",
         command=f"contraverse quickstart --output {shlex.quote(str(output))}",
     )
-    return QuickstartResult(runs, report)
 
 
 def _write_rows(splits: Splits, folder: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from contraverse.data import load_images
 from contraverse.evaluation import AttackSettings
 from contraverse.models import ImageModel
+from contraverse.pipeline.folder import new_folder
 from contraverse.pipeline.pictures import attacked_pictures
 from contraverse.pipeline.quickstart import QuickstartResult
 from contraverse.pipeline.report import write_comparison
@@ -47,9 +48,14 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
     ``output`` holds a run for each pre-training and one for each classifier.
 
     Raises:
-        UserError: ``output`` holds a run.
+        UserError: ``output`` is not empty.
     """
     output = Path(output)
+    with new_folder(output, say):
+        return _quickstart(output, say)
+
+
+def _quickstart(output: Path, say: Say) -> QuickstartResult:
     runs: dict[str, RunResult] = {}
     before: dict[str, float] = {}
     notes = ["Settings were chosen on validation images."]

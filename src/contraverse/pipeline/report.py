@@ -57,7 +57,7 @@ def write_reports(
             environment=made_with,
         ),
     )
-    report = write_report(
+    write_report(
         folder / "report.html",
         ReportData(
             title=f"{config.recipe} on {task.name}",
@@ -76,8 +76,13 @@ def write_reports(
             log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
+    return paths_of(folder)
+
+
+def paths_of(folder: Path) -> dict[str, Path]:
+    """Name what lies where in the folder of a finished run."""
     names = ("config.yaml", "environment.json", "metrics.jsonl", "evaluation.json")
-    return {"model": folder / "model", "report": report} | {name: folder / name for name in names}
+    return {"model": folder / "model", "report": folder / "report.html"} | {name: folder / name for name in names}
 
 
 def write_comparison(

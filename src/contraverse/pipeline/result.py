@@ -1,7 +1,7 @@
 """What a run says, gives and writes."""
 
 import json
-import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +24,16 @@ def uncounted(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class Interrupted(Exception):
-    """Training was stopped on request; ``checkpoint`` is where it goes on."""
+    """Training was stopped on request; ``checkpoint`` is where it goes on, ``signal`` what stopped it."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, signal: int = signal.SIGINT) -> None:
         super().__init__(f"stopped; the checkpoint is {checkpoint}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.signal = checkpoint, signal
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signal
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,7 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
 
 
-def write_text(path: Path, text: str) -> None:
-    """``text`` as ``path``, which appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """``value`` as ``path``, which appears whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote."""
+    """Read what `contraverse.writing.write_json` wrote."""
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value

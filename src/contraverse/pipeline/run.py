@@ -1,9 +1,8 @@
 """A run: configuration -> data, model, method -> training -> measured model -> folder."""
 
 import os
-import shlex
-import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +10,26 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from contraverse.data import ImageData, ImageSplits, TextData
-from contraverse.errors import UserError
 from contraverse.evaluation import StsbDev, StsSources, TaskEvaluator
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel, load_model
+from contraverse.pipeline.fingerprint import check_fingerprint, fingerprint
+from contraverse.pipeline.folder import (
+    CHECKPOINTS,
+    EVALUATION,
+    FINGERPRINT,
+    LOG,
+    MODEL,
+    begin,
+    check_place,
+    check_run,
+    complete,
+    finish,
+)
 from contraverse.pipeline.hub import check_hub, sts_of
+from contraverse.pipeline.lock import one_writer
 from contraverse.pipeline.measure import (
     attacked_evaluator,
     measure_probe,
@@ -29,13 +40,11 @@ from contraverse.pipeline.measure import (
     settled_in_all,
 )
 from contraverse.pipeline.plan import plan
-from contraverse.pipeline.report import write_reports
-from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, silent, uncounted, write_json
+from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, read_json, silent, uncounted
 from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
 from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import start, teach, views_of
 from contraverse.recipes import RunConfig, split_stages
-from contraverse.reporting import environment
 from contraverse.training import StopOnInterrupt, Trainer
 from contraverse.types import Evaluator, Method
 
@@ -64,52 +73,54 @@ def run(
 
     Raises:
         UserError: data, model or settings cannot be used, or ``output`` holds another run.
-        Interrupted: Ctrl-C; the checkpoint is written.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
     """
     output = Path(output)
     # Of several processes (torchrun) one looks at the folder and writes to it.
     first = os.environ.get("RANK", "0") == "0"
     say = say if first else silent
-    run_one = partial(_run_one, say=say, counting=counting, test=test, first=first)
     if not resume and (names := check_hub(config)):
         say(f"From the Hugging Face Hub: {'; '.join(names)}")
-    if not config.stages:
-        return run_one(config, output, resume=resume)
     if first:
-        _check_output(config, output, resume)
-    if not resume:
-        # What is wrong with the last stage is said before the first one trains for hours.
-        say("Checking the later stages")
-        for stage in split_stages(config)[1:]:
-            plan(stage)
-    if first:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    return run_stages(config, output, run_one, say=say, first=first)
+        check_place(output, resume)  # before a lock is put into somebody else's folder
+    with one_writer(output, say=say) if first else nullcontext():
+        if first:
+            check_place(output, resume)
+            check_run(config, output, resume)
+        run_one = partial(_run_one, say=say, counting=counting, test=test, first=first)
+        if not config.stages:
+            return run_one(config, output, resume=resume)
+        if not resume:
+            # What is wrong with the last stage is said before the first one trains for hours.
+            say("Checking the later stages")
+            for stage in split_stages(config)[1:]:
+                plan(stage)
+        if first:
+            begin(config, output)
+        return run_stages(config, output, run_one, say=say, first=first)
 
 
 def _run_one(
     config: RunConfig, output: Path, *, resume: bool, say: Say, counting: Counting, test: bool, first: bool
 ) -> RunResult:
-    if first:
-        _check_output(config, output, resume)
+    if resume and (output / EVALUATION).is_file():
+        return complete(config, output, say) if first else RunResult(output, "", {}, {})
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
     splits = rows_for(config, method, test=test)
-    task, sts = splits.task, sts_of(config)
+    sts = sts_of(config)
     set_seed(config.train.arguments.get("seed", 42))
-    say(f"Loading {config.model.name}")
     teach(config, splits, method)
+    seen = fingerprint(config, splits) if first else {}
+    if first and resume and (output / FINGERPRINT).is_file():
+        check_fingerprint(read_json(output / FINGERPRINT), seen, output)
+    say(f"Loading {config.model.name}")
     model, notes = start(config, splits, method)
     splits.notes.extend(notes)
     for note in splits.notes:
         say(f"  {note}")
-
     if first:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        made_with = environment()
-        write_json(output / "environment.json", made_with)
+        begin(config, output, seen)
 
     trainer, training = _train(config, output, resume, splits, sts, model, method, say)
     if not first:
@@ -117,9 +128,9 @@ def _run_one(
     say("Saving the model")
     if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
         model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
-    model.save(output / "model")
+    model.save(output / MODEL)
     del trainer
-    saved = load_model(output / "model")
+    saved = load_model(output / MODEL)
     measured = _measure(config, splits, sts, saved, say, counting, test)
     evaluation = {
         **measured,
@@ -130,31 +141,7 @@ def _run_one(
         "skipped_rows": splits.skipped,
         "notes": [*splits.notes, *measured.get("notes", [])],
     }
-    write_json(output / "evaluation.json", evaluation)
-    paths = write_reports(output, config, evaluation, task, made_with)
-    # A finished run is its model: the checkpoints, three times its size, were for going on.
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, evaluation["notes"])
-
-
-def _check_output(config: RunConfig, output: Path, resume: bool) -> None:
-    started, finished = (output / "config.yaml").is_file(), (output / "evaluation.json").is_file()
-    where = str(output)
-    if output.exists() and not output.is_dir():
-        raise UserError("this is a file, and a run needs a folder", where=where, hint="choose another --output")
-    if finished:
-        hint = "choose another --output, or look at it: contraverse evaluate " + shlex.quote(where)
-        raise UserError("a finished run is here", where=where, hint=hint)
-    if started and not resume:
-        hint = "go on with --resume, choose another --output, or remove the folder"
-        raise UserError("an unfinished run is here", where=where, hint=hint)
-    if resume and not started:
-        raise UserError("nothing to resume here", where=where, hint="leave --resume out to start a run")
-    if resume and (output / "config.yaml").read_text(encoding="utf-8") != config.to_yaml():
-        hint = f"resume with the run's own: contraverse train --output {shlex.quote(where)} --resume"
-        raise UserError("the settings are not those that this run was started with", where=where, hint=hint)
-    if output.is_dir() and not started and any(output.iterdir()):
-        raise UserError("the folder is not empty, and no run", where=where, hint="choose another --output")
+    return finish(config, output, evaluation)
 
 
 def _evaluators(config: RunConfig, splits: AnySplits, sts: StsSources | None, method: Method) -> dict[str, Evaluator]:
@@ -205,26 +192,27 @@ def _train(
         train,
         views=views_of(config, splits),
         evaluators=evaluators,
-        output_dir=output / "checkpoints",
+        output_dir=output / CHECKPOINTS,
         optimizer=_said(config.train.optimizer),
         schedule=_said(config.train.schedule),
         early_stopping_patience=patience,
-        log_file=output / "metrics.jsonl",
+        log_file=output / LOG,
         **arguments,
     )
     for note in method.notes:
         splits.notes.append(note)
         say("  " + note)
-    checkpoints = output / "checkpoints"
-    checkpoint = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    checkpoint, torn = trainer.newest_checkpoint() if resume else (None, [])
+    for note in torn:
+        say("  " + note)
     say(f"Training with {config.method.name} on {len(train):,} rows")
     started = time.perf_counter()
     with StopOnInterrupt() as stop:
         trainer.add_callback(stop)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
     if stop.interrupted:
-        raise Interrupted(output / "checkpoints" / f"checkpoint-{state.global_step}")
+        raise Interrupted(output / CHECKPOINTS / f"checkpoint-{state.global_step}", stop.signal)
     if arguments.get("load_best_model_at_end") and state.best_metric is None:
         reason = "nothing was validated after that" if method.complete else "training ended before that"
         splits.notes.append(f"best is what had every term of {method.name}'s loss; {reason}: the last weights are kept")

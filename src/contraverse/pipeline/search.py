@@ -9,24 +9,29 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
+from contraverse import __version__
 from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
+from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_run
 from contraverse.pipeline.hub import sts_of
-from contraverse.pipeline.result import Interrupted, Say, read_json, silent, write_text
+from contraverse.pipeline.lock import one_writer
+from contraverse.pipeline.result import Interrupted, Say, read_json, silent
 from contraverse.pipeline.run import run
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
 from contraverse.reporting.names import UnderAttack
-from contraverse.training import read_metrics
+from contraverse.training import Diverged, read_metrics
+from contraverse.writing import naming, write_text
 
+PLAN, TRIALS, BEST = "search.yaml", "trials.jsonl", "best.yaml"
 Doing = Callable[[str], AbstractContextManager[Any]]
 
 
@@ -89,25 +94,47 @@ def search(
     output, started = Path(output), time.monotonic()
     space = {name: parse_range(name, written) for name, written in plan.space.items()}
     metric = _check(plan, space)
-    _check_output(plan, output, resume)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "search.yaml").write_text(plan.to_yaml(), encoding="utf-8")
-    log = output / "trials.jsonl"
+    check_place(output, resume, mark=PLAN, kind="search")
+    with one_writer(output, say=say):
+        check_place(output, resume, mark=PLAN, kind="search")
+        _check_plan(plan, output, resume)
+        if not (output / PLAN).is_file() or load_search(output / PLAN) != plan:  # more trials
+            write_text(output / PLAN, f"# contraverse {__version__}\n{plan.to_yaml()}")
+        try:
+            return _search(plan, space, metric, output, started, resume, timeout, say, doing)
+        except _NothingWorked as nothing:
+            if not resume:  # then all that is here was made by this call
+                _remove(output)
+            raise nothing.mistake from None
+
+
+def _search(
+    plan: SearchConfig,
+    space: Mapping[str, Range | Choices],
+    metric: str,
+    output: Path,
+    started: float,
+    resume: bool,
+    timeout: float | None,
+    say: Say,
+    doing: Doing,
+) -> SearchResult:
+    log = output / TRIALS
     trials = [Trial(**row) for row in read_metrics(log)]
     _write_lines(log, trials)
+    _write_best(plan, metric, best_of(trials), output)
     while len(trials) < plan.trials and (timeout is None or time.monotonic() - started < timeout):
         settings = suggest(space, plan.config.model_dump(), [(t.settings, t.value) for t in trials], plan.seed)
         number = len(trials)
         with doing(f"Trial {number + 1} of {plan.trials}: {shown(settings)}"):
             trial = _try(plan, metric, number, settings, output)
         trials.append(trial)
-        with log.open("a", encoding="utf-8") as file:
+        with naming(log), log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(trial)) + "\n")
         best = best_of(trials)
-        if best is trial:
-            _write_best(plan, metric, trial, output)
+        _write_best(plan, metric, best, output)
         say(_line(trial, best, plan.trials, metric))
-    return SearchResult(output, metric, trials, best_of(trials), output / "best.yaml")
+    return SearchResult(output, metric, trials, best_of(trials), output / BEST)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
@@ -146,39 +173,56 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
     return task.metric if task.greater_is_better else "accuracy"
 
 
-def _check_output(plan: SearchConfig, output: Path, resume: bool) -> None:
-    where, file = str(output), output / "search.yaml"
-    if output.exists() and not output.is_dir():
-        raise UserError("this is a file, and a search needs a folder", where=where, hint="choose another --output")
-    if not resume and file.is_file():
+def _check_plan(plan: SearchConfig, output: Path, resume: bool) -> None:
+    where, file = str(output), output / PLAN
+    if not file.is_file():
+        return
+    if not resume:
         hint = "go on with --resume, choose another --output, or remove the folder"
         raise UserError("a search is here", where=where, hint=hint)
-    if not resume and output.is_dir() and any(output.iterdir()):
-        raise UserError("the folder is not empty, and no search", where=where, hint="choose another --output")
-    if resume and not file.is_file():
-        raise UserError("nothing to resume here", where=where, hint="leave --resume out to start a search")
-    if resume and load_search(file).model_copy(update={"trials": plan.trials}) != plan:
+    if load_search(file).model_copy(update={"trials": plan.trials}) != plan:
         hint = f"resume with the search's own: contraverse search --output {shlex.quote(where)} --resume"
         raise UserError("the settings are not those that this search was started with", where=where, hint=hint)
 
 
+class _NothingWorked(Exception):
+    """The first trial was refused, most likely not for its own settings."""
+
+    def __init__(self, mistake: UserError) -> None:
+        self.mistake = mistake
+
+
+def _remove(output: Path) -> None:
+    """Remove what a search of no trials wrote."""
+    remove_run(_folder(output, 0))
+    with suppress(OSError):
+        (output / "trials").rmdir()
+    for name in (PLAN, TRIALS, BEST):
+        (output / name).unlink(missing_ok=True)
+
+
+def _folder(output: Path, number: int) -> Path:
+    return output / "trials" / f"{number:03d}"
+
+
 def _try(plan: SearchConfig, metric: str, number: int, settings: dict[str, Any], output: Path) -> Trial:
-    folder, started = output / "trials" / f"{number:03d}", time.perf_counter()
+    folder, started = _folder(output, number), time.perf_counter()
     value, metrics, error = None, dict[str, float](), None
     try:
         metrics = _measured(_trial_config(plan, settings), folder)
         value = score(metrics, metric, plan.robust)
-    except Interrupted:
+    except (Interrupted, OSError, MemoryError):  # of the machine, and no verdict on the settings
         raise
     except UserError as mistake:
-        if number == 0:  # not of this trial's settings, most likely: nothing has worked yet
-            shutil.rmtree(output)
+        if number == 0 and not isinstance(mistake, Diverged):
+            raise _NothingWorked(mistake) from mistake
+        if isinstance(mistake.__cause__, OSError | MemoryError):
             raise
         error = str(mistake)
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").write_text("".join(traceback.format_exception(failure)), encoding="utf-8")
+        write_text(folder / "error.txt", "".join(traceback.format_exception(failure)), errors="replace")
     _make_small(folder)
     gc.collect()
     first = error.splitlines()[0] if error else None
@@ -194,13 +238,27 @@ def _trial_config(plan: SearchConfig, settings: Mapping[str, Any]) -> RunConfig:
 
 
 def _measured(config: RunConfig, folder: Path) -> dict[str, float]:
-    if not (folder / "evaluation.json").is_file():
-        run(config, folder, resume=(folder / "config.yaml").is_file(), test=False)
+    if not (folder / EVALUATION).is_file():
+        _run(config, folder)
     for file in (folder / "model").glob("*.safetensors"):
         if not all(bool(weight.isfinite().all()) for weight in load_file(file).values()):
             raise FloatingPointError("training diverged, the weights are not finite")
-    metrics: dict[str, float] = read_json(folder / "evaluation.json")["metrics"]
+    metrics: dict[str, float] = read_json(folder / EVALUATION)["metrics"]
     return metrics
+
+
+def _run(config: RunConfig, folder: Path) -> None:
+    if folder.is_dir():
+        try:
+            run(config, folder, resume=True, test=False)
+            return
+        except (Diverged, OSError):
+            raise
+        except UserError as mistake:
+            if isinstance(mistake.__cause__, OSError):
+                raise
+            remove_run(folder)  # begun anew, it ends as if it had not been stopped; what is wrong is said again
+    run(config, folder, test=False)
 
 
 def score(metrics: Mapping[str, float], metric: str, robust: float | None) -> float:
@@ -226,10 +284,10 @@ def score(metrics: Mapping[str, float], metric: str, robust: float | None) -> fl
 
 
 def _make_small(folder: Path) -> None:
-    """Models and checkpoints are most of a run; the best one's are made again by ``best.yaml``."""
-    for name in ("model", "checkpoints"):
-        for found in [*folder.glob(name), *folder.glob(f"*/{name}")]:
-            shutil.rmtree(found)
+    """Remove models and checkpoints, most of a run; the best one's are made again by ``best.yaml``."""
+    for name in (MODEL, CHECKPOINTS):
+        for path in [*folder.glob(name), *folder.glob(f"*/{name}")]:
+            shutil.rmtree(path)
 
 
 def _write_lines(log: Path, trials: Sequence[Trial]) -> None:
@@ -237,10 +295,16 @@ def _write_lines(log: Path, trials: Sequence[Trial]) -> None:
     write_text(log, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials))
 
 
-def _write_best(plan: SearchConfig, metric: str, trial: Trial, output: Path) -> None:
+def _write_best(plan: SearchConfig, metric: str, trial: Trial | None, output: Path) -> None:
+    """Write the configuration of ``trial``, the best one so far, unless it is there."""
+    if trial is None:
+        return
     what = metric if plan.robust is None else f"{metric}, clean and attacked ({plan.robust:g})"
     head = f"# Trial {trial.trial + 1} of a search: {what} {trial.value:.2f} on validation rows\n"
-    write_text(output / "best.yaml", head + change(plan.config, trial.settings).to_yaml())
+    text = head + change(plan.config, trial.settings).to_yaml()
+    path = output / BEST
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _line(trial: Trial, best: Trial | None, trials: int, metric: str) -> str:

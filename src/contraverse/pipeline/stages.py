@@ -2,16 +2,17 @@
 
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch.distributed as dist
 
-from contraverse.data import any_task
-from contraverse.pipeline.report import write_reports
-from contraverse.pipeline.result import RunResult, Say, read_json, write_json
-from contraverse.recipes import RunConfig, Stage, split_stages
+from contraverse.pipeline.folder import CONFIG, ENVIRONMENT, EVALUATION, LOG, MODEL, complete, finish, write_config
+from contraverse.pipeline.lock import one_writer
+from contraverse.pipeline.result import RunResult, Say, read_json, silent
+from contraverse.recipes import RunConfig, Stage, load, split_stages
 
 
 class RunOne(Protocol):
@@ -40,22 +41,26 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
     result = None
     for number, stage in enumerate(stages, start=1):
         folder = output / stage.folder
-        if (folder / "evaluation.json").is_file():
+        placed = _placed(stage, output)
+        if (folder / EVALUATION).is_file():
             say(f"[{stage.folder}] is finished")
+            if first:
+                complete(placed, folder, silent)
             continue
         say(f"[{stage.folder}] {number} of {len(stages)}")
-        placed = _placed(stage, output)
-        started = (folder / "config.yaml").is_file()
-        if started and first:
+        started = (folder / CONFIG).is_file()
+        if started and first and load(folder / CONFIG) != placed:
             # The settings are known to be the same; the place of the whole may have got another name.
-            (folder / "config.yaml").write_text(placed.to_yaml(), encoding="utf-8")
-        result = run_one(placed, folder, resume=started)
+            write_config(placed, folder)
+        with one_writer(folder, say=say) if first else nullcontext():
+            result = run_one(placed, folder, resume=started)
         if number < len(stages):
             _wait_for_all()
     last = output / stages[-1].folder
     if not first:
-        assert result is not None
-        return replace(result, folder=output)
+        return replace(result, folder=output) if result is not None else RunResult(output, "", {}, {})
+    if (output / EVALUATION).is_file():
+        return complete(config, output, say)
     return _finish(config, output, last, [stage.folder for stage in stages])
 
 
@@ -76,7 +81,7 @@ def _wait_for_all() -> None:
 
 
 def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> RunResult:
-    found = {folder: read_json(output / folder / "evaluation.json") for folder in folders}
+    found = {folder: read_json(output / folder / EVALUATION) for folder in folders}
     evaluation = dict(found[last.name])
     seconds = {folder: one["training"]["seconds"] for folder, one in found.items()}
     costs = {folder: one["training"]["forward_units"] for folder, one in found.items()}
@@ -89,12 +94,9 @@ def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> 
         *(f"{folder}: {note}" for folder, one in found.items() for note in one["notes"] if note not in known),
         *evaluation["notes"],
     ]
-    for name in ("model", "metrics.jsonl", "environment.json"):
+    for name in (MODEL, LOG, ENVIRONMENT):
         _share(last / name, output / name)
-    made_with = read_json(output / "environment.json")
-    paths = write_reports(output, config, evaluation, any_task(config.task), made_with)
-    write_json(output / "evaluation.json", evaluation)
-    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, evaluation["notes"])
+    return finish(config, output, evaluation)
 
 
 def _share(source: Path, target: Path) -> None:

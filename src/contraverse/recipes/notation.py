@@ -28,6 +28,9 @@ class _Loader(yaml.SafeLoader):
         seen = set[str]()
         for key, _ in node.value:
             name = str(key.value)
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                reason = "a key is text: put it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f'"{name}" is given twice', key.start_mark)
             seen.add(name)
@@ -65,7 +68,10 @@ def read(text: str, where: str) -> Any:
         mark = error.problem_mark
         place = f"{where}, line {mark.line + 1}" if mark and "\n" in text.strip() else where
         raise UserError(f"not readable as YAML: {error.problem}", where=place) from error
-    except (yaml.YAMLError, ValueError) as error:
+    except RecursionError as error:
+        raise UserError("not readable as YAML: nested too deeply", where=where) from error
+    # A tag whose text is none of its kind, as `!!int x`, ends in whatever its constructor runs into.
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"not readable as YAML: {error}", where=where) from error
 
 

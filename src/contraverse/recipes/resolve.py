@@ -1,5 +1,7 @@
 """From a recipe, a file and single values to a whole, checked `RunConfig`, before any work starts."""
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,13 +83,25 @@ def _checked_stage(where: str, stage: StageConfig, alone: RunConfig) -> StageCon
     return stage.model_copy(update={"method": run.method, **said})
 
 
-def load(file: str | Path) -> RunConfig:
+def load(file: str | Path, *, unknown: list[str] | None = None) -> RunConfig:
     """A run's ``config.yaml`` as it was written: to know what a run did, where it need not be possible to repeat.
+
+    Args:
+        file: what a run wrote.
+        unknown: gets the names of settings that this version does not know, which then are left out; None: they are
+            refused.
 
     Raises:
         UserError: the file cannot be read, or is no configuration.
     """
-    return _merged(None, file, {})
+    return _merged(None, file, {}, unknown)
+
+
+def made_with(file: str | Path) -> str | None:
+    """The version of contraverse that wrote ``file``, a run's or a search's settings; None where it does not say."""
+    with Path(file).open(encoding="utf-8") as lines:
+        match = re.match(r"# contraverse (\S+)$", lines.readline().strip())
+    return match[1] if match else None
 
 
 def load_search(file: str | Path) -> SearchConfig:
@@ -102,7 +116,9 @@ def load_search(file: str | Path) -> SearchConfig:
         raise explain(error, SearchConfig) from error
 
 
-def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, Any]) -> RunConfig:
+def _merged(
+    recipe: str | None, file: str | Path | None, settings: Mapping[str, Any], unknown: list[str] | None = None
+) -> RunConfig:
     written = _read(Path(file)) if file is not None else {}
     chosen, above = _choose(recipe, written.pop("recipe", None), file), nested(settings)
     asked = merge(written, above)
@@ -114,10 +130,10 @@ def _merged(recipe: str | None, file: str | Path | None, settings: Mapping[str, 
     ).model_dump()
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
-    return _validated(merge(merge(base, written), above))
+    return _validated(merge(merge(base, written), above), unknown)
 
 
-def _validated(values: Mapping[str, Any]) -> RunConfig:
+def _validated(values: Mapping[str, Any], unknown: list[str] | None = None) -> RunConfig:
     stages = values["stages"] if isinstance(values["stages"], Mapping) else {}
     for name, stage in stages.items():
         if isinstance(stage, Mapping) and "method" not in stage:
@@ -127,7 +143,21 @@ def _validated(values: Mapping[str, Any]) -> RunConfig:
     try:
         return config_class(values.get("task")).model_validate(values)
     except ValidationError as error:
-        raise explain(error, config_class(values.get("task"))) from error
+        extra = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+        if unknown is None or not extra:
+            raise explain(error, config_class(values.get("task"))) from error
+        left = copy.deepcopy(dict(values))
+        for path in extra:
+            unknown.append(".".join(map(str, path)))
+            _drop(left, path)
+        return _validated(left, unknown)
+
+
+def _drop(values: dict[str, Any], path: Sequence[int | str]) -> None:
+    inside: Any = values
+    for part in path[:-1]:
+        inside = inside[part]
+    del inside[path[-1]]
 
 
 def config_class(task: Any) -> type[RunConfig]:

@@ -16,6 +16,7 @@ from contraverse.reporting.outcome import outcome
 from contraverse.reporting.pictures import Picture
 from contraverse.reporting.templates import template
 from contraverse.units import shown
+from contraverse.writing import write_text
 
 SWATCHES = "●■◆▲▼"
 MOST_EXAMPLES, LONGEST_TEXT = 12, 400
@@ -79,7 +80,7 @@ def write_report(path: str | Path, data: ReportData) -> Path:
     """Write ``data`` as one HTML file, UTF-8, and give back its path. Missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_report(data), encoding="utf-8", errors="replace")
+    write_text(path, render_report(data), errors="replace")
     return path
 
 

@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 from contraverse.reporting.names import ATTACKS, STS, UnderAttack, amount, describe_attack, heading, plain
 from contraverse.reporting.templates import template
 from contraverse.units import shown
+from contraverse.writing import write_text
 
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 
@@ -62,7 +63,7 @@ class ModelCard:
 def write_model_card(folder: str | Path, card: ModelCard) -> Path:
     """Write ``card`` as ``README.md`` into a model's folder, and give back its path."""
     path = Path(folder) / "README.md"
-    path.write_text(render_model_card(card), encoding="utf-8", errors="replace")
+    write_text(path, render_model_card(card), errors="replace")
     return path
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -61,25 +62,32 @@ class Progress(TrainerCallback):
 class StopOnInterrupt(TrainerCallback):
     """Ctrl-C once ends training after the step in hand, with a checkpoint; twice, at once.
 
-    Use as a context around ``trainer.train()``; ``interrupted`` tells afterwards.
+    SIGTERM, by which schedulers end a job, and SIGHUP, the end of a terminal, do the same. Use as a context around
+    ``trainer.train()``; ``interrupted`` and ``signal`` tell afterwards.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
+        self.signal: int = signal.SIGINT
         self._stopping = False
 
     def __enter__(self) -> "StopOnInterrupt":
-        self._before = signal.signal(signal.SIGINT, self._caught)
+        caught = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            caught.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._caught) for number in caught}
         return self
 
     def __exit__(self, *exc: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _caught(self, signum: int, frame: Any) -> None:
         if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        print("\nStopping after this step, with a checkpoint (Ctrl-C again stops at once).", file=sys.stderr)
+            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+        self.interrupted, self.signal = True, signum
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            print("\nStopping after this step, with a checkpoint (Ctrl-C again stops at once).", file=sys.stderr)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.interrupted:

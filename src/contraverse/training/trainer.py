@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
@@ -23,14 +21,16 @@ from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.models.modes import without_autocast
 from contraverse.training.callbacks import Progress
+from contraverse.training.finite import WatchedTrainer
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
 from contraverse.training.schedules import build_schedule
 from contraverse.training.step import step
 from contraverse.types import Batch, Evaluator, Facts, Method
+from contraverse.writing import sync
 
 Views = OneView | TwoViews
-METHOD_STATE, RUNNING = "method.safetensors", "running.json"
+METHOD_STATE = "method.safetensors"
 
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 3e-5,
@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "save_strategy": "epoch",
     "logging_steps": 10,
+    "logging_nan_inf_filter": False,  # it would hide them, and wait for the device at every step
     "dataloader_pin_memory": torch.cuda.is_available(),
     # Without it transformers refuses bf16 and trains apart, not together, what torchrun starts.
     "use_cpu": not torch.accelerator.is_available(),
@@ -49,7 +50,7 @@ DEFAULTS: dict[str, Any] = {
 """SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
 
 
-class Trainer(transformers.Trainer):
+class Trainer(WatchedTrainer):
     """Trains ``model`` with ``method``; checkpoints, resume, accumulation, DDP and precision are transformers'.
 
     Args:
@@ -71,7 +72,8 @@ class Trainer(transformers.Trainer):
         training_arguments: single `TrainingArguments` by name, over `DEFAULTS`.
 
     A checkpoint holds the method's buffers and the running sums of the log besides what transformers saves: a
-    resumed run ends with the weights and the log of one that was never interrupted, bit for bit on CPU.
+    resumed run ends with the weights and the log of one that was never interrupted, bit for bit on CPU. Training stops
+    at the first loss or gradient that is not finite (`Diverged`).
     """
 
     def __init__(
@@ -188,7 +190,11 @@ class Trainer(transformers.Trainer):
             for name, value in parts.items():
                 summed, count = self._parts.get(name, (0.0, 0))
                 self._parts[name] = (summed + value.detach(), count + 1)
+        self._see_loss(total, batch)
         return total
+
+    def _name(self) -> str:
+        return self.method.name
 
     def _viewed(self, batch: Batch) -> Batch:
         if self.views is None:
@@ -232,29 +238,26 @@ class Trainer(transformers.Trainer):
         self._sampler = LengthGroupedSampler(data.lengths, self.args.train_batch_size, seed)
         return self._sampler
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if not self.args.should_save:
-            return
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+    def _save_extra(self, folder: Path) -> None:
         if self.method.state_dict():
             # Copies: safetensors refuses tensors that share memory, as the tied weights of a frozen model do.
             state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.method.state_dict().items()}
             save_file(state, folder / METHOD_STATE)
-        running = {
+        if self.rows.path.is_file():
+            sync(self.rows.path)
+
+    def _running(self) -> dict[str, Any]:
+        return {
             "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
             "parts": {name: (float(summed), count) for name, (summed, count) in self._parts.items()},
         }
-        (folder / RUNNING).write_text(json.dumps(running), encoding="utf-8")
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
+    def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
         if self.method.state_dict():
             self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
-        self._resumed = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+        self._resumed = running
 
 
 def _encoded(model: AnyModel, rows: Rows) -> Encoded:

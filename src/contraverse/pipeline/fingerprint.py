@@ -1,0 +1,115 @@
+"""Fingerprint of what a run trains on, so that it goes on with the same or not at all."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contraverse.data import ImageData, TextData
+from contraverse.errors import UserError
+from contraverse.pipeline.rows import AnySplits
+from contraverse.recipes import ImageRunConfig, RunConfig
+
+SPLITS = ("train", "validation", "test")
+_OF_A_MODEL = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
+
+
+def fingerprint(config: RunConfig, splits: AnySplits) -> dict[str, Any]:
+    """Describe rows (number, texts or pixels in order, labels), classes in order, the start and the processes.
+
+    Models of the Hub and drawn ones are known by their names, which are settings; folders and files by their weights.
+    """
+    rows = {name: _rows(data) for name in SPLITS if (data := getattr(splits, name)) is not None}
+    names = splits.need("train").label_names
+    teacher = config.data.pseudo_labels if isinstance(config, ImageRunConfig) else None
+    return {
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "classes": list(names) if names is not None else None,
+        "rows": rows,
+        "start": _weights(Path(config.model.name)),
+        "teacher": _weights(Path(teacher)) if teacher is not None else None,
+    }
+
+
+def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """Refuse to go on with a run whose rows, classes, start or processes are others now.
+
+    Raises:
+        UserError: the first difference.
+    """
+    what = hint = None
+    if before["processes"] != now["processes"]:
+        count = before["processes"]
+        what = f"this run was started with {_processes(count)}, and this is {_processes(now['processes'])}"
+        hint = f"resume under torchrun --nproc-per-node {count}" if count > 1 else "resume without torchrun"
+    elif before["classes"] != now["classes"]:
+        what = f"the classes were {_listed(before['classes'])} and are {_listed(now['classes'])}"
+    else:
+        for split in SPLITS:
+            old, new = before["rows"].get(split), now["rows"].get(split)
+            if (difference := _difference(split, old, new)) is not None:
+                what = difference
+                break
+        for name, role in (("start", "the model that it started from"), ("teacher", "the model that labels its rows")):
+            if what is None and before[name] != now[name]:
+                what = f"{role} has other weights than then"
+    if what is not None:
+        hint = hint or "put back what was there, or start a new run in another --output"
+        raise UserError(f"cannot go on with this run: {what}", where=str(where), hint=hint)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def _listed(names: Iterable[str] | None) -> str:
+    return ", ".join(names) if names is not None else "none"
+
+
+def _difference(split: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str | None:
+    if old == new:
+        return None
+    if old is None or new is None:
+        return f"there were {'no' if old is None else ''} {split} rows, and there are {'no' if new is None else 'some'}"
+    if old["count"] != new["count"]:
+        return f"there were {old['count']:,} {split} rows, and there are {new['count']:,}"
+    changed = " and ".join(name for name in ("inputs", "labels") if old[name] != new[name])
+    return f"the {split} rows have other {changed}, or stand in another order, than then"
+
+
+def _rows(data: TextData | ImageData) -> dict[str, Any]:
+    inputs, labels = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    if isinstance(data, TextData):
+        for row in data.texts:
+            for text in row:
+                encoded = text.encode("utf-8", "surrogatepass")
+                inputs.update(len(encoded).to_bytes(8, "little"))
+                inputs.update(encoded)
+        if data.repeats is not None:
+            inputs.update(np.asarray(data.repeats, dtype=np.int64).tobytes())
+    else:
+        inputs.update(str(tuple(data.pixels.shape)).encode())
+        inputs.update(data.pixels.contiguous().numpy().data)
+    if data.labels is not None:
+        known = data.labels.numpy() if isinstance(data.labels, torch.Tensor) else np.asarray(data.labels)
+        labels.update(known.astype(np.float64).tobytes())
+    return {"count": len(data), "inputs": inputs.hexdigest(), "labels": labels.hexdigest()}
+
+
+def _weights(path: Path) -> dict[str, list[Any]] | None:
+    """Size and hash of each file of a model's folder, or of the one file; None for a name."""
+    if path.is_file():
+        return {path.name: _file(path)}
+    if not path.is_dir():
+        return None
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix in _OF_A_MODEL]
+    return {file.name: _file(file) for file in files}
+
+
+def _file(path: Path) -> list[Any]:
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()]

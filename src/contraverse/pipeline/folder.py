@@ -1,0 +1,162 @@
+"""A run's folder: what may begin in it, the marks of a run, and what is missing from a finished one."""
+
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from contraverse import __version__
+from contraverse.data import any_task
+from contraverse.errors import UserError
+from contraverse.pipeline.lock import LOCK, one_writer
+from contraverse.pipeline.report import paths_of, write_reports
+from contraverse.pipeline.result import RunResult, Say, read_json
+from contraverse.recipes import RunConfig, load
+from contraverse.reporting import environment
+from contraverse.training import remove_all
+from contraverse.writing import PARTIAL, write_json, write_text
+
+CONFIG, ENVIRONMENT, FINGERPRINT, EVALUATION = "config.yaml", "environment.json", "fingerprint.json", "evaluation.json"
+LOG, REPORT, MODEL, CHECKPOINTS, TENSORBOARD = "metrics.jsonl", "report.html", "model", "checkpoints", "tensorboard"
+_FILES = (CONFIG, ENVIRONMENT, FINGERPRINT, EVALUATION, LOG, REPORT, "error.txt")
+
+
+def check_place(output: Path, resume: bool, *, mark: str = CONFIG, kind: str = "run") -> None:
+    """Refuse a folder that is not one of ours, before anything is written to it.
+
+    Args:
+        output: where a run or a search is to be.
+        resume: whether it is to go on with what is there.
+        mark: the file that says that one was started.
+        kind: for messages.
+
+    Raises:
+        UserError: ``output`` is a file, holds something else, or there is nothing to resume.
+    """
+    where = str(output)
+    try:
+        where.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError("this name is not UTF-8", where=repr(where), hint="choose another --output") from error
+    if output.exists() and not output.is_dir():
+        raise UserError(f"this is a file, and a {kind} needs a folder", where=where, hint="choose another --output")
+    if resume and not output.is_dir():
+        raise UserError("nothing to resume here", where=where, hint=f"leave --resume out to start a {kind}")
+    if output.is_dir() and not (output / mark).is_file() and not _is_fresh(output, mark):
+        raise UserError(f"the folder is not empty, and no {kind}", where=where, hint="choose another --output")
+
+
+def _is_fresh(output: Path, mark: str) -> bool:
+    """Whether ``output`` holds nothing, or what a process leaves that is killed before it wrote the first mark."""
+    return {path.name for path in output.iterdir()} <= {LOCK, mark + PARTIAL}
+
+
+@contextmanager
+def new_folder(output: Path, say: Say) -> Iterator[None]:
+    """Hold the lock of ``output``, a folder that is new or empty: nothing of anybody's is written over.
+
+    Raises:
+        UserError: ``output`` holds something, or is a file.
+    """
+    check_place(output, False, mark="", kind="quickstart")
+    with one_writer(output, say=say):
+        check_place(output, False, mark="", kind="quickstart")
+        yield
+
+
+def check_run(config: RunConfig, output: Path, resume: bool) -> None:
+    """Refuse to begin over a run that is there, and to go on with one of other settings.
+
+    Raises:
+        UserError: with ``resume``, the settings are not the run's; without, a run is there.
+    """
+    if not (output / CONFIG).is_file():
+        return
+    where = str(output)
+    if resume:
+        changed = _changed(load(output / CONFIG).model_dump(mode="json"), config.model_dump(mode="json"))
+        if not changed:
+            return
+        hint = f"resume with the run's own: contraverse train --output {shlex.quote(where)} --resume"
+        what = "the settings are not those that this run was started with: " + "; ".join(changed[:5])
+        raise UserError(what + (" ..." if len(changed) > 5 else ""), where=where, hint=hint)
+    if (output / EVALUATION).is_file():
+        hint = "choose another --output, or look at it: contraverse evaluate " + shlex.quote(where)
+        raise UserError("a finished run is here", where=where, hint=hint)
+    hint = "go on with --resume, choose another --output, or remove the folder"
+    raise UserError("an unfinished run is here", where=where, hint=hint)
+
+
+def _changed(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = dict.fromkeys([*before, *now])
+        return [
+            line
+            for key in names
+            for line in _changed(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if before == now else [f"{name} was {before} and is {now}"]
+
+
+def begin(config: RunConfig, output: Path, seen: Mapping[str, Any] | None = None) -> None:
+    """Write the marks of a run that are not there yet: settings first, then environment and fingerprint."""
+    if not (output / CONFIG).is_file():
+        write_config(config, output)
+    if not (output / ENVIRONMENT).is_file() and seen is not None:
+        write_json(output / ENVIRONMENT, environment())
+    if not (output / FINGERPRINT).is_file() and seen is not None:
+        write_json(output / FINGERPRINT, seen)
+
+
+def write_config(config: RunConfig, output: Path) -> None:
+    """Write ``config.yaml``; its first line names the version that did."""
+    write_text(output / CONFIG, f"# contraverse {__version__}\n{config.to_yaml()}")
+
+
+def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> RunResult:
+    """Write what comes from the figures, then the figures, which mark the run as finished; then remove checkpoints."""
+    made_with = read_json(output / ENVIRONMENT) if (output / ENVIRONMENT).is_file() else environment()
+    paths = write_reports(output, config, dict(evaluation), any_task(config.task), made_with)
+    if not (output / EVALUATION).is_file():
+        write_json(output / EVALUATION, evaluation)
+    # A finished run is its model: the checkpoints, three times its size, were for going on.
+    remove_all(output / CHECKPOINTS)
+    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, list(evaluation["notes"]))
+
+
+def complete(config: RunConfig, output: Path, say: Say) -> RunResult:
+    """Make up what is missing from a finished run: its report, its model's card; remove checkpoints that were left.
+
+    Raises:
+        UserError: its model is gone.
+    """
+    if not (output / MODEL).is_dir():
+        hint = "repeat it from its config.yaml in another --output"
+        raise UserError("this run is finished, and has no model any more", where=str(output), hint=hint)
+    missing = [path for path in (output / REPORT, output / MODEL / "README.md") if not path.is_file()]
+    made = "; made up: " + ", ".join(path.relative_to(output).as_posix() for path in missing) if missing else ""
+    say(f"{output} is finished{made}")
+    evaluation = read_json(output / EVALUATION)
+    if missing:
+        return finish(config, output, evaluation)
+    remove_all(output / CHECKPOINTS)
+    return RunResult(output, evaluation["split"], evaluation["metrics"], paths_of(output), evaluation["notes"])
+
+
+def remove_run(output: Path) -> None:
+    """Remove what a run writes to its folder, its stages' too, and then the folder if nothing else is in it."""
+    if not output.is_dir():
+        return
+    for stage in sorted(output.glob("[0-9]*-*")):
+        if (stage / CONFIG).is_file():
+            remove_run(stage)
+    for name in _FILES:
+        for path in (output / name, output / (name + PARTIAL)):
+            path.unlink(missing_ok=True)
+    remove_all(output / CHECKPOINTS)
+    for name in (MODEL, MODEL + PARTIAL, TENSORBOARD):
+        shutil.rmtree(output / name, ignore_errors=True)
+    with suppress(OSError):
+        output.rmdir()
