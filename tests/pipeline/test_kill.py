@@ -38,16 +38,21 @@ def works(configured: Configured, rows: Path, tmp_path: Path) -> dict[str, Calla
             for i in range(count):
                 pixels = noise.integers(lightest - 110, lightest, (8, 8, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(pictures / split / name / f"{i}.png")
-    images = {"model.name": "resnet8", "method.steps": 1, "train.per_device_train_batch_size": 8}
+    images = {
+        "model.name": "resnet8",
+        "method.steps": 1,
+        "train.per_device_train_batch_size": 8,
+        "train.metric_for_best_model": "accuracy",
+    }
     staged = {**SMALL, "train.max_steps": 4, "stages.itpt.train.max_steps": 4, "stages.itpt.train.save_steps": 2}
     configs = {
         "text": configured("scal", rows, **SMALL),
-        "images": configured("trades", pictures, task="images", **SMALL, **images),
+        "images": configured("trades", pictures, task="images", **{**SMALL, **images}),
         "stages": configured("itpt", rows, **staged),
     }
     plan = SearchConfig(
         config=configured("ce", rows, **{**SMALL, "train.max_steps": 2}),
-        space={"train.learning_rate": "1e-5:1e-2:log", "model.pooling": "cls,mean"},
+        space={"train.learning_rate": "1e-5:1e-2:log", "model.pooling": ["cls", "mean"]},
         trials=2,
         seed=0,
     )

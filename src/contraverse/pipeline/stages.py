@@ -45,7 +45,8 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
         if (folder / EVALUATION).is_file():
             say(f"[{stage.folder}] is finished")
             if first:
-                complete(placed, folder, silent)
+                with one_writer(folder):
+                    complete(placed, folder, silent)
             continue
         say(f"[{stage.folder}] {number} of {len(stages)}")
         started = (folder / CONFIG).is_file()
