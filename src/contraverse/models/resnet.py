@@ -25,8 +25,11 @@ def _normed(conv: nn.Module, norm: nn.Module, x: Tensor, folds: bool) -> Tensor:
     if folds and _fold(conv, batch_norm) and not is_hooked(conv, norm, batch_norm):
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(batch_norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        scale = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()  # type: ignore[operator]
-        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), batch_norm.bias - batch_norm.running_mean * scale
+        mean, var = batch_norm.running_mean, batch_norm.running_var
+        assert mean is not None
+        assert var is not None
+        scale = batch_norm.weight * (var + batch_norm.eps).rsqrt()
+        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), batch_norm.bias - mean * scale
         return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
     normed: Tensor = norm(conv(x))
     return normed
