@@ -76,7 +76,7 @@ class HeadSpec:
 
     dim: int | None = None
     activation: Literal["tanh", "none"] = "tanh"
-    kind: Literal["projection", "mlp", "mlm", "critic", "ngrams", "patches"] = "projection"
+    kind: Literal["projection", "pooler", "mlp", "mlm", "critic", "ngrams", "patches"] = "projection"
     layers: int = 3
 
 

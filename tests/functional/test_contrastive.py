@@ -1,6 +1,7 @@
 """Contrastive losses against the printed equations."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +144,58 @@ def test_float64_references_are_themselves_right() -> None:
     assert equations.info_nce(z, z, 1.0) == pytest.approx(math.log(1 + math.exp(-1)))
     assert equations.scal_contrast_as_printed(z, z, 1.0) == pytest.approx(math.log(1 + math.exp(-1)))
     assert equations.uscal_total(z, z, z, alpha=0.5, t=1.0) == pytest.approx(1.5 * math.log(1 + math.exp(-1)))
+
+
+# rows of the same class
+
+
+LABELS = [0, 1, 0, 0, 2, 1]
+
+
+def two_views(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    p, q = torch.randn(2, 6, 5, generator=random, dtype=torch.float64)
+    return p, q, torch.tensor(LABELS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("same_class", ["masked", "positives"])
+def test_rows_of_the_same_class_are_masked_or_positives_as_in_the_loops(seed: int, same_class: Any) -> None:
+    p, q, labels = two_views(seed)
+    for loss, loop in ((info_nce, equations.same_class_contrast), (scal_literal, equations.same_class_as_printed)):
+        expected = loop(p.numpy(), q.numpy(), LABELS, 0.3, same_class)
+        got = loss(p, q, 0.3, labels=labels, same_class=same_class)
+        assert got.item() == pytest.approx(expected, rel=1e-5)
+        with pytest.raises(ValueError, match="labels"):
+            loss(p, q, 0.3, same_class=same_class)
+        # As printed they are negatives, whatever their labels.
+        assert loss(p, q, 0.3, labels=labels) == loss(p, q, 0.3)
+
+
+@pytest.mark.parametrize(("same_class", "sign"), [("negatives", 1), ("masked", 0), ("positives", -1)])
+def test_a_row_of_the_same_class_is_pushed_left_or_pulled(same_class: Any, sign: int) -> None:
+    """The slope of the loss at the similarity of the first anchor with the third row, which is of its class."""
+    similarities = 0.1 * torch.eye(3)
+    similarities[0] = torch.tensor([0.5, 0.1, 0.4])
+    losses = []
+    for moved in (-1e-3, 1e-3):
+        rows = similarities.clone()
+        rows[0, 2] += moved
+        rest = (1 - rows.square().sum(1, keepdim=True)).sqrt()
+        anchors = torch.cat([rows, rest], 1).double()
+        candidates = torch.eye(3, 4, dtype=torch.float64)
+        labels = torch.tensor([0, 1, 0])
+        losses.append(info_nce(anchors, candidates, 0.5, labels=labels, same_class=same_class).item())
+    slope = (losses[1] - losses[0]) / 2e-3
+    assert slope == pytest.approx(0, abs=1e-4) if sign == 0 else sign * slope > 1e-2
+
+
+def test_hard_negatives_stay_where_rows_are_masked() -> None:
+    p, q, labels = two_views(1)
+    hard = torch.randn(3, 5, dtype=torch.float64)
+    own = torch.zeros(6, dtype=torch.long)
+    masked = info_nce(p, q, 0.3, negatives=hard, labels=own, same_class="masked")
+    losses = [equations.simcse_supervised(*(x[i : i + 1].numpy() for x in (p, q)), hard.numpy(), 0.3) for i in range(6)]
+    assert masked.item() == pytest.approx(sum(losses) / 6, rel=1e-5)
+    positives = info_nce(p, q, 0.3, negatives=hard, labels=labels, same_class="positives")
+    assert positives > info_nce(p, q, 0.3, labels=labels, same_class="positives")

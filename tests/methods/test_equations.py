@@ -11,9 +11,10 @@ from reference import equations
 from reference.driving import Watched, flat, gradients, losses_of
 from torch import Tensor, nn
 
+from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
-from contraverse.types import Method
+from contraverse.types import Facts, Method
 
 Make = Callable[..., TextModel]
 
@@ -276,3 +277,27 @@ def test_the_attack_uses_the_pass_that_is_trained_on(tiny_model: Make, batch: An
         assert (perturbed[0] == 0).all()
         np.testing.assert_allclose(perturbed[-1].flatten(1).norm(dim=1), 0.3, rtol=1e-5)
         assert (perturbed[-1][batch["attention_mask"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["scal", "cl"])
+@pytest.mark.parametrize("same_class", ["masked", "positives"])
+def test_rows_of_the_same_class_may_be_masked_or_positives(
+    name: str, same_class: Any, tiny_model: Make, batch: Any
+) -> None:
+    """The contrast of a step, from what its passes gave; what is read is the labels of the batch."""
+    batch = {**batch, "labels": torch.tensor([1, 0, 1, 1])}
+    method = METHODS[name](same_class=same_class, temperature=0.5)
+    watched = Watched(tiny_model(heads=method.heads, dropout=0.1).train())
+    loss = losses_of(method, watched, batch)[-1]
+    first, second = (call.out.z.detach().double().numpy() for call in watched.watch.passes())
+    expected = equations.same_class_contrast(first, second, [1, 0, 1, 1], 0.5, same_class)
+    assert loss.parts["contrast"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["scal", "cl"])
+@pytest.mark.parametrize("labels", [None, torch.tensor([0.1, 2.0])])
+def test_scores_are_no_classes(name: str, labels: Any) -> None:
+    facts = Facts(rows=2, width=4, labels=labels)
+    METHODS[name]().prepare(facts)
+    with pytest.raises(UserError, match="same_class=masked needs classes"):
+        METHODS[name](same_class="masked").prepare(facts)

@@ -77,14 +77,40 @@ def test_the_last_two_layers_of_one_are_refused(tiny_folder: Any) -> None:
 
 @every
 @torch.no_grad()
-def test_what_is_not_kept_is_zero_before_position_and_layer_norm(
+def test_what_is_not_kept_is_zero_in_what_the_first_layer_reads(
     tiny_model: Make, batch: Any, architecture: str
 ) -> None:
+    """After position, type and layer norm; in the first run of it alone, where layers are shared."""
     model = tiny_model(architecture)
-    words = model.encoder.get_input_embeddings().weight[batch["input_ids"]]
-    keep = (torch.rand_like(words) < 0.5).float()
-    logits = model.encoder(attention_mask=batch["attention_mask"], inputs_embeds=words * keep).logits
-    torch.testing.assert_close(model({**batch, "keep": keep}).logits, logits)
-    delta = torch.randn_like(words)
-    moved = model.encoder(attention_mask=batch["attention_mask"], inputs_embeds=words * keep + delta).logits
-    torch.testing.assert_close(model({**batch, "keep": keep}, delta=delta).logits, moved)
+    embedded = model(batch, want=("embedded",)).embedded
+    keep = (torch.rand_like(embedded) < 0.5).float()
+    stacks = [module for module in model.encoder.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    layer = next((stack for stack in stacks if len(stack) == 2), stacks[0])[0]
+    read, gave = [], []
+
+    def note(_layer: Any, args: Any, out: Any) -> None:
+        read.append(args[0])
+        gave.append(out)
+
+    layer.register_forward_hook(note)
+    logits = model({**batch, "keep": keep}).logits
+    torch.testing.assert_close(read[0], embedded * keep)
+    shared = architecture == "albert"
+    assert len(read) == (2 if shared else 1)
+    if shared:
+        torch.testing.assert_close(read[1], gave[0][0] if isinstance(gave[0], tuple) else gave[0])
+    assert not torch.allclose(logits, model(batch).logits, atol=1e-3)
+    torch.testing.assert_close(model({**batch, "keep": torch.ones_like(keep)}).logits, model(batch).logits)
+
+
+@torch.no_grad()
+def test_a_cut_off_and_a_perturbation_go_together(tiny_model: Make, batch: Any) -> None:
+    """BERT by hand: the perturbation is added to the words, and what the encoder's layers then read is cut."""
+    model = tiny_model()
+    bert = model.encoder.bert
+    words = bert.embeddings.word_embeddings(batch["input_ids"])
+    delta, keep = torch.randn_like(words), (torch.rand_like(words) < 0.5).float()
+    states = bert.embeddings(inputs_embeds=words + delta) * keep
+    mask = (1.0 - batch["attention_mask"][:, None, None, :]) * torch.finfo(states.dtype).min
+    tokens = bert.encoder(states, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(model({**batch, "keep": keep}, delta=delta, want=("tokens",)).tokens, tokens)

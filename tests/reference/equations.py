@@ -43,6 +43,35 @@ def simcse_supervised(anchor: Array, positive: Array, negative: Array | list[Arr
     return _mean(losses)
 
 
+def same_class_contrast(p: Array, q: Array, labels: list[int], t: float, same_class: str) -> float:
+    """Eq. (4) with other rows of the anchor's class ``"masked"`` out of the denominator; or as ``"positives"`` too.
+
+    The latter is L_out^sup of Khosla et al. (2020), eq. 2: ``-1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / t) /
+    sum_{a in A(i)} exp(z_i . z_a / t) )``, with A(i) the other view of all rows and P(i) those of i's class.
+    """
+    losses = []
+    for i in range(len(p)):
+        logits = [cosine(p[i], q[k]) / t for k in range(len(q))]
+        own = [k for k in range(len(q)) if labels[k] == labels[i]]
+        if same_class == "masked":
+            losses.append(_log_sum_exp([logits[k] for k in range(len(q)) if k == i or k not in own]) - logits[i])
+        else:
+            losses.append(sum(_log_sum_exp(logits) - logits[k] for k in own) / len(own))
+    return _mean(losses)
+
+
+def same_class_as_printed(z: Array, z_adv: Array, labels: list[int], t: float, same_class: str) -> float:
+    """Eq. (7) as printed, likewise: clean rows are masked out of its denominator, adversarial ones are positives."""
+    losses = []
+    for i in range(len(z)):
+        own = [k for k in range(len(z)) if labels[k] == labels[i]]
+        others = [k for k in range(len(z)) if same_class != "masked" or k == i or k not in own]
+        positives = own if same_class == "positives" else [i]
+        denominator = _log_sum_exp([cosine(z[i], z[k]) / t for k in others])
+        losses.append(sum(denominator - cosine(z[i], z_adv[k]) / t for k in positives) / len(positives))
+    return _mean(losses)
+
+
 def scal_contrast_as_printed(z: Array, z_adv: Array, t: float) -> float:
     """Eq. (7): numerator clean against adversarial; denominator clean against clean, k = i included."""
     losses = []

@@ -1,6 +1,6 @@
 """Pure equations: tensors in, tensors out, no state."""
 
-from contraverse.functional.contrastive import class_cosines, info_nce, nt_xent, scal_literal
+from contraverse.functional.contrastive import SameClass, class_cosines, info_nce, nt_xent, scal_literal
 from contraverse.functional.divergence import kl, squared_distance, symmetric_kl
 from contraverse.functional.gather import gather, rank
 from contraverse.functional.jsd import jsd
@@ -11,6 +11,7 @@ from contraverse.functional.supervised import supervised_loss
 
 __all__ = [
     "Norm",
+    "SameClass",
     "Scope",
     "anchored",
     "class_cosines",

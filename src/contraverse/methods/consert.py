@@ -31,20 +31,21 @@ class ConSERT(Method):
     A view is one of
 
     - ``shuffle``: the order of the tokens, special ones left in their places, is random;
-    - ``token-cutoff``: the word embeddings of some tokens are 0, special ones never;
-    - ``feature-cutoff``: some dimensions of all its word embeddings are 0;
-    - ``dropout``: single entries of its word embeddings are 0, the others grow by 1 / (1 - rate);
+    - ``token-cutoff``: the embeddings of some tokens are 0, special ones never;
+    - ``feature-cutoff``: some dimensions of all its embeddings are 0;
+    - ``dropout``: single entries of its embeddings are 0, the others grow by 1 / (1 - rate);
     - ``adversarial``: one step up the loss, epsilon * g / ||g||_2, from the sentence as it is;
     - ``none``: the sentence as it is.
+
+    Embeddings are what the first layer reads, after position, type and layer norm, as in the authors' code.
 
     Batch: sentences. Cost: 2F + 2B = 6F, and 2F (a pass and its input gradient) more for each adversarial view. There
     is no head. r is what is trained, whatever ``model.pooling`` tests: the authors test the mean of the last two
     layers (``"last-two"``).
 
-    Departures: the authors cut and perturb what the embedding layer gives, after position and layer norm; here it is
-    the word embeddings before, so that any encoder will do, and a token that is cut off keeps its position. They
-    shuffle position ids. Their adversarial view climbs a classifier's loss and needs labels. They weight the loss by
-    .15, which matters to clipping alone.
+    Departures: the authors shuffle position ids. Their adversarial view climbs a classifier's loss, needs labels and
+    is added after layer norm, with one norm a token; here it climbs the contrast, and is added to the word embeddings
+    as everywhere in this library. They weight the loss by .15, which matters to clipping alone.
 
     Args:
         first: a view.
@@ -63,6 +64,8 @@ class ConSERT(Method):
     equation = "(1) of ConSERT"
     reads = "text"
     needs = "inputs"
+
+    special_ids: Tensor | None
 
     @validate_call
     def __init__(
@@ -83,7 +86,8 @@ class ConSERT(Method):
         self.temperature, self.encoder_dropout = temperature, encoder_dropout
         if "adversarial" in self.views:
             self.ball = one_step_ball("fgm", epsilon, "sequence")
-        self.special_ids: tuple[int, ...] | None = None
+        self.width = 0
+        self.register_buffer("special_ids", None, persistent=False)
 
     @property
     def cost(self) -> str:  # type: ignore[override]
@@ -91,12 +95,12 @@ class ConSERT(Method):
         return f"{6 + 2 * self.views.count('adversarial')}F"
 
     def prepare(self, facts: Facts) -> None:
-        """Learn which tokens hold no text."""
-        self.special_ids = facts.special_ids
+        """Learn which tokens hold no text, and how wide the encoder is."""
+        self.special_ids, self.width = torch.tensor(facts.special_ids, dtype=torch.long), facts.width
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbable(model, batch)
-        views = [self.make(view, batch, inputs.values.shape[-1]) for view in self.views]
+        views = [self.make(view, batch, self.width) for view in self.views]
         deltas = [self.ball.start(inputs) if view == "adversarial" else None for view in self.views]
         r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]
         contrast, logs = nt_xent(r[0], r[1], self.temperature), []
@@ -119,7 +123,13 @@ class ConSERT(Method):
         return mean_pool(tokens, batch["attention_mask"])
 
     def make(self, view: str, batch: Batch, width: int) -> Batch:
-        """``batch`` with the tokens of one view, or with what it keeps of their embeddings (B, T, width)."""
+        """``batch`` with the tokens of one view, or with what it keeps of their embeddings (B, T, width).
+
+        Raises:
+            ValueError: called before `prepare`.
+        """
+        if self.special_ids is None:
+            raise ValueError("call prepare(facts) before the first step (Trainer does)")
         ids = batch["input_ids"]
         if view == "shuffle":
             order = self._shuffled(ids, batch["attention_mask"])
@@ -139,9 +149,8 @@ class ConSERT(Method):
         return batch
 
     def _text(self, ids: Tensor, mask: Tensor) -> Tensor:
-        if self.special_ids is None:
-            raise ValueError("call prepare(facts) before the first step (Trainer does)")
-        return mask.bool() & ~torch.isin(ids, ids.new_tensor(self.special_ids))
+        assert self.special_ids is not None
+        return mask.bool() & ~torch.isin(ids, self.special_ids)
 
     def _shuffled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Which token of a row goes where, (B, T): a random order of those that hold text, all others in place."""

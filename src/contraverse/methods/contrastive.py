@@ -6,8 +6,16 @@ from pydantic import validate_call
 from torch import nn
 
 from contraverse.functional import info_nce, supervised_loss
-from contraverse.methods.settings import PROJECTION, Alpha, Temperature
-from contraverse.types import Batch, Loss, Method
+from contraverse.methods.settings import (
+    PROJECTION,
+    Alpha,
+    Projection,
+    SameClassRows,
+    Temperature,
+    projection_of,
+    require_classes,
+)
+from contraverse.types import Batch, Facts, Loss, Method
 
 
 class Contrastive(Method):
@@ -23,6 +31,9 @@ class Contrastive(Method):
     Args:
         alpha: weight of the contrastive loss, >= 0.
         temperature: of InfoNCE, > 0.
+        same_class: rows of the anchor's class are ``"negatives"``, ``"masked"`` out of the denominator, or
+            ``"positives"`` too, as in SCAL.
+        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "cl"
@@ -35,12 +46,29 @@ class Contrastive(Method):
     heads = PROJECTION
 
     @validate_call
-    def __init__(self, *, alpha: Alpha = 0.1, temperature: Temperature = 0.05) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Alpha = 0.1,
+        temperature: Temperature = 0.05,
+        same_class: SameClassRows = "negatives",
+        projection: Projection = "new",
+    ) -> None:
         super().__init__()
         self.alpha, self.temperature = alpha, temperature
+        self.same_class, self.heads = same_class, projection_of(projection)
+
+    def prepare(self, facts: Facts) -> None:
+        """Check that there are classes where they are read.
+
+        Raises:
+            UserError: there are none.
+        """
+        require_classes(self.name, self.same_class, facts)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        labels = batch["labels"]
         first, second = (model(batch, want=("logits", "z")) for _ in range(2))
-        ce = (supervised_loss(first.logits, batch["labels"]) + supervised_loss(second.logits, batch["labels"])) / 2
-        contrast = info_nce(first.z, second.z, self.temperature)
+        ce = (supervised_loss(first.logits, labels) + supervised_loss(second.logits, labels)) / 2
+        contrast = info_nce(first.z, second.z, self.temperature, labels=labels, same_class=self.same_class)
         yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})

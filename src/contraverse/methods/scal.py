@@ -8,8 +8,19 @@ from torch import nn
 
 from contraverse.attacks import climb, perturbable
 from contraverse.functional import Scope, info_nce, scal_literal, supervised_loss
-from contraverse.methods.settings import PROJECTION, Alpha, Epsilon, OneStep, Temperature, one_step_ball
-from contraverse.types import Batch, Loss, Method
+from contraverse.methods.settings import (
+    PROJECTION,
+    Alpha,
+    Epsilon,
+    OneStep,
+    Projection,
+    SameClassRows,
+    Temperature,
+    one_step_ball,
+    projection_of,
+    require_classes,
+)
+from contraverse.types import Batch, Facts, Loss, Method
 
 
 class SCAL(Method):
@@ -32,6 +43,9 @@ class SCAL(Method):
         attack: ``"fgm"`` (L2) or ``"fgsm"`` (sign).
         contrast: ``"infonce"`` or ``"literal"``.
         scope: what one norm is taken over.
+        same_class: rows of the anchor's class are ``"negatives"`` as printed, ``"masked"`` out of the denominator, or
+            ``"positives"`` too (supervised contrastive learning).
+        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "scal"
@@ -52,11 +66,22 @@ class SCAL(Method):
         attack: OneStep = "fgm",
         contrast: Literal["infonce", "literal"] = "infonce",
         scope: Scope = "sequence",
+        same_class: SameClassRows = "negatives",
+        projection: Projection = "new",
     ) -> None:
         super().__init__()
+        self.same_class, self.heads = same_class, projection_of(projection)
         self.ball = one_step_ball(attack, epsilon, scope)
         self.alpha, self.temperature = alpha, temperature
         self.contrast = info_nce if contrast == "infonce" else scal_literal
+
+    def prepare(self, facts: Facts) -> None:
+        """Check that there are classes where they are read.
+
+        Raises:
+            UserError: there are none.
+        """
+        require_classes(self.name, self.same_class, facts)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbable(model, batch)
@@ -66,6 +91,6 @@ class SCAL(Method):
         attack = climb(ce, delta, self.ball, inputs, keep_graph=True)
         adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
-        contrast = self.contrast(clean.z, adversarial.z, self.temperature)
+        contrast = self.contrast(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)
         parts = {"ce": ce.detach(), "ce_adv": ce_adv.detach(), "contrast": contrast.detach()} | attack.log(inputs)
         yield Loss((ce + ce_adv) / 2 + self.alpha * contrast, parts)

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contraverse.attacks import NormBall
-from contraverse.functional import Scope
-from contraverse.types import HeadSpec
+from contraverse.errors import UserError
+from contraverse.functional import SameClass, Scope
+from contraverse.types import Facts, HeadSpec
 from contraverse.units import Number
 
 Epsilon = Annotated[
@@ -25,9 +26,34 @@ PROJECTION = {"z": HeadSpec()}
 MLP_PROJECTION = {"z": HeadSpec(kind="mlp")}
 """The head of SimCLR and ACL: three linear layers as wide as the encoder, each with batch norm."""
 
+Projection = Annotated[
+    Literal["new", "pooler"], Field(description="what z is: a new layer on h, or what the encoder's own pooler gives")
+]
+SameClassRows = Annotated[
+    SameClass, Field(description="what other rows of an anchor's class are: negatives, masked out, or positives too")
+]
 OneStep = Literal["fgm", "fgsm"]
 
 
 def one_step_ball(attack: OneStep, epsilon: float, scope: Scope) -> NormBall:
     """The ball in which one step is FGM (L2, SCAL eq. 3) or FGSM (Linf, eq. 2)."""
     return NormBall(epsilon, step_size=epsilon, norm="l2" if attack == "fgm" else "linf", scope=scope)
+
+
+def projection_of(projection: Literal["new", "pooler"]) -> dict[str, HeadSpec]:
+    """The head ``z`` of a contrastive loss: a layer of its own, or the encoder's pooler."""
+    return PROJECTION if projection == "new" else {"z": HeadSpec(kind="pooler")}
+
+
+def require_classes(method: str, same_class: SameClass, facts: Facts) -> None:
+    """Refuse to tell rows of the same class by scores.
+
+    Raises:
+        UserError: ``same_class`` needs classes, and the labels are none.
+    """
+    if same_class != "negatives" and (facts.labels is None or facts.labels.is_floating_point()):
+        raise UserError(
+            f"{method} with same_class={same_class} needs classes",
+            where="method.same_class",
+            hint="use same_class=negatives, which reads no labels",
+        )

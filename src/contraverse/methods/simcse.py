@@ -6,7 +6,7 @@ from pydantic import validate_call
 from torch import nn
 
 from contraverse.functional import info_nce
-from contraverse.methods.settings import PROJECTION, Temperature
+from contraverse.methods.settings import PROJECTION, Projection, Temperature, projection_of
 from contraverse.types import Batch, Loss, Method
 
 
@@ -19,6 +19,7 @@ class SimCSE(Method):
 
     Args:
         temperature: > 0.
+        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "simcse"
@@ -31,9 +32,9 @@ class SimCSE(Method):
     heads = PROJECTION
 
     @validate_call
-    def __init__(self, *, temperature: Temperature = 0.05) -> None:
+    def __init__(self, *, temperature: Temperature = 0.05, projection: Projection = "new") -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.heads = temperature, projection_of(projection)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         first, second = (model(batch, want=("z",)).z for _ in range(2))
@@ -51,6 +52,7 @@ class SupervisedSimCSE(Method):
 
     Args:
         temperature: > 0.
+        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "simcse-sup"
@@ -63,9 +65,9 @@ class SupervisedSimCSE(Method):
     heads = PROJECTION
 
     @validate_call
-    def __init__(self, *, temperature: Temperature = 0.05) -> None:
+    def __init__(self, *, temperature: Temperature = 0.05, projection: Projection = "new") -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.heads = temperature, projection_of(projection)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         anchor = model(batch, want=("z",)).z

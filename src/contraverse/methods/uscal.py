@@ -7,7 +7,16 @@ from torch import nn
 
 from contraverse.attacks import climb, perturbable
 from contraverse.functional import Scope, info_nce
-from contraverse.methods.settings import PROJECTION, Alpha, Epsilon, OneStep, Temperature, one_step_ball
+from contraverse.methods.settings import (
+    PROJECTION,
+    Alpha,
+    Epsilon,
+    OneStep,
+    Projection,
+    Temperature,
+    one_step_ball,
+    projection_of,
+)
 from contraverse.types import Batch, Loss, Method
 
 
@@ -27,6 +36,7 @@ class USCAL(Method):
         temperature: > 0.
         attack: ``"fgm"`` (L2) or ``"fgsm"`` (sign).
         scope: what one norm is taken over.
+        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "uscal"
@@ -47,8 +57,10 @@ class USCAL(Method):
         temperature: Temperature = 0.05,
         attack: OneStep = "fgm",
         scope: Scope = "sequence",
+        projection: Projection = "new",
     ) -> None:
         super().__init__()
+        self.heads = projection_of(projection)
         self.ball = one_step_ball(attack, epsilon, scope)
         self.alpha, self.temperature = alpha, temperature
 

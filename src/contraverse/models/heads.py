@@ -3,6 +3,7 @@
 A head is built from its `HeadSpec` and reads what its kind says of one pass:
 
 - ``projection``: ``h`` (B, H) -> (B, dim);
+- ``pooler``: what the encoder's own pooler gives, (B, H), as it is: no weights beside the encoder's;
 - ``mlp``: the same, through several layers with batch norm;
 - ``mlm``: ``tokens`` (B, T, H) -> logits over the vocabulary (B, T, V);
 - ``critic``: two features of a method's choice, through `HeadCall`;
@@ -17,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
 
+from contraverse.errors import UserError
 from contraverse.types import HeadSpec
 
 
@@ -187,6 +190,8 @@ def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float
     A projection is SimCSE's and SCAL's "pooler layer": ``Linear(H, dim)`` and its activation. Weights are drawn from
     N(0, std) and biases are zero, as Hugging Face initialises its own heads.
     """
+    if spec.kind == "pooler":
+        return nn.Identity()
     if spec.kind == "mlp":
         return mlp(width, spec.dim or width, spec.layers)
     if spec.kind == "mlm":
@@ -199,6 +204,26 @@ def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float
         return Patches(width, spec.dim or width, spec.layers)
     activation = nn.Tanh() if spec.activation == "tanh" else nn.Identity()
     return nn.Sequential(OrderedDict(dense=_linear(width, spec.dim or width, std), activation=activation))
+
+
+def own_pooler(encoder: PreTrainedModel) -> tuple[nn.Linear, nn.Module]:
+    """The linear layer of the encoder's own pooler, which reads the first token's last state, and its activation.
+
+    Raises:
+        UserError: the encoder has none.
+    """
+    pooler = getattr(encoder.base_model, "pooler", None)
+    parts = (getattr(pooler, "dense", None), getattr(pooler, "activation", None))
+    if isinstance(pooler, nn.Linear):  # ALBERT's
+        parts = (pooler, getattr(encoder.base_model, "pooler_activation", None))
+    dense, activation = parts
+    if not isinstance(dense, nn.Linear) or not isinstance(activation, nn.Module):
+        raise UserError(
+            f"a {type(encoder).__name__} has no pooler of its own",
+            where="method.projection",
+            hint="use projection=new, which adds a layer, or an encoder that has one: BERT or ALBERT",
+        )
+    return dense, activation
 
 
 def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:

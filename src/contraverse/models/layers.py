@@ -1,6 +1,10 @@
-"""Starting from a weaker point than the checkpoint: fewer layers, or layers drawn anew."""
+"""The layers of an encoder: fewer of them, drawn anew, or with a part of what the first one reads cut off."""
 
-from torch import nn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
@@ -44,3 +48,36 @@ def reinit_layers(encoder: PreTrainedModel, count: int) -> None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
+
+
+@contextmanager
+def cutting(encoder: PreTrainedModel, keep: Tensor | None) -> Iterator[None]:
+    """Multiply what the first layer reads in one pass, after position, type and layer norm; nothing for None.
+
+    Args:
+        encoder: any whose layers stand in a list, ALBERT's groups of shared layers too.
+        keep: broadcasts to (B, T, H).
+    """
+    if keep is None:
+        yield
+        return
+
+    def cut(_layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        handle.remove()  # of layers that are shared it is the first run alone
+        if args:
+            return (args[0] * keep.to(args[0].dtype), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] * keep.to(kwargs["hidden_states"].dtype)}
+
+    handle = _first_layer(encoder).register_forward_pre_hook(cut, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _first_layer(encoder: PreTrainedModel) -> nn.Module:
+    stacks = [module for module in encoder.base_model.modules() if isinstance(module, nn.ModuleList)]
+    depth = encoder.config.num_hidden_layers
+    if not stacks:
+        raise UserError(f"cannot find the layers of a {type(encoder).__name__}")
+    return next((stack for stack in stacks if len(stack) == depth), stacks[0])[0]

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from contraverse.errors import UserError
 from contraverse.models.flow import Flow
-from contraverse.models.heads import NGrams
+from contraverse.models.heads import NGrams, own_pooler
 from contraverse.models.pooling import LAYERS
 from contraverse.models.postprocess import Postprocess
 from contraverse.models.whitening import Whitening
@@ -60,14 +60,20 @@ def _add_sentence_transformer(model: "TextModel", folder: Path) -> None:
     """Add modules.json and a folder for each module, all of them sentence-transformers' own, beside the encoder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     transformer = Transformer(str(folder), max_seq_length=model.longest)
     transformer.model.config.output_hidden_states = model.pooling in LAYERS
-    modules: list[nn.Module] = [transformer, *_pooling_modules(model)]
-    if model.embedding == "z":
-        dense, activation = model.heads["z"].children()
-        assert isinstance(dense, nn.Linear)
-        modules.append(_dense(dense.weight, dense.bias, activation))
+    modules: list[nn.Module] = [transformer]
+    if model.embedding == "z" and model.head_specs["z"].kind == "pooler":
+        own, tanh = own_pooler(model.encoder)  # which reads the first token, whatever the pooling is
+        modules += [Pooling(model.width, pooling_mode="cls"), _dense(own.weight, own.bias, tanh)]
+    else:
+        modules += _pooling_modules(model)
+        if model.embedding == "z":
+            dense, activation = model.heads["z"].children()
+            assert isinstance(dense, nn.Linear)
+            modules.append(_dense(dense.weight, dense.bias, activation))
     if model.postprocess is not None:
         modules += [
             _dense(weight, bias, nn.ReLU() if relu else nn.Identity())

@@ -16,7 +16,8 @@ from transformers import (
 
 from contraverse.errors import UserError
 from contraverse.models import storage
-from contraverse.models.heads import build_head
+from contraverse.models.heads import build_head, own_pooler
+from contraverse.models.layers import cutting
 from contraverse.models.layers import keep_layers as _keep_layers
 from contraverse.models.layers import reinit_layers as _reinit_layers
 from contraverse.models.modes import evaluating
@@ -63,6 +64,7 @@ class TextModel(Model):
         self.embedding: Embedding = embedding
         self.max_length = max_length
         self.postprocess: Postprocess | None = None
+        self.drawn: frozenset[str] = frozenset()  # names of weights that the checkpoint did not have
         self.heads = nn.ModuleDict()
         self.head_specs: dict[str, HeadSpec] = {}
 
@@ -95,16 +97,17 @@ class TextModel(Model):
             tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right")
             if labels is not None:
                 names = dict(enumerate(labels))
-                encoder = AutoModelForSequenceClassification.from_pretrained(
+                encoder, info = AutoModelForSequenceClassification.from_pretrained(
                     path,
                     dtype=torch.float32,
+                    output_loading_info=True,
                     num_labels=len(names),
                     id2label=names,
                     label2id={name: i for i, name in names.items()},
                     problem_type="regression" if len(names) == 1 else "single_label_classification",
                 )
             else:
-                encoder = AutoModel.from_pretrained(path, dtype=torch.float32)
+                encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"cannot load a text encoder from {str(name_or_path)!r}: {str(error).splitlines()[0]}",
@@ -116,7 +119,9 @@ class TextModel(Model):
             _reinit_layers(encoder, reinit_layers)
         if pooling == "last-two" and encoder.config.num_hidden_layers < 2:
             raise UserError("pooling last-two needs two layers, and this encoder has one", hint="use mean, or keep two")
-        return cls(encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length)
+        model = cls(encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length)
+        model.drawn = frozenset(info["missing_keys"])
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -146,6 +151,8 @@ class TextModel(Model):
         for name, spec in heads.items():
             if name not in self.heads:
                 std = getattr(self.encoder.config, "initializer_range", 0.02)
+                if spec.kind == "pooler":
+                    self._check_pooler()
                 head = build_head(spec, self.width, words=self.words, std=std)
                 self.heads[name] = head.to(self.device).train(self.training)
                 self.head_specs[name] = spec
@@ -165,8 +172,9 @@ class TextModel(Model):
 
         Args:
             batch: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``token_type_ids`` where the encoder has them;
-                ``keep`` multiplies the word embeddings and broadcasts to (B, T, D), for views that cut some of them
-                off; or a call of one head on a pass that was made; or several passes, each with arguments of its own.
+                ``keep`` multiplies what the first layer reads, after position, type and layer norm, and broadcasts to
+                (B, T, H), for views that cut some of it off; or a call of one head on a pass that was made; or several
+                passes, each with arguments of its own.
             delta: (B, T, D), added to the word embeddings, before position, type and layer norm.
             want: any of ``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, and
                 names of heads.
@@ -185,12 +193,10 @@ class TextModel(Model):
         if "token_type_ids" in batch:
             arguments["token_type_ids"] = batch["token_type_ids"]
         inputs = None
-        if delta is None and "inputs" not in want and "keep" not in batch:
+        if delta is None and "inputs" not in want:
             arguments["input_ids"] = ids
         else:
             embeddings = self.encoder.get_input_embeddings()(ids)
-            if "keep" in batch:
-                embeddings = embeddings * batch["keep"]
             inputs = Inputs(embeddings.detach(), mask.bool().unsqueeze(-1)) if "inputs" in want else None
             if len(want) == 1 and inputs is not None:
                 return Outputs(inputs=inputs)
@@ -198,14 +204,15 @@ class TextModel(Model):
 
         if "embedded" in want:
             arguments["output_hidden_states"] = True
-        out, logits = self._run(arguments, logits="logits" in want)
+        with cutting(self.encoder, batch.get("keep")):
+            out, logits = self._run(arguments, logits="logits" in want)
         tokens, pooled = out.last_hidden_state, out.get("pooler_output")
         if "pooled" in want and pooled is None:
             raise UserError(f"a {type(self.encoder).__name__} has no pooler", hint="take h, its pooled tokens")
         h = pool(tokens, mask, self.pooling, out.get("hidden_states"))
         return Outputs(
             logits=logits,
-            z=self._head("z")(h) if "z" in want else None,
+            z=self._project(h, pooled) if "z" in want else None,
             h=h if "h" in want else None,
             pooled=pooled if "pooled" in want else None,
             tokens=tokens if "tokens" in want else None,
@@ -213,6 +220,21 @@ class TextModel(Model):
             inputs=inputs,
             heads={name: self._read(name, tokens, mask, h) for name in want if name not in Outputs._fields},
         )
+
+    def _check_pooler(self) -> None:
+        """Raises UserError where the encoder has no pooler, or the checkpoint no weights for it."""
+        own_pooler(self.encoder)
+        if any("pooler" in name.split(".") for name in self.drawn):
+            raise UserError(
+                "the checkpoint has no weights for the encoder's pooler, which would be drawn at random",
+                where="method.projection",
+                hint="use projection=new",
+            )
+
+    def _project(self, h: Tensor, pooled: Tensor | None) -> Tensor:
+        head, reads = self._head("z"), pooled if self.head_specs["z"].kind == "pooler" else h
+        z: Tensor = head(reads)
+        return z
 
     def _head(self, name: str) -> nn.Module:
         if name not in self.heads:

@@ -72,6 +72,8 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
         )
     if isinstance(method, DeACL) and is_backbone(name) and not name.startswith(TIMM):
         notes.append(f"{name} is drawn at random, and is its own teacher: begin from a trained encoder with --init")
+    # Without weights of its own, and refused by a model that has no pooler: better now than when a run has begun.
+    model.add_heads({name: spec for name, spec in method.heads.items() if spec.kind == "pooler"})
     return model, notes
 
 
