@@ -6,7 +6,7 @@ input (a word embedding), ``H`` width of a hidden state, ``C`` classes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -194,6 +194,8 @@ class Method(nn.Module):
     heads: Mapping[str, HeadSpec] = {}
     wants_copy: bool = False
     """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see `receive`."""
+    copy_mode: ClassVar[Literal["eval", "train"]] = "eval"
+    """Mode of that copy. In training mode batch norm takes the statistics of each batch, and dropout is on."""
     strength: float | None = None
     """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
 
@@ -210,9 +212,24 @@ class Method(nn.Module):
     def receive(self, copy: nn.Module) -> None:
         """Called once before training where `wants_copy` says so, with a copy of the model that is the method's own.
 
-        It is kept as ``frozen``: in eval mode, without gradients, saved with the method's state.
+        It is kept as ``frozen``: in the mode that `copy_mode` names, without gradients, saved with the method's state.
         """
-        self.frozen = copy.requires_grad_(False).eval()
+        self.frozen = copy.requires_grad_(False).train(self.copy_mode == "train")
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; the copy stays in its own mode."""
+        super().train(mode)
+        if "frozen" in self._modules:
+            self.frozen.train(self.copy_mode == "train")
+        return self
+
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        """The network that training is for, which is measured, chosen by, saved and exported: ``model`` itself, the one
+        that is trained, unless the method averages it into a copy that its paper keeps in its place.
+
+        Whoever sets up training asks for it at each evaluation and in the end. It has the type of ``model``.
+        """
+        return model
 
     def after_step(self, model: nn.Module) -> None:
         """Called after each step of the optimizer, with the model itself and not what wraps it."""

@@ -91,6 +91,7 @@ def test_what_is_climbed(case: str) -> None:
     """The last of exactly so many iterates, from the same start, against plain projected ascent."""
     method, model = build(case)
     batch, spy, still = views(), Spy(model), copy.deepcopy(model).eval()
+    copied = copy.deepcopy(method.frozen).eval() if method.wants_copy else None
     drive(method, spy, batch)
     first, second = pixels(batch)
     both = torch.cat([first, second])
@@ -105,13 +106,13 @@ def test_what_is_climbed(case: str) -> None:
 
     def loss(delta: Tensor) -> Tensor:
         if method.name == "deacl":
-            target = encode(first, "h", method.frozen, "clean").detach()
+            target = encode(first, "h", copied, "clean").detach()
             return reference.deacl_attacked(encode(first + delta, "h"), target)
         if single:
             return reference.nt_xent(encode(first + delta), encode(second, route="clean").detach(), 0.5)
         one, other = (both + delta).chunk(2)
         if method.wants_copy:
-            return reference.nt_xent(encode(one), encode(other, of=method.frozen), 0.5)
+            return reference.nt_xent(encode(one), encode(other, of=copied), 0.5)
         return reference.contrast(lambda values, route: encode(values), one, other, 0.5, "adversarial")
 
     expected = reference.climb(loss, x, start, epsilon=EPSILON, step_size=STEP, steps=method.steps)

@@ -15,7 +15,7 @@ from contraverse.models import TextModel
 STATED = {"ce": 3, "cl": 6, "at": 7, "scal": 7, "simcse": 6, "uscal": 10, "freelb": 9, "rar": 11, "carl": 10, "mlm": 3}
 STATED |= {"alum": 8, "infobert": 12, "consert": 6, "isbert": 3}
 STATED |= {"simclr": 6, "acl-a2a": 26, "acl-a2s": 17, "acl-ds": 32, "dynacl": 28, "deacl": 17}
-STATED |= {"pgd-at": 23, "trades": 27, "probe": 1, "probe-pgd": 21, "uat": 27, "uat-offline": 12}
+STATED |= {"pgd-at": 23, "trades": 27, "probe": 1, "probe-pgd": 21, "uat": 27, "uat-offline": 12, "uat-online": 27}
 
 
 @pytest.fixture

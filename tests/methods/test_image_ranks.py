@@ -37,7 +37,10 @@ def build(case: str) -> tuple[Method, Any]:
     with torch.no_grad():
         for parameter in earlier.parameters():
             parameter.mul_(0.9)
-    return told(method, model=earlier), model
+    told(method, model=earlier)
+    if method.wants_copy:
+        settled(method.frozen)
+    return method, model
 
 
 def gradients(method: Method, model: Any, batch: Any, **driving: Any) -> dict[str, torch.Tensor]:

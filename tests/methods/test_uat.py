@@ -148,6 +148,49 @@ def test_without_targets_the_model_of_the_start_is_the_teacher() -> None:
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("dual", [False, True])
+def test_online_targets_are_the_models_own(dual: bool) -> None:
+    """Value, gradients and perturbation: KL is climbed from the clean prediction, which is a constant in the loss."""
+    method, batch = UAT(target="online", steps=3, beta=1.5), images()
+    assert (method.wants_copy, method.cost) == (False, "13F")
+    batch["labels"] = torch.where(LABELLED[INDEX], batch["labels"], -100)
+    model = fresh(method, dual=dual)
+    with torch.no_grad():  # less sure of itself, so that KL is no rounding error
+        model.classifier.weight.mul_(0.1)
+    before = copy.deepcopy(model)
+    passes, total = run(method, model, batch)
+    x, still = batch["pixel_values"], copy.deepcopy(before).eval()
+    start = next(each.delta for each in passes if each.delta is not None)
+    clean = still(batch).logits.detach()
+
+    def loss(delta: Tensor) -> Tensor:
+        return slow.trades_attacked(clean, still(batch, delta=delta, route="adversarial").logits)
+
+    delta = slow.climb(loss, x, start, epsilon=EPSILON, step_size=STEP_SIZE, steps=3)
+    found = passes[-1].delta
+    assert found is not None
+    moved = slice(1, None)  # the first image's prediction is so sure that its KL is 0 in fp32
+    assert ((found - delta)[moved].abs() < 1e-6).float().mean() > 0.99
+    clean, adversarial = before(batch).logits, before(batch, delta=found, route="adversarial").logits
+    expected = slow.online_targets(clean, adversarial, batch["labels"], beta=1.5)
+    expected.backward()
+    assert float(total) == pytest.approx(expected.item(), rel=1e-5)
+    close(grads(model), grads(before))
+
+
+def test_online_targets_need_no_label_and_no_teacher() -> None:
+    method, batch = UAT(target="online", steps=1), images()
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    method.prepare(FACTS)
+    assert method.notes == ()
+    (loss,) = method.losses(fresh(method), batch)
+    assert loss.parts["ce"] == 0
+    assert loss.total.isfinite()
+    loss.total.backward()
+    with pytest.raises(ValueError, match="the model's own"):
+        method.set_targets(SOFT)
+
+
 def test_targets_are_saved_with_the_methods_state() -> None:
     state = given().state_dict()
     other = UAT()

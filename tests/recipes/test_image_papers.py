@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from contraverse.errors import UserError
+from contraverse.methods import METHODS
 from contraverse.recipes import RECIPES, ImageRunConfig, configure, split_stages
+from contraverse.types import HeadSpec
 
 PRETRAINED = ("simclr", "acl-a2a", "acl-a2s", "acl-ds", "dynacl")
 FINE_TUNED = ("ce", "at", "scal", "freelb", "carl", "pgd-at", "trades")
@@ -53,6 +55,85 @@ def test_fine_tuning_is_acls(name: str) -> None:
     # The checkpoint is chosen by validation accuracy under attack.
     assert evaluation.robust_validation is (name != "ce")
     assert train.get("metric_for_best_model") == ("robust_accuracy" if name != "ce" else None)
+
+
+@pytest.mark.parametrize("name", [*PRETRAINED, "deacl", "selfie"])
+def test_pre_training_sees_all_images(name: str) -> None:
+    """50,000 of CIFAR-10; fine-tuning sets its tenth aside by the same seed as ever."""
+    config = on_images(name)
+    assert config.data.validation_fraction == 0
+    assert config.data.seed == on_images("trades").data.seed
+    assert on_images(name, **{"data.validation_fraction": 0.1}).data.validation_fraction == 0.1
+
+
+def test_stages_see_all_images_where_they_pre_train() -> None:
+    for name, expected in (("acl-semi", [0, 0.1, 0.1]), ("uat++", [0.1, 0.1]), ("dynacl++", [0, 0, 0])):
+        configs = [stage.config for stage in split_stages(on_images(name))]
+        assert [config.data.validation_fraction for config in configs] == expected
+        assert len({config.data.seed for config in configs}) == 1
+
+
+@pytest.mark.parametrize("name", ["uat", "uat++", "acl-semi"])
+@pytest.mark.parametrize(
+    ("labels", "batch"),
+    [("10%", 250), ("1%", 200), ("0.5 %", 200), (0.01, 200), (0.1, 250), (450, 200), (4500, 250), ("all", 250)],
+)
+def test_the_batch_follows_the_labels(name: str, labels: Any, batch: int) -> None:
+    """25 + 225 images with and without a label at 10 %, 2 + 198 at 1 %, as the authors' script."""
+    config = on_images(name, **{"data.labels": labels})
+    assert config.train.arguments["per_device_train_batch_size"] == batch
+    assert on_images(name).train.arguments["per_device_train_batch_size"] == 250
+
+
+def test_what_a_user_sets_stays(tmp_path: Any) -> None:
+    """On the command line, in a file, and in a file that a run wrote."""
+    batch = "train.per_device_train_batch_size"
+    config = on_images("acl-semi", **{"data.labels": "1%", batch: 64})
+    assert config.train.arguments["per_device_train_batch_size"] == 64
+    (tmp_path / "own.yaml").write_text(
+        "data: {labels: 1%}\ntrain: {per_device_train_batch_size: 32}\n", encoding="utf-8"
+    )
+    config = configure("acl-semi", file=tmp_path / "own.yaml")
+    assert config.train.arguments["per_device_train_batch_size"] == 32
+    whole = on_images("acl-semi", **{"data.labels": "1%"})
+    (tmp_path / "config.yaml").write_text(whole.to_yaml(), encoding="utf-8")
+    assert configure(file=tmp_path / "config.yaml") == whole
+    again = configure(file=tmp_path / "config.yaml", settings={"data.labels": "10%"})
+    assert again.train.arguments["per_device_train_batch_size"] == 200  # the file says so
+
+
+def test_a_probe_under_attack_is_chosen_under_attack() -> None:
+    """ACL 3: the models are selected by validation RA."""
+    clean, attacked = on_images("probe"), on_images("probe", **{"method.attack": "pgd"})
+    assert (clean.evaluation.robust_validation, clean.train.arguments.get("metric_for_best_model")) == (False, None)
+    assert attacked.evaluation.robust_validation
+    assert attacked.train.arguments["metric_for_best_model"] == "robust_accuracy"
+    assert attacked.train.arguments["greater_is_better"]
+    assert attacked.train.arguments["learning_rate"] == clean.train.arguments["learning_rate"] == 0.01
+    own = on_images("probe", **{"method.attack": "pgd", "train.metric_for_best_model": "accuracy"})
+    assert own.train.arguments["metric_for_best_model"] == "accuracy"
+    assert not configure("probe", task="trec", settings={"method.attack": "pgd"}).evaluation.robust_validation
+
+
+def test_the_authors_fine_tuning_is_longer_and_else_the_papers() -> None:
+    paper, code = on_images("trades"), on_images("trades-100")
+    assert code.method == paper.method
+    assert (code.data, code.evaluation, code.model) == (paper.data, paper.evaluation, paper.model)
+    assert code.train.arguments == {**paper.train.arguments, "num_train_epochs": 100}
+    assert said(code.train.schedule) == {"name": "milestones", "epochs": [40, 60], "factor": 0.1}
+
+
+def test_simclrs_own_crops_and_head() -> None:
+    settings = {"data.views.smallest_crop": 0.08, "method.head_layers": 2, "method.head_dim": 128}
+    config = on_images("simclr", **settings)
+    assert config.data.views.smallest_crop == 0.08
+    assert METHODS["simclr"](**config.method.settings).heads["z"] == HeadSpec(kind="mlp", layers=2, dim=128)
+    for name in PRETRAINED:
+        config = on_images(name)
+        assert config.data.views.smallest_crop == 0.1
+        assert METHODS[name](**config.method.settings).heads == {"z": HeadSpec(kind="mlp")}
+        own = METHODS[name](head_layers=1, head_dim=7)
+        assert own.heads == {"z": HeadSpec(kind="mlp", layers=1, dim=7)}
 
 
 def test_trades_is_ten_steps_with_beta_6() -> None:

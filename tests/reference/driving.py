@@ -51,6 +51,7 @@ CASES |= {
     "trades-l2": ("trades", {"epsilon": 0.3, "step_size": 0.1, "steps": 3, "sigma": 0.02, "norm": "l2"}),
     "probe-pgd": ("probe", {"attack": "pgd"}),
     "uat-offline": ("uat", {"alpha": 0.3, "temperature": 2.0, "steps": 3}),
+    "uat-online": ("uat", {"target": "online"}),
     "selfie-clean": ("selfie", {"clean": 1.0}),
     "selfie-adversarial": ("selfie", {"clean": 0.0, "norm": "l2", "epsilon": 0.3, "step_size": 0.1}),
 }
@@ -174,6 +175,9 @@ def ready(method: Method, model: nn.Module) -> None:
             for parameter in earlier.parameters():
                 parameter.mul_(0.9)
         method.receive(earlier)
+        for copied, own in zip(earlier.modules(), getattr(model, "module", model).modules(), strict=True):
+            if isinstance(own, _BatchNorm) and not own.training:
+                copied.eval()  # the model was `settled`, and so is its copy
 
 
 def settled(model: nn.Module) -> None:

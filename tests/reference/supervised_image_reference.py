@@ -99,6 +99,16 @@ def semi_supervised(
     return total / len(labels)
 
 
+def online_targets(logits_clean: Tensor, logits_adv: Tensor, labels: Tensor, beta: float = 6.0) -> Tensor:
+    """UAT with online targets: ``mean over labelled rows CE(f(x), y) + beta * mean over all KL(p(x) || p(x^))``.
+
+    p(x) in KL is a constant, as Alayrac et al. have it; a row without a label has one below 0.
+    """
+    known = [cross_entropy_row(row, int(y)) for row, y in zip(logits_clean, labels, strict=True) if y >= 0]
+    smooth = mean([kl_row(p.detach(), q) for p, q in zip(logits_clean, logits_adv, strict=True)])
+    return (mean(known) if known else 0 * smooth) + beta * smooth
+
+
 def semi_supervised_targets(labels: Tensor, soft: Tensor) -> Tensor:
     """What the attack of eq. (3) is on, as UAT's: the label where there is one, else the teacher's likeliest class."""
     rows = zip(labels.tolist(), soft, strict=True)

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.functional import Norm, nt_xent
-from contraverse.methods.settings import EPSILON, MLP_PROJECTION, STEP_SIZE, Epsilon, Steps, StepSize, Temperature
+from contraverse.methods.settings import (
+    EPSILON,
+    STEP_SIZE,
+    Epsilon,
+    HeadDim,
+    HeadLayers,
+    Steps,
+    StepSize,
+    Temperature,
+    mlp_projection,
+)
 from contraverse.methods.views import both_views, second_view
 from contraverse.models.modes import attacking, evaluating
 from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes, Route
@@ -39,6 +49,8 @@ class AdversarialToAdversarial(Method):
         step_size: length of one ascent, > 0, in the same units.
         steps: gradients of the attack, >= 1.
         norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+        head_layers: linear layers of the projection head, >= 1.
+        head_dim: width of what the head gives, >= 1; None: the encoder's.
     """
 
     name = "acl-a2a"
@@ -48,7 +60,6 @@ class AdversarialToAdversarial(Method):
     needs = "inputs"
     route = "adversarial"
     image_views = 2
-    heads = MLP_PROJECTION
 
     @validate_call
     def __init__(
@@ -59,8 +70,11 @@ class AdversarialToAdversarial(Method):
         step_size: StepSize = STEP_SIZE,
         steps: Steps = 5,
         norm: Norm = "linf",
+        head_layers: HeadLayers = 3,
+        head_dim: HeadDim = None,
     ) -> None:
         super().__init__()
+        self.heads = mlp_projection(head_layers, head_dim)
         self.ball = NormBall(epsilon, step_size, norm)
         self.temperature, self.steps = temperature, steps
 
@@ -114,6 +128,8 @@ class AdversarialToStandard(AdversarialToAdversarial):
         step_size: length of one ascent, > 0, in the same units.
         steps: gradients of the attack, >= 1.
         norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+        head_layers: linear layers of the projection head, >= 1.
+        head_dim: width of what the head gives, >= 1; None: the encoder's.
     """
 
     name = "acl-a2s"
@@ -177,6 +193,8 @@ class DualStream(AdversarialToAdversarial):
         step_size: length of one ascent, > 0, in the same units.
         steps: gradients of the attack, >= 1.
         norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+        head_layers: linear layers of the projection head, >= 1.
+        head_dim: width of what the head gives, >= 1; None: the encoder's.
     """
 
     name = "acl-ds"
@@ -195,8 +213,18 @@ class DualStream(AdversarialToAdversarial):
         step_size: StepSize = STEP_SIZE,
         steps: Steps = 5,
         norm: Norm = "linf",
+        head_layers: HeadLayers = 3,
+        head_dim: HeadDim = None,
     ) -> None:
-        super().__init__(temperature=temperature, epsilon=epsilon, step_size=step_size, steps=steps, norm=norm)
+        super().__init__(
+            temperature=temperature,
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+            norm=norm,
+            head_layers=head_layers,
+            head_dim=head_dim,
+        )
         self.alpha, self.share = alpha, 1.0 if reduction == "sum" else 0.5
 
     @property

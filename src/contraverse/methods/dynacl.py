@@ -1,17 +1,29 @@
 """DynACL: ACL's dual stream with views that grow weaker (Luo, Wang and Wang, 2023)."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Annotated
 
 import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
+from contraverse.attacks import Attack
 from contraverse.errors import UserError
 from contraverse.functional import Norm, gather, nt_xent
 from contraverse.methods.acl import DualStream, Reduction, passing
-from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize, Temperature
-from contraverse.types import Batch, Facts, Loss, Route
+from contraverse.methods.settings import (
+    EPSILON,
+    STEP_SIZE,
+    Epsilon,
+    HeadDim,
+    HeadLayers,
+    Steps,
+    StepSize,
+    Temperature,
+)
+from contraverse.models.modes import attacking
+from contraverse.types import Batch, Facts, Inputs, Loss, Route
 
 Period = Annotated[int, Field(ge=1, description="epochs between two strengths of the views")]
 Rate = Annotated[float, Field(ge=0, le=1, description="how much weight moves to the adversarial stream by the end")]
@@ -30,13 +42,18 @@ class DynACL(DualStream):
 
         theta_k <- m theta_k + (1 - m) theta
 
+    Weights alone are averaged. theta_k is in training mode, its batch norms normalise by the statistics of its own
+    batches and have running ones of their own; the attack sees both networks in eval mode. theta_k is what is kept
+    (`kept_model`): measured, saved, and fine-tuned later.
+
     Batch: images with a second view as ``positive``, or sentences (whose views have no strength: only w moves). Cost:
     2F for each view in each of the attack's ``steps``, and for each stream F + B, and F for the second view: 28F
     (32F without momentum).
 
-    Departures: theta_k is in eval mode, and its batch norms' statistics are averaged as its weights are; in the
-    authors' code they are its own. The model that is trained is kept, where they keep theta_k. In their code w is one
-    period ahead of s in the last epoch of each. They halve the loss: ``reduction="mean"``.
+    Departures: theta_k moves after the optimizer's step, in the authors' code before it. In their code w is one period
+    ahead of s in the last epoch of each. They halve the loss: ``reduction="mean"``. A batch of a single row goes
+    through in eval mode. Of several processes the statistics of theta_k are each one's own, as those of theta are
+    unless they are synchronised; the first process's are kept.
 
     Args:
         period: K, epochs between two strengths, >= 1.
@@ -48,12 +65,15 @@ class DynACL(DualStream):
         step_size: length of one ascent, > 0, in the same units.
         steps: gradients of the attack, >= 1.
         norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
+        head_layers: linear layers of the projection head, >= 1.
+        head_dim: width of what the head gives, >= 1; None: the encoder's.
     """
 
     name = "dynacl"
     summary = "ACL's dual stream, with views and clean weight that are annealed"
     paper = "DynACL"
     equation = "section 4 of DynACL"
+    copy_mode = "train"
 
     seen: Tensor
 
@@ -70,6 +90,8 @@ class DynACL(DualStream):
         step_size: StepSize = STEP_SIZE,
         steps: Steps = 5,
         norm: Norm = "linf",
+        head_layers: HeadLayers = 3,
+        head_dim: HeadDim = None,
     ) -> None:
         super().__init__(
             reduction=reduction,
@@ -78,6 +100,8 @@ class DynACL(DualStream):
             step_size=step_size,
             steps=steps,
             norm=norm,
+            head_layers=head_layers,
+            head_dim=head_dim,
         )
         self.period, self.rate, self.momentum = period, rate, momentum
         self.rows, self.epochs = 0, 0.0
@@ -120,16 +144,19 @@ class DynACL(DualStream):
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
-        """theta_k moves towards theta, and its statistics with it."""
+        """theta_k moves towards theta; its buffers, batch norms' statistics among them, are its own."""
         if self.momentum is None:
             return
-        pairs = [(self.frozen.parameters(), model.parameters()), (self.frozen.buffers(), model.buffers())]
-        for mine, theirs in pairs:
-            for old, current in zip(mine, theirs, strict=True):
-                if old.is_floating_point():
-                    old.lerp_(current.to(old.dtype), 1 - self.momentum)
-                else:
-                    old.copy_(current)
+        for averaged, current in zip(self.frozen.parameters(), model.parameters(), strict=True):
+            averaged.lerp_(current.to(averaged.dtype), 1 - self.momentum)
+
+    def kept_model(self, model: nn.Module) -> nn.Module:
+        """theta_k, as the authors keep; without momentum ``model``."""
+        if self.momentum is None or not hasattr(self, "frozen"):
+            return model
+        whole = getattr(self.frozen, "_orig_mod", self.frozen)  # inside what torch.compile makes of it
+        assert isinstance(whole, nn.Module)
+        return whole
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         if self.rows == 0:
@@ -139,6 +166,10 @@ class DynACL(DualStream):
             yield Loss(loss.total, loss.parts | {"strength": torch.tensor(strength)})
         self.seen += len(gather(batch["index"]))
 
+    def attack(self, model: nn.Module, views: Batch) -> tuple[Attack, Inputs]:
+        with attacking(self.frozen) if hasattr(self, "frozen") else nullcontext():
+            return super().attack(model, views)
+
     def contrast(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
         if self.momentum is None:
             return super().contrast(model, views, delta, route)
@@ -146,10 +177,10 @@ class DynACL(DualStream):
             raise ValueError("call receive(copy of the model) before the first step (Trainer does), or momentum=None")
         rows = len(views["index"]) // 2
         (first, second), deltas = halves(views), (None, None) if delta is None else delta.split(rows)
-        with passing(model, rows):
-            z = model(first, delta=deltas[0], want=("z",), route=route).z
-        kept = self.frozen(second, delta=deltas[1], want=("z",), route=route).z
-        return nt_xent(z, kept, self.temperature)
+        with passing(model, rows), passing(self.frozen, rows):
+            query = model(first, delta=deltas[0], want=("z",), route=route).z
+            key = self.frozen(second, delta=deltas[1], want=("z",), route=route).z
+        return nt_xent(query, key, self.temperature)
 
 
 def halves(views: Batch) -> tuple[Batch, Batch]:

@@ -23,8 +23,17 @@ EPSILON, STEP_SIZE = 8 / 255, 2 / 255
 """Of attacks on pixels in [0, 1], in Linf."""
 PROJECTION = {"z": HeadSpec()}
 """The head of the contrastive losses: one linear layer as wide as the encoder, and tanh (SCAL's "pooler layer")."""
-MLP_PROJECTION = {"z": HeadSpec(kind="mlp")}
-"""The head of SimCLR and ACL: three linear layers as wide as the encoder, each with batch norm."""
+HeadLayers = Annotated[int, Field(ge=1, description="linear layers of the projection head")]
+HeadDim = Annotated[int, Field(ge=1, description="width of what the projection head gives; null: the encoder's")] | None
+
+
+def mlp_projection(layers: int, dim: int | None) -> dict[str, HeadSpec]:
+    """The head of SimCLR and ACL: linear layers as wide as the encoder, the last one ``dim``, each with batch norm.
+
+    ACL has three of the encoder's width, SimCLR two, of which the last is 128 wide.
+    """
+    return {"z": HeadSpec(kind="mlp", layers=layers, dim=dim)}
+
 
 Projection = Annotated[
     Literal["new", "pooler"], Field(description="what z is: a new layer on h, or what the encoder's own pooler gives")

@@ -6,7 +6,7 @@ from pydantic import validate_call
 from torch import nn
 
 from contraverse.functional import nt_xent
-from contraverse.methods.settings import MLP_PROJECTION, Temperature
+from contraverse.methods.settings import HeadDim, HeadLayers, Temperature, mlp_projection
 from contraverse.methods.views import both_views
 from contraverse.types import Batch, Loss, Method
 
@@ -23,6 +23,8 @@ class SimCLR(Method):
 
     Args:
         temperature: t, > 0.
+        head_layers: linear layers of the projection head, >= 1.
+        head_dim: width of what the head gives, >= 1; None: the encoder's.
     """
 
     name = "simclr"
@@ -32,12 +34,14 @@ class SimCLR(Method):
     needs = "inputs"
     image_views = 2
     cost = "6F"
-    heads = MLP_PROJECTION
 
     @validate_call
-    def __init__(self, *, temperature: Temperature = 0.5) -> None:
+    def __init__(
+        self, *, temperature: Temperature = 0.5, head_layers: HeadLayers = 3, head_dim: HeadDim = None
+    ) -> None:
         super().__init__()
         self.temperature = temperature
+        self.heads = mlp_projection(head_layers, head_dim)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         first, second = model(both_views(batch), want=("z",)).z.chunk(2)

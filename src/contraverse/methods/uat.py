@@ -1,23 +1,25 @@
 """UAT++ (Alayrac et al., 2019) as ACL has it: adversarial training where few rows have labels, and a teacher all."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall
+from contraverse.attacks import Attack, NormBall, ascend, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm, kl
 from contraverse.methods.pgd_at import ce_attack
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
+from contraverse.models.modes import attacking
 from contraverse.types import UNLABELLED, Batch, Facts, Loss, Method, Pass, Passes
 
 Share = Annotated[float, Field(ge=0, le=1, description="of the true labels beside the teacher, on rows that have one")]
 Softness = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the teacher's predictions")]
 Beta = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the divergence under attack")]
+Target = Annotated[Literal["teacher", "online"], Field(description="who tells what rows without a label are")]
 
 
 def distillation(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -44,17 +46,25 @@ class UAT(Method):
 
     A row is unlabelled where its label is -100, or where `set_targets` says so: its label is then never read.
 
+    ``target="online"`` is UAT with online targets, which has no teacher: the model's own prediction of the clean input
+    stands for one, in the attack and, detached, in the loss,
+
+        x^ = PGD on KL(f(x) || f(x'))
+        L  = 1/N_l sum_l CE(f(x), y_l) + 1/lambda 1/N sum KL(sg f(x) || f(x^))
+
     Batch: ``labels`` and, for given targets, ``index``. Cost: k (F + b) + 2 (F + B) = 26F with given targets, and F
-    more for the copy: 27F with the defaults. The attack and x^ go through a dual model's adversarial batch norms, x
-    through its clean ones.
+    more for the copy or, online, for the prediction that is attacked: 27F with the defaults. The attack and x^ go
+    through a dual model's adversarial batch norms, x through its clean ones.
 
     Departures: the authors' code has 1 - alpha where eq. (3) has alpha (it runs alpha = .5, where they are equal), and
     puts a fixed number of labelled rows into each batch: 1 % or 10 % of it, the share that such rows have of the
-    data and so have of a batch on average here.
+    data and so have of a batch on average here. Online, ACL gives no equation: the detached side is that of Alayrac et
+    al., the cross-entropy is of clean inputs, as in the virtual adversarial training that they extend.
 
     Args:
-        alpha: share of the true labels, in [0, 1].
-        temperature: T, > 0.
+        target: ``"teacher"`` (with beta = 0 fixed targets, with beta > 0 UAT++), or ``"online"``.
+        alpha: share of the true labels, in [0, 1]; of a teacher.
+        temperature: T, > 0; of a teacher.
         beta: 1 / lambda, >= 0.
         epsilon: largest norm of a perturbation, > 0. In the units of the inputs: the default is one of pixels.
         step_size: > 0.
@@ -75,6 +85,7 @@ class UAT(Method):
     def __init__(
         self,
         *,
+        target: Target = "teacher",
         alpha: Share = 0.5,
         temperature: Softness = 1.0,
         beta: Beta = 6.0,
@@ -84,19 +95,19 @@ class UAT(Method):
         norm: Norm = "linf",
     ) -> None:
         super().__init__()
-        self.ball = NormBall(epsilon, step_size, norm)
+        self.ball, self.target = NormBall(epsilon, step_size, norm), target
         self.alpha, self.temperature, self.beta, self.steps = alpha, temperature, beta, steps
         self.register_buffer("targets", None)
         self.register_buffer("labelled", None)
 
     @property
     def wants_copy(self) -> bool:  # type: ignore[override]
-        """Where no targets were given."""
-        return self.targets is None
+        """Where a teacher is asked, and no targets were given."""
+        return self.target == "teacher" and self.targets is None
 
     @property
     def cost(self) -> str:  # type: ignore[override]
-        """2F for each step and 6F; F more for a teacher that runs along."""
+        """2F for each step and 6F; F more for a teacher that runs along, or for the prediction that is attacked."""
         return f"{2 * self.steps + 6 + (self.targets is None)}F"
 
     def set_targets(self, logits: Tensor, labelled: Tensor | None = None) -> None:
@@ -108,8 +119,10 @@ class UAT(Method):
             labelled: (N,), bool: whose labels may be read. None: of all that have one.
 
         Raises:
-            ValueError: other shapes, or a logit that is not finite.
+            ValueError: other shapes, a logit that is not finite, or online targets.
         """
+        if self.target == "online":
+            raise ValueError("online targets are the model's own: set_targets is for target='teacher'")
         if logits.dim() != 2 or not logits.isfinite().all():
             raise ValueError(f"targets are finite logits (N, C), not {tuple(logits.shape)}")
         if labelled is not None and labelled.shape != logits.shape[:1]:
@@ -130,9 +143,12 @@ class UAT(Method):
             )
         if facts.labels is not None and facts.labels.is_floating_point():
             raise UserError("uat learns classes, and these labels are scores", hint="take pgd-at or trades")
-        self.notes = ("the model as it starts is the teacher",) if self.targets is None else ()
+        self.notes = ("the model as it starts is the teacher",) if self.wants_copy else ()
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        if self.target == "online":
+            yield self._online(model, batch)
+            return
         targets, labels = self._targets(batch), self._labels(batch)
         known = labels != UNLABELLED
         attacked = torch.where(known, labels, targets.argmax(-1))
@@ -146,6 +162,31 @@ class UAT(Method):
         total = (share * ce + (1 - share) * distilled).mean() + self.beta * divergence
         parts = {"ce_adv": ce.sum() / known.sum().clamp(min=1), "distill": distilled.mean(), "kl": divergence}
         yield Loss(total, {name: part.detach() for name, part in parts.items()} | log)
+
+    def _online(self, model: nn.Module, batch: Batch) -> Loss:
+        labels = batch["labels"]
+        attack, log = self._diverge(model, batch)
+        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+        clean, adversarial = (out.logits for out in both)
+        ce = F.cross_entropy(clean.float(), labels, reduction="sum", ignore_index=UNLABELLED)
+        ce = ce / (labels != UNLABELLED).sum().clamp(min=1)
+        divergence = kl(clean.detach(), adversarial).mean()
+        return Loss(ce + self.beta * divergence, {"ce": ce.detach(), "kl": divergence.detach()} | log)
+
+    def _diverge(self, model: nn.Module, batch: Batch) -> tuple[Attack, dict[str, Tensor]]:
+        """PGD on KL from the clean prediction, from a uniform random start, where it has a gradient."""
+        inputs = perturbable(model, batch)
+        with attacking(model):
+            # Not under no_grad: autocast would keep casts of the weights that have no gradient.
+            clean = model(batch).logits.detach()
+            attack = ascend(
+                lambda delta: kl(clean, model(batch, delta=delta, route="adversarial").logits),
+                self.ball,
+                inputs,
+                steps=self.steps,
+                random_start=True,
+            )
+        return attack, attack.log(inputs)
 
     def _labels(self, batch: Batch) -> Tensor:
         """The true labels (B,), `UNLABELLED` where there is none to be read."""

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from contraverse.errors import UserError
 from contraverse.models import checkpoints, image_export, image_storage
 from contraverse.models.backbones import IMAGENET, build_backbone, is_backbone
-from contraverse.models.dual_bn import routed, to_dual, to_plain
+from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
 from contraverse.models.heads import build_head
 from contraverse.models.modes import channels_last
 from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
+
+ClassifierInit = Literal["default", "zero"]
+"""Weights of a new classifier: as torch draws a linear layer's, or zeros, with which ACL starts to fine-tune."""
 
 
 class ImageModel(Model):
@@ -34,7 +37,8 @@ class ImageModel(Model):
         image_size: height and width of the images that it is for, where that is known: of an export.
 
     Raises:
-        UserError: not as many means as deviations, or a deviation that is not above 0.
+        UserError: not as many means as deviations, a deviation that is not above 0, or ``dual`` of an encoder that has
+            no batch norm.
     """
 
     mean: tuple[float, ...]
@@ -56,6 +60,12 @@ class ImageModel(Model):
     ) -> None:
         super().__init__()
         self.encoder = channels_last(to_dual(encoder) if dual else encoder)
+        if dual and not any(isinstance(part, DualBatchNorm) for part in self.encoder.modules()):
+            raise UserError(
+                f"{backbone or type(encoder).__name__} has no batch norm that could be dual",
+                where="dual",
+                hint="leave dual out (model.dual=false): each pass of layer or group norm is normalised by itself",
+            )
         self.register_state_dict_post_hook(_in_default_layout)
         self.width, self.backbone, self.dual = width, backbone, dual
         self.labels = list(labels) if labels is not None else None
@@ -75,6 +85,7 @@ class ImageModel(Model):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         route: Route = "adversarial",
+        classifier_init: ClassifierInit = "default",
     ) -> Self:
         """A backbone to train: drawn at random, pre-trained by timm, or taken from a model that was trained before.
 
@@ -85,6 +96,7 @@ class ImageModel(Model):
             dual: see the class.
             mean, std: of the normalisation; None for the trained model's own, ImageNet's for a random one.
             route: which set of a dual model's batch norms is taken where ``dual`` is false. See `branch`.
+            classifier_init: weights of a classifier that is new, not the trained model's own.
 
         Raises:
             UserError: no such backbone, timm is not installed, or what is in the file or folder is no such model.
@@ -92,12 +104,14 @@ class ImageModel(Model):
         path = Path(name)
         if path.exists() and not is_backbone(str(name)):
             trained = cls.from_checkpoint(path) if path.is_file() else cls.load(path)
-            model = trained.branch(labels, dual=dual, route=route)
+            model = trained.branch(labels, dual=dual, route=route, classifier_init=classifier_init)
             model.set_normalisation(mean or model.mean, std or model.std)
             return model
         encoder, width, before = build_backbone(str(name), pretrained=True)
         mean, std = mean or before[0], std or before[1]
-        return cls(encoder, width, backbone=str(name), labels=labels, dual=dual, mean=mean, std=std)
+        model = cls(encoder, width, backbone=str(name), labels=labels, dual=dual, mean=mean, std=std)
+        model._begin_classifier(classifier_init)
+        return model
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, labels: Sequence[str] | None = None) -> Self:
@@ -208,7 +222,14 @@ class ImageModel(Model):
             raise ValueError(f"pixel_values of {pixels.shape[1]} channels, and the model takes {len(self.mean)}")
         return _normalised(pixels, self._mean, self._std)
 
-    def branch(self, labels: Sequence[str] | None = None, *, dual: bool = False, route: Route = "adversarial") -> Self:
+    def branch(
+        self,
+        labels: Sequence[str] | None = None,
+        *,
+        dual: bool = False,
+        route: Route = "adversarial",
+        classifier_init: ClassifierInit = "default",
+    ) -> Self:
         """A copy for another task: this encoder without its heads, and its classifier if it is for exactly ``labels``.
 
         Args:
@@ -216,6 +237,7 @@ class ImageModel(Model):
             dual: whether the copy has dual batch norm: both sets of this model's, or twice its single one.
             route: which set of a dual model's batch norms the copy has where ``dual`` is false. The papers fine-tune
                 and test with the adversarial one.
+            classifier_init: weights of a classifier that is drawn anew.
         """
         encoder = copy.deepcopy(self.encoder)
         if not dual:
@@ -232,6 +254,8 @@ class ImageModel(Model):
         )
         if self.classifier is not None and model.classifier is not None and model.labels == self.labels:
             model.classifier.load_state_dict(self.classifier.state_dict())
+        else:
+            model._begin_classifier(classifier_init)
         return model.to(self.device).train(self.training)
 
     def plain(self, route: Route = "adversarial") -> "PlainImageModel":
@@ -290,6 +314,11 @@ class ImageModel(Model):
             UserError: onnx is not installed.
         """
         return image_export.export_onnx(self, Path(path), route, size)
+
+    def _begin_classifier(self, init: ClassifierInit) -> None:
+        if init == "zero" and self.classifier is not None:
+            nn.init.zeros_(self.classifier.weight)
+            nn.init.zeros_(self.classifier.bias)
 
     def _head(self, name: str) -> nn.Module:
         if name not in self.heads:

@@ -5,6 +5,7 @@ torchvision, so that weights can be exchanged; those of `WideResNet` as in the p
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,15 +22,11 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2
 
 def _normed(conv: nn.Module, norm: nn.Module, x: Tensor, folds: bool) -> Tensor:
     """``norm(conv(x))``; where the block ``folds``, as one convolution, if both are torch's own and without hooks."""
-    batch_norm = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
+    batch_norm: Any = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
     if folds and _fold(conv, batch_norm) and not is_hooked(conv, norm, batch_norm):
         assert isinstance(conv, nn.Conv2d)
-        assert isinstance(batch_norm, nn.BatchNorm2d | nn.SyncBatchNorm)
-        mean, var = batch_norm.running_mean, batch_norm.running_var
-        assert mean is not None
-        assert var is not None
-        scale = batch_norm.weight * (var + batch_norm.eps).rsqrt()
-        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), batch_norm.bias - mean * scale
+        scale = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()  # (outputs,)
+        weight, shift = conv.weight * scale.view(-1, 1, 1, 1), batch_norm.bias - batch_norm.running_mean * scale
         return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
     normed: Tensor = norm(conv(x))
     return normed

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from contraverse.data import ImageData
 from contraverse.methods import METHODS
+from contraverse.models import ImageModel
+from contraverse.models.backbones import build_backbone
 from contraverse.pipeline.hub import on_hub, sts_of
 from contraverse.pipeline.rows import AnySplits, rows_for
 from contraverse.pipeline.start import find_start, load_teacher, start
@@ -44,6 +46,10 @@ def plan(stage: Stage) -> Plan:
         if config.data.pseudo_labels is not None and method.needs == "labels":
             load_teacher(config, train)
     if hub.model is not None:
+        if isinstance(config, ImageRunConfig) and config.model.dual:
+            # Without its weights: the architecture alone tells whether there is a batch norm to be dual.
+            encoder, width, _ = build_backbone(config.model.name, pretrained=False)
+            ImageModel(encoder, width, backbone=config.model.name, dual=True)
         found.unread.append(hub.model)
     elif stage.init_from is None and splits is not None:
         found.notes.extend(start(config, splits, method)[1])

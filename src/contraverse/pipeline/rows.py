@@ -11,6 +11,7 @@ from contraverse.recipes import ImageDataConfig, ImageRunConfig, RunConfig
 from contraverse.types import UNLABELLED, Method
 
 AnySplits = Splits | ImageSplits
+_UNDER_ATTACK = ("robust_accuracy", "eval_robust_accuracy")
 
 
 def load_rows(config: RunConfig) -> AnySplits:
@@ -29,6 +30,8 @@ def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
     splits = load_rows(config)
     reads_labels = method.needs == "labels" and clusters_of(config) is None
     _check(config.recipe, method, splits, reads_labels)
+    if isinstance(splits, ImageSplits):
+        _check_choice(config, method, splits, reads_labels)
     if not reads_labels:
         _forget_labels(config, splits)
     elif isinstance(splits, ImageSplits):
@@ -59,13 +62,44 @@ def _check(recipe: str, method: Method, splits: AnySplits, reads_labels: bool) -
         method.check_size(*train.pixels.shape[-2:])
 
 
+def _check_choice(config: RunConfig, method: Method, splits: ImageSplits, reads_labels: bool) -> None:
+    """What is set of validation images and of a teacher goes with what there is."""
+    patience = config.train.early_stopping_patience
+    if reads_labels and splits.validation is None and patience is not None:
+        raise UserError(
+            f"{patience} evaluations without a better one, and there are no validation images to evaluate on",
+            where="train.early_stopping_patience",
+            hint="set data.validation_fraction above 0, or leave it out: the last weights are then kept",
+        )
+    attacked = config.evaluation.robust_validation and config.evaluation.epsilons
+    chosen = config.train.arguments.get("metric_for_best_model")
+    if reads_labels and splits.validation is not None and chosen in _UNDER_ATTACK and not attacked:
+        raise UserError(
+            f"{chosen} is to choose the best weights, and no validation image is attacked",
+            where="train.metric_for_best_model",
+            hint="set it to accuracy, or evaluation.robust_validation=true and a radius in evaluation.epsilons",
+        )
+    if isinstance(method, UAT) and method.target == "online" and getattr(config.data, "pseudo_labels", None):
+        raise UserError(
+            "the model's own predictions are the target, and no teacher is asked",
+            where="data.pseudo_labels",
+            hint="leave it out, or set method.target=teacher",
+        )
+
+
 def _forget_labels(config: RunConfig, splits: AnySplits) -> None:
-    """The same rows as with labels: what is validated on later is not seen here either."""
+    """The same rows as with labels; with ``validation_fraction: 0`` also those that other runs validate on."""
     if splits.need("train").labels is None:
         return
     if isinstance(splits, ImageSplits):
         splits.hidden = splits.need("train").labels
         splits.train = replace(splits.need("train"), labels=None)
+        if splits.validation is None:
+            seen = f"all {len(splits.train):,} training images are seen, those that other runs validate on among them"
+            splits.notes.append(f"{seen}, without labels: data.validation_fraction={config.data.validation_fraction:g}")
+            if splits.test is None:
+                hint = "set data.validation_fraction above 0 to test on images that are set aside"
+                splits.notes.append(f"no image is left to probe the encoder on: {hint}")
     else:
         splits.train = replace(splits.need("train"), labels=None, label_names=None)
         splits.task = without_labels(splits.task)
@@ -111,7 +145,9 @@ def _keep_some_labels(settings: ImageDataConfig, method: Method, splits: ImageSp
     splits.hidden = train.labels
     splits.train = replace(train, labels=torch.where(known, train.labels, UNLABELLED))
     kept = f"{len(train) - left:,} of {len(train):,} images keep their label"
-    splits.notes.append(f"{kept}; {settings.pseudo_labels or 'the model as it starts'} tells the others")
+    online = isinstance(method, UAT) and method.target == "online"
+    teacher = "the model itself" if online else settings.pseudo_labels or "the model as it starts"
+    splits.notes.append(f"{kept}; {teacher} tells the others")
 
 
 def class_names(splits: AnySplits, method: Method) -> list[str] | None:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 from transformers import set_seed
@@ -126,6 +126,7 @@ def _run_one(
     if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
+    model = cast(AnyModel, method.kept_model(model))
     if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
         model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
     model.save(output / MODEL)
@@ -227,6 +228,7 @@ def _train(
         "best_step": state.best_global_step,
         "best_validation": state.best_metric,
         "forward_units": method.cost,
+        **(splits.figures if isinstance(splits, ImageSplits) else {}),
     }
     return trainer, training
 

@@ -19,6 +19,7 @@ from contraverse.evaluation.images import find_clusters, matched_accuracy
 from contraverse.methods import METHODS, UAT, DeACL
 from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
 from contraverse.models.backbones import TIMM, is_backbone
+from contraverse.models.image import ClassifierInit
 from contraverse.models.storage import SETTINGS
 from contraverse.pipeline.rows import AnySplits, class_names
 from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, RunConfig
@@ -64,7 +65,8 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
     else:
         model, notes = start_model(config.model, labels, method.heads)
         told = _classes(name) if isinstance(method, UAT) and name != "minilm" else None
-    if isinstance(method, UAT) and getattr(config.data, "pseudo_labels", None) is None and told != labels:
+    taught = isinstance(method, UAT) and method.target == "teacher"
+    if taught and getattr(config.data, "pseudo_labels", None) is None and told != labels:
         raise UserError(
             f"uat learns from a teacher, and {name} has no classifier of {_listed(labels or ())}",
             where="model.name",
@@ -92,8 +94,9 @@ def find_start(config: RunConfig) -> None:
 def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     """Let the run that ``data.pseudo_labels`` names say what the images are that have no label.
 
-    `UAT` gets its predictions of all images; another method its classes, in the place of the labels that are missing.
-    With ``data.clusters`` the classes are the clusters of its encoder's features.
+    How often it is right is measured: ``splits.figures``. `UAT` gets its predictions of all images; another method its
+    classes, in the place of the labels that are missing. With ``data.clusters`` the classes are the clusters of its
+    encoder's features.
 
     Raises:
         UserError: the run is not finished, or tells other classes apart.
@@ -111,15 +114,26 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     # The teacher was fine-tuned on clean images through its clean batch norm (ACL, step ii).
     logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size, route="clean"))
     known = train.labels != UNLABELLED
-    truth = splits.hidden
-    if truth is not None and (asked := ~known & (truth != UNLABELLED)).any():
-        right, some = (logits.argmax(1) == truth)[asked].float().mean(), f"{int(asked.sum()):,} other images"
-        some += "" if torch.equal(asked, ~known) else " whose label is known"
-        splits.notes.append(f"the teacher is right on {100 * right:.1f} % of the {some}")
+    _judge(splits, logits.argmax(1), known)
     if isinstance(method, UAT):
         method.set_targets(logits, known)
     else:
         train.labels = torch.where(known, train.labels, logits.argmax(1))
+
+
+def _judge(splits: ImageSplits, told: torch.Tensor, known: torch.Tensor) -> None:
+    """Count how often the teacher's classes (N,) are right: of all training images whose label is known to anybody, as
+    ACL does, and of those whose label training does not get; ``known`` (N,) are the others."""
+    truth = splits.hidden
+    if truth is None:
+        return
+    right, labelled = told == truth, truth != UNLABELLED
+    splits.figures["teacher_accuracy"] = 100 * float(right[labelled].float().mean())
+    if (asked := ~known & labelled).any():
+        splits.figures["teacher_accuracy_unlabelled"] = 100 * float(right[asked].float().mean())
+        some = f"{splits.figures['teacher_accuracy_unlabelled']:.1f} % of the {int(asked.sum()):,} other images"
+        some += "" if torch.equal(asked, ~known) else " whose label is known"
+        splits.notes.append(f"the teacher is right on {some}")
 
 
 def load_teacher(config: ImageRunConfig, train: ImageData) -> ImageModel:
@@ -163,7 +177,13 @@ def views_of(config: RunConfig, splits: AnySplits) -> OneView | TwoViews | None:
     cropped = settings.kind == "crop-flip"
     augment: Augment = CropFlip(padding=settings.padding * cropped, flip=flip * cropped)  # else the image itself
     if settings.kind == "simclr":
-        augment = SimCLRAugment(strength=settings.strength, flip=flip, blur=settings.blur, resample=settings.resample)
+        augment = SimCLRAugment(
+            strength=settings.strength,
+            flip=flip,
+            blur=settings.blur,
+            resample=settings.resample,
+            smallest_crop=settings.smallest_crop,
+        )
     return TwoViews(augment) if METHODS[config.method.name].image_views == 2 else OneView(augment)
 
 
@@ -172,16 +192,23 @@ def _start_image_model(
 ) -> tuple[ImageModel, list[str], list[str] | None]:
     """The model, notes, and what the start told apart before."""
     path, notes = Path(settings.name), list[str]()
+    drawn = is_backbone(settings.name) and not settings.name.startswith(TIMM)
+    classifier: ClassifierInit = "zero"
+    if settings.classifier_init == "default" or (settings.classifier_init == "auto" and drawn):
+        classifier = "default"
     if is_backbone(settings.name) or not path.exists():
-        mean, std = (None, None) if settings.name.startswith(TIMM) else (task.mean, task.std)
-        model = ImageModel.from_pretrained(settings.name, labels=labels, dual=settings.dual, mean=mean, std=std)
+        mean, std = (task.mean, task.std) if drawn else (None, None)
+        model = ImageModel.from_pretrained(
+            settings.name, labels=labels, dual=settings.dual, mean=mean, std=std, classifier_init=classifier
+        )
         return model, notes, None
     if (path / "config.json").is_file():
         raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
     before = ImageModel.load(path) if path.is_dir() else ImageModel.from_checkpoint(path)
-    model = before.branch(labels, dual=settings.dual, route=settings.route)
+    model = before.branch(labels, dual=settings.dual, route=settings.route, classifier_init=classifier)
     if before.labels and labels and before.labels != list(labels):
-        notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier is drawn anew")
+        anew = "begins at zero" if classifier == "zero" else "is drawn anew"
+        notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier {anew}")
     if before.dual and not settings.dual:
         notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
     return model, notes, before.labels

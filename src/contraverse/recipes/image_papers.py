@@ -1,5 +1,6 @@
 """The papers' settings on images, one function each."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from contraverse.recipes.config import START, MethodConfig, RunConfig, StageConfig, TrainConfig
@@ -10,7 +11,7 @@ from contraverse.recipes.images import (
     ImageRunConfig,
     ViewsConfig,
 )
-from contraverse.recipes.papers import labelled, on_images, on_texts, recipe, sentences
+from contraverse.recipes.papers import follows, labelled, on_images, on_texts, recipe, sentences
 
 # Robust Pre-Training by Adversarial Contrastive Learning.
 ACL_PAPER = "ACL (Jiang et al. 2020)"
@@ -28,7 +29,8 @@ _COMMON: dict[str, Any] = {
 }
 
 
-# ACL 4: LARS at 5, batch 512, 1000 epochs, ten of them warm-up, cosine to 1e-6.
+# The authors' train_simCLR.py: LARS at 5, batch 512, 1000 epochs, ten of them warm-up, cosine to 1e-6. The paper gives
+# batch, epochs and the attack, and for the rest points to SimCLR.
 _PRETRAINING: dict[str, Any] = {
     "num_train_epochs": 1000,
     "per_device_train_batch_size": 512,
@@ -50,9 +52,18 @@ _FINE_TUNING: dict[str, Any] = {
     "eval_strategy": "epoch",
     "load_best_model_at_end": True,
 }
+# The authors' readme for CIFAR-10, and their train_trades_cifar10_semisupervised.py for the teacher.
+_LONG: dict[str, Any] = {
+    "num_train_epochs": 100,
+    "schedule": {"name": "milestones", "epochs": [40, 60], "factor": 0.1},
+}
 # ACL 4: PGD-20 from a uniform start.
 _PGD: dict[str, Any] = {"step_size": 2 / 255, "random_start": True}
 _ROBUST: dict[str, Any] = {"metric_for_best_model": "robust_accuracy", "greater_is_better": True}
+
+
+# All images, as the papers pre-train: those that fine-tuning sets aside are seen, too, without their labels.
+_ALL: dict[str, Any] = {"validation_fraction": 0.0}
 
 
 def _pretraining(name: str, *, dual: bool = False, train: dict[str, Any] | None = None) -> ImageRunConfig:
@@ -62,7 +73,7 @@ def _pretraining(name: str, *, dual: bool = False, train: dict[str, Any] | None 
         task="cifar10",
         method=MethodConfig(name=name),
         model=ImageModelConfig(dual=dual),
-        data=ImageDataConfig(views=ViewsConfig(kind="simclr")),
+        data=ImageDataConfig(views=ViewsConfig(kind="simclr"), **_ALL),
         train=TrainConfig.model_validate(_COMMON | _PRETRAINING | (train or {})),
     )
 
@@ -146,7 +157,8 @@ def acl_ds() -> ImageRunConfig:
 def dynacl() -> ImageRunConfig:
     """DynACL: as ACL, but bilinear crops and a rate that changes from epoch to epoch."""
     config = _pretraining("dynacl", dual=True, train={"schedule": {**_PRETRAINING["schedule"], "every": "epoch"}})
-    return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="simclr", resample="bilinear"))})
+    views = ViewsConfig(kind="simclr", resample="bilinear")
+    return config.model_copy(update={"data": ImageDataConfig(views=views, **_ALL)})
 
 
 @recipe("dynacl++", summary="dynacl, and TRADES on its clusters", paper="DynACL (Luo et al. 2023)", task="cifar10")
@@ -175,7 +187,7 @@ def dynacl_plus() -> ImageRunConfig:
         update={
             "recipe": "dynacl++",
             "stages": stages,
-            "data": config.data.model_copy(update={"pseudo_labels": "dynacl", "clusters": 10}),
+            "data": config.data.model_copy(update={"pseudo_labels": "dynacl", "clusters": 10, **_ALL}),
             "evaluation": ImageEvaluationConfig(**_PGD),
             "train": TrainConfig.model_validate(train),
         }
@@ -193,7 +205,7 @@ def deacl() -> ImageRunConfig:
         "optimizer": {"name": "sgd", "momentum": 0.9},
     }
     config = _pretraining("deacl", train=train)
-    return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"))})
+    return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"), **_ALL)})
 
 
 @recipe("selfie", summary="hidden patches told apart", paper="Selfie (Trinh et al. 2019)", task="cifar10")
@@ -208,7 +220,7 @@ def selfie() -> ImageRunConfig:
         "schedule": {"name": "cosine"},
     }
     config = _pretraining("selfie", train=train)
-    return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"))})
+    return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"), **_ALL)})
 
 
 @recipe("pgd-at", summary="adversarial training by PGD", paper="PGD (Madry et al. 2018)", task="cifar10")
@@ -223,11 +235,22 @@ def trades() -> ImageRunConfig:
     return _fine_tuning("trades")
 
 
+@recipe("trades-100", summary="trades for 100 epochs, as ACL's code", paper=ACL_PAPER, task="cifar10")
+def trades_100() -> ImageRunConfig:
+    """TRADES as the authors of ACL run it on CIFAR-10: 100 epochs, a tenth of the rate from the 40th and the 60th on.
+
+    The paper itself has 25 epochs (``trades``).
+    """
+    config = _fine_tuning("trades", train=_LONG)
+    return config.model_copy(update={"recipe": "trades-100"})
+
+
 @recipe("probe", summary="a linear classifier on a frozen encoder", paper=ACL_PAPER, task="cifar10")
 def probe() -> ImageRunConfig:
     """A linear probe of a run given with --init: 25 epochs at .01, batch 512, a tenth from the 11th and the 21st on.
 
-    These are DynACL's settings, which RobustSSL took over; the best checkpoint is that of the best clean accuracy.
+    These are DynACL's settings, which RobustSSL took over. The best checkpoint is that of the best accuracy on
+    validation images, under attack with ``method.attack=pgd``.
     """
     train = {
         "per_device_train_batch_size": 512,
@@ -237,19 +260,25 @@ def probe() -> ImageRunConfig:
     return _fine_tuning("probe", robust=False, train=train)
 
 
-# The authors' train_trades_cifar10_semisupervised.py.
+@follows("probe")
+def _chosen_under_attack(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """ACL 3: a classifier that is trained under attack is chosen by its accuracy under attack."""
+    method = settings.get("method")
+    if not isinstance(method, Mapping) or method.get("attack", "none") == "none":
+        return {}
+    return {"evaluation": {"robust_validation": True}, "train": _ROBUST}
+
+
+# The authors' train_trades_cifar10_semisupervised.py: 25 images with a label and 225 without a batch at 10 % of the
+# labels, 2 and 198 at 1 %.
+_BATCH, _BATCH_OF_FEW = 250, 200
 _SEMI: dict[str, Any] = {
     "num_train_epochs": 15,
-    "per_device_train_batch_size": 200,
+    "per_device_train_batch_size": _BATCH,
     "weight_decay": 5e-4,
     "schedule": {"name": "milestones", "epochs": [5, 10], "factor": 0.1},
 }
-_FEW_LABELS: dict[str, Any] = {
-    **_FINE_TUNING,
-    "num_train_epochs": 100,
-    "schedule": {"name": "milestones", "epochs": [40, 60], "factor": 0.1},
-    "metric_for_best_model": "accuracy",
-}
+_FEW_LABELS: dict[str, Any] = {**_FINE_TUNING, **_LONG, "metric_for_best_model": "accuracy"}
 
 
 @recipe("uat", summary="few labels, a teacher for the rest", paper=UAT_PAPER, task="cifar10")
@@ -291,10 +320,30 @@ def acl_semi() -> ImageRunConfig:
     first = StageConfig(
         method=MethodConfig(name="acl-ds"),
         model={"dual": True},
-        data={"pseudo_labels": None, "views": {"kind": "simclr"}},
+        data={"pseudo_labels": None, "views": {"kind": "simclr"}, **_ALL},
         train=_PRETRAINING,
     )
     return _taught("acl-semi", {"acl": first}, init_from="acl", model={"route": "clean"})
+
+
+@follows("uat", "uat++", "acl-semi")
+def _batch_of_few(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """200 images a batch where 1 % of the labels or fewer are kept, 250 where there are more."""
+    data = settings.get("data")
+    few = isinstance(data, Mapping) and _is_few(data.get("labels"))
+    return {"train": {"per_device_train_batch_size": _BATCH_OF_FEW}} if few else {}
+
+
+def _is_few(labels: object) -> bool:
+    """True for a share of 1 % and below, and for as many labels as that is of CIFAR-10's 45,000 images (ACL's 450)."""
+    written = str(labels).strip()
+    try:
+        value = float(written.removesuffix("%"))
+    except ValueError:
+        return False  # all, or what loading will refuse
+    if written.endswith("%"):
+        return value <= 1
+    return value <= 0.01 if value < 1 else value <= 450
 
 
 # Radii of word embeddings; the papers have none for texts.

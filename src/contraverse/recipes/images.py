@@ -14,25 +14,30 @@ class ImageModelConfig(Section):
 
     ``name``: of a backbone (``resnet18``, ``resnet20``, ``timm/...``), drawn at random but for timm's; a folder with a
     model; or a file of weights. ``dual``: batch norm with one set of statistics for clean and one for adversarial
-    images. ``route``: which of the two sets is taken where a dual model goes on with a single one.
+    images. ``route``: which of the two sets is taken where a dual model goes on with a single one. ``classifier_init``:
+    weights of a classifier that is new: ``default``, as torch draws a linear layer's; ``zero``; ``auto``, zero on an
+    encoder that was trained before, as ACL fine-tunes, and else drawn.
     """
 
     name: str = "resnet18"
     dual: bool = False
     route: Literal["clean", "adversarial"] = "adversarial"
+    classifier_init: Literal["auto", "default", "zero"] = "auto"
 
 
 class ViewsConfig(Section):
     """The random views of an image: SimCLR's, the margin, crop and flip of fine-tuning, or none: the image itself.
 
-    ``strength``, ``blur`` and ``resample`` are SimCLR's; ``padding`` is the width of the margin. ``flip``: probability
-    of the mirror image, None for a half where the task's classes allow it and else 0.
+    ``strength``, ``blur``, ``resample`` and ``smallest_crop`` are SimCLR's, the last as a share of the image's area: .1
+    is ACL's, .08 SimCLR's own. ``padding`` is the width of the margin. ``flip``: probability of the mirror image, None
+    for a half where the task's classes allow it and else 0.
     """
 
     kind: Literal["simclr", "crop-flip", "none"] = "crop-flip"
     strength: float = Field(default=1.0, ge=0, le=1)
     blur: float = Field(default=0.0, ge=0, le=1)
     resample: Literal["bicubic", "bilinear"] = "bicubic"
+    smallest_crop: float = Field(default=0.1, gt=0, le=1)
     padding: int = Field(default=4, ge=0)
     flip: float | None = Field(default=None, ge=0, le=1)
 
@@ -42,11 +47,11 @@ class ImageDataConfig(Section):
 
     ``source``: a folder, an npz or Parquet file, files by split, ``digits``, a Hub id, or None for the task's own.
     ``image`` and ``label``: columns. ``size``: height and width that images are scaled to. ``seed``,
-    ``validation_fraction`` and the counts of rows: as for texts. ``labels``: keep so many labels of the training
-    images, ``10%`` or a number, balanced over the classes; None or ``all`` is every one. ``pseudo_labels``: a run whose
-    model says what the others are; without it they are left out where the method needs labels, but for ``uat``, whose
-    start says it. ``clusters``: look at no label, and learn the so
-    many clusters that k-means finds in the features of that run's encoder. ``views``: of training images.
+    ``validation_fraction`` and the counts of rows: as for texts, and with a fraction of 0 nothing is set aside.
+    ``labels``: keep so many labels of the training images, ``10%`` or a number, balanced over the classes; None or
+    ``all`` is every one. ``pseudo_labels``: a run whose model says what the others are; without it they are left out
+    where the method needs labels, but for ``uat``, whose start says it. ``clusters``: look at no label, and learn the
+    so many clusters that k-means finds in the features of that run's encoder. ``views``: of training images.
     """
 
     source: str | dict[str, str] | None = None
@@ -54,7 +59,7 @@ class ImageDataConfig(Section):
     label: str | None = None
     size: int | None = Field(default=None, ge=4)
     seed: int = Field(default=42, ge=0)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     train_rows: int | None = Field(default=None, ge=1)
     validation_rows: int | None = Field(default=None, ge=1)
     test_rows: int | None = Field(default=None, ge=1)

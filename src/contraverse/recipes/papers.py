@@ -19,12 +19,17 @@ CARL_PAPER = "CARL/RAR (Qiu et al. 2021)"
 ITPT_PAPER = "How to Fine-Tune BERT for Text Classification? (Sun et al. 2019)"
 
 
+Follow = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""From all settings as they would be, section by section, those to change where nobody set them."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A paper's setting by name: calling it gives its `RunConfig`, with the method's own defaults not yet filled in.
 
     ``task`` is the one it runs on unless another is given. ``text`` and ``images``: its settings on either, None where
-    it does not train on them. ``experiments``: what papers ran with it, on which tasks.
+    it does not train on them. ``experiments``: what papers ran with it, on which tasks. ``follow``: of images, settings
+    that depend on others.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Recipe:
     text: Callable[[], RunConfig] | None = None
     images: Callable[[], RunConfig] | None = None
     experiments: tuple[Experiment, ...] = ()
+    follow: Follow | None = None
 
     def __call__(self, task: str | None = None, *, paper: bool = False, model: str | None = None) -> RunConfig:
         """The recipe's configuration, for the kind of ``task`` and with what the method's settings are on it.
@@ -79,6 +85,13 @@ class Recipe:
         )
         return f"{has}; without --paper a recipe trains on any task of its kind"
 
+    def following(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What the recipe has in the place of its defaults, given all ``settings``, which were not checked yet."""
+        task = settings.get("task")
+        if self.follow is None or not isinstance(task, str) or not is_image_task(task):
+            return {}
+        return self.follow(settings)
+
 
 RECIPES: dict[str, Recipe] = {}
 
@@ -110,6 +123,16 @@ def on_images(name: str) -> Callable[[Build], Build]:
     def register(build: Build) -> Build:
         RECIPES[name] = replace(RECIPES[name], images=build)
         return build
+
+    return register
+
+
+def follows(*names: str) -> Callable[[Follow], Follow]:
+    """Settings of these recipes on images that depend on others; what a user sets stays."""
+
+    def register(follow: Follow) -> Follow:
+        RECIPES.update({name: replace(RECIPES[name], follow=follow) for name in names})
+        return follow
 
     return register
 

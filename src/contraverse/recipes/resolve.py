@@ -130,6 +130,7 @@ def _merged(
     ).model_dump()
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
+    base = merge(base, chosen.following(merge(merge(base, written), above)))
     return _validated(merge(merge(base, written), above), unknown)
 
 

@@ -204,13 +204,15 @@ class Trainer(WatchedTrainer):
         return self.views(batch)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Call every evaluator, in the weights' own precision; what they draw does not reach training's generators."""
+        """Call every evaluator with what the method keeps of the model, in the weights' own precision; what they draw
+        does not reach training's generators."""
         metrics: dict[str, float] = {}
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         assert isinstance(self.model, nn.Module)
-        with torch.random.fork_rng(devices=devices), without_autocast(self.model):
+        kept = self.method.kept_model(self.model)
+        with torch.random.fork_rng(devices=devices), without_autocast(kept):
             for evaluator in self.evaluators.values():
-                metrics.update(evaluator(self.model))
+                metrics.update(evaluator(kept))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -254,9 +256,18 @@ class Trainer(WatchedTrainer):
             "parts": {name: (float(summed), count) for name, (summed, count) in self._parts.items()},
         }
 
-    def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
+    def _load_best_model(self) -> None:
+        """The method's state too, a part of which may be what is kept."""
+        super()._load_best_model()
+        if self.state.best_model_checkpoint is not None:
+            self._load_method(Path(self.state.best_model_checkpoint))
+
+    def _load_method(self, folder: Path) -> None:
         if self.method.state_dict():
             self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+
+    def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
+        self._load_method(folder)
         self._resumed = running
 
 

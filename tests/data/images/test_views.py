@@ -268,3 +268,20 @@ def test_what_is_no_batch_of_pixels_is_refused(pixels: Tensor) -> None:
 def test_settings_have_ranges(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SimCLRAugment(**settings)
+
+
+def test_the_smallest_crop_is_a_setting() -> None:
+    """Of the image's area at full strength; ACL's tenth draws the views that it always drew."""
+    seen: list[tuple[float, float]] = []
+
+    def draw(count: int, shape: tuple[int, int], scale: tuple[float, float]) -> Tensor:
+        seen.append(scale)
+        return draw_crops(count, shape, scale)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("contraverse.data.images.views.draw_crops", draw)
+        for smallest, strength in ((0.1, 1.0), (0.08, 1.0), (0.08, 0.5), (1.0, 1.0)):
+            SimCLRAugment(smallest_crop=smallest, strength=strength)(torch.rand(2, 3, 8, 8))
+    assert seen == [(pytest.approx(low), 1.0) for low in (0.1, 0.08, 0.54, 1.0)]
+    with pytest.raises(ValueError, match="smallest_crop"):
+        SimCLRAugment(smallest_crop=0.0)

@@ -220,7 +220,7 @@ class ImageSplits:
     ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
     the way, in sentences for a reader. ``hidden``: what the labels of training images are that lack theirs on purpose,
     (N,) int64, `UNLABELLED` where nobody knows: to measure who guesses them, or what an encoder's features tell of
-    them, and for nothing else.
+    them, and for nothing else. ``figures``: what was measured of the training images before training, by name.
     """
 
     train: ImageData | None
@@ -230,6 +230,7 @@ class ImageSplits:
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
     hidden: Tensor | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
     def need(self, name: Literal["train", "validation", "test"]) -> ImageData:
         """The split of that name; a `UserError` where there is none."""

@@ -31,8 +31,8 @@ class SimCLRAugment:
 
     With s the ``strength``, in this order:
 
-    - a crop with an area of U(1 - .9 s, 1) of the image's and an aspect ratio of exp U(log 3/4, log 4/3), the first of
-      ten draws that fits (the whole image where none does), scaled to ``size``;
+    - a crop with an area of U(1 - (1 - a) s, 1) of the image's, a being ``smallest_crop``, and an aspect ratio of
+      exp U(log 3/4, log 4/3), the first of ten draws that fits (the whole image where none does), scaled to ``size``;
     - a horizontal flip with probability ``flip``, whatever s;
     - with probability .8 s brightness, contrast and saturation by U(1 - .4 s, 1 + .4 s) and a shift of the hue by
       U(-.1 s, .1 s) of a turn, in an order drawn for each image;
@@ -52,6 +52,7 @@ class SimCLRAugment:
         blur: probability of the blur at s = 1; the papers have none at 32x32.
         size: height and width of a view, None for the image's own.
         resample: the filter of the crop; ACL has "bicubic", DynACL "bilinear".
+        smallest_crop: a, share of the image's area that the smallest crop has at s = 1; ACL has .1, SimCLR .08.
     """
 
     @validate_call
@@ -63,15 +64,17 @@ class SimCLRAugment:
         blur: Probability = 0.0,
         size: Annotated[int, Field(ge=1)] | None = None,
         resample: Literal["bicubic", "bilinear"] = "bicubic",
+        smallest_crop: Annotated[float, Field(gt=0, le=1)] = 0.1,
     ) -> None:
         self.strength, self.flip, self.blur, self.size, self.resample = strength, flip, blur, size, resample
+        self.smallest_crop = smallest_crop
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         s, x = self.strength, _checked(pixels)
         with torch.autocast(x.device.type, enabled=False):
             flipped = torch.rand(len(x)) < self.flip
-            box = draw_crops(len(x), (x.shape[2], x.shape[3]), (1 - 0.9 * s, 1.0))
+            box = draw_crops(len(x), (x.shape[2], x.shape[3]), (1 - (1 - self.smallest_crop) * s, 1.0))
             x = crop(x, box, self.size, flipped, self.resample).clamp(0, 1)
             jittered, grayed, blurred = torch.rand(3, len(x))
             x = color_jitter(x, (jittered < 0.8 * s).nonzero()[:, 0], 0.4 * s, 0.1 * s)
