@@ -52,7 +52,7 @@ def test_a_heap_in_three_steps_and_again_from_its_teacher(invoke: Any, heap: Pat
     assert read(tmp_path / "uat" / "evaluation.json")["rows"]["train"] == 48
     assert "the model as it starts is the teacher" in read(tmp_path / "uat" / "evaluation.json")["notes"]
     probed = invoke("evaluate", semi / "1-acl", "--data", heap)
-    assert "features of 18 images" in probed.stderr
+    assert "features of 20 images" in probed.stderr
 
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")
