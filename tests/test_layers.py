@@ -13,7 +13,8 @@ PACKAGE = ROOT / "src" / "contraverse"
 MAX_LINES = 400
 
 LAYERS = (
-    ("errors", "types", "units", "writing"),
+    ("errors", "types", "units"),
+    ("writing",),
     ("functional",),
     ("attacks",),
     ("models",),

@@ -20,6 +20,7 @@ from reference.driving import (
     gradients,
     losses_of,
     make,
+    needed,
     ready,
     settled,
 )
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from contraverse.methods import METHODS
 from contraverse.models import ImageModel, TextModel
-from contraverse.types import Batch, Method
+from contraverse.types import Method
 
 Make = Callable[..., TextModel]
 each = pytest.mark.parametrize("case", list(CASES))
@@ -60,13 +61,6 @@ def full_batch(request: pytest.FixtureRequest, full_batch: dict[str, Any]) -> di
     # Of parts smaller than these torch computes no bfloat16 gradient on CPU: a stride of 2 on one pixel gives noise.
     pair = {"pixel_values": image_batch(size=16, seed=1)["pixel_values"]}
     return {**image_batch(size=16), "positive": pair, "negative": pair}
-
-
-def needed(method: Method, full: Batch) -> dict[str, Any]:
-    """Only what the method says that it needs."""
-    extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.needs]
-    inputs = ("pixel_values",) if "pixel_values" in full else ("input_ids", "attention_mask")
-    return {name: full[name] for name in (*inputs, "index", *extra)}
 
 
 # the table

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.methods import CARL, METHODS, UAT, DynACL
 from contraverse.training import step
-from contraverse.types import Facts, HeadCall, Loss, Method, Outputs, Passes
+from contraverse.types import Batch, Facts, HeadCall, Loss, Method, Outputs, Passes
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS}
 CASES |= {
@@ -229,3 +229,10 @@ def gradients(
 
 def flat(grads: dict[str, Tensor]) -> Tensor:
     return torch.cat([g.flatten() for _, g in sorted(grads.items())])
+
+
+def needed(method: Method, full: Batch) -> dict[str, Any]:
+    """Only what the method says that it needs."""
+    extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.needs]
+    inputs = ("pixel_values",) if "pixel_values" in full else ("input_ids", "attention_mask")
+    return {name: full[name] for name in (*inputs, "index", *extra)}
