@@ -10,7 +10,11 @@ import pytest
 from contraverse.data import TASKS
 from contraverse.recipes import RECIPES, configure, load
 
-KINDS = [(name, recipe.experiments[0].tasks[-1]) for name, recipe in RECIPES.items() if recipe.experiments]
+KINDS = [
+    (name, recipe.experiments[0].tasks[-1])
+    for name, recipe in RECIPES.items()
+    if recipe.experiments and recipe.experiments[0].tasks[0] in TASKS
+]
 
 
 @pytest.fixture
