@@ -49,8 +49,9 @@ class StsReport:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """``all`` of each set under its name, and ``average``."""
-        return {name: scores.all for name, scores in self.sets.items()} | {"average": self.average}
+        """``all`` of each set under its name, and ``average`` where there are several."""
+        figures = {name: scores.all for name, scores in self.sets.items()}
+        return figures | {"average": self.average} if len(figures) > 1 else figures
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -109,6 +109,8 @@ def _run_one(
     say("Reading data")
     splits = rows_for(config, method, test=test)
     sts = sts_of(config)
+    for note in sts.notes if sts is not None else ():
+        say(f"  {note}")
     set_seed(config.train.arguments.get("seed", 42))
     teach(config, splits, method)
     seen = fingerprint(config, splits) if first else {}
