@@ -12,7 +12,7 @@ from contraverse.recipes.config import (
 )
 from contraverse.recipes.departures import Difference, differences, experiment_of, ours
 from contraverse.recipes.experiments import Experiment, Ours
-from contraverse.recipes.image_experiments import experiment as _registered  # noqa: F401
+from contraverse.recipes.image_experiments import CIFAR as _registered  # noqa: F401
 from contraverse.recipes.images import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
 from contraverse.recipes.papers import RECIPES, Recipe
 from contraverse.recipes.resolve import change, configure, load, load_search, made_with, parse

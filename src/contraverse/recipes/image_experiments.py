@@ -5,7 +5,8 @@ from contraverse.recipes.image_papers import ACL_PAPER
 from contraverse.recipes.papers import experiment
 
 _SMALL = "paper scale: not run; 4,000 images of CIFAR-10 on a small network: docs/results.md"
-_CIFAR = ("cifar10", "cifar100")
+CIFAR = ("cifar10", "cifar100")
+"""The tasks of the papers' tables."""
 
 # Recipe, tables, and at which scale the project ran it.
 for _name, _source, _run in (
@@ -22,4 +23,4 @@ for _name, _source, _run in (
     ("dynacl++", "DynACL (Luo et al. 2023), ++", NOT_RUN),
     ("deacl", "DeACL (Zhang et al. 2022)", NOT_RUN),
 ):
-    experiment(_name, source=_source, tasks=_CIFAR, model="resnet18", run=_run)
+    experiment(_name, source=_source, tasks=CIFAR, model="resnet18", run=_run)
