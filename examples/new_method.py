@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from contraverse import Loss, Method, NormBall, TextData, TextModel, Trainer, evaluate, perturbable
-from contraverse.attacks import climb
+from contraverse.attacks import Objective, climb
 from contraverse.functional import kl
 from contraverse.types import Batch
 
@@ -40,9 +40,9 @@ class Consistency(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbable(model, batch)
         delta = self.ball.start(inputs)
-        clean = model(batch, delta=delta).logits
+        clean = model(batch, delta=delta).logits.float()
         ce = cross_entropy(clean, batch["labels"])
-        attack = climb(ce, delta, self.ball, inputs, keep_graph=True)
+        attack = climb(Objective(ce, clean), delta, self.ball, inputs, keep_graph=True)
         shift = kl(clean, model(batch, delta=attack.delta).logits).mean()
         yield Loss(ce + self.beta * shift, {"ce": ce.detach(), "kl": shift.detach(), "dead": attack.dead})
 

@@ -50,8 +50,8 @@ def test_each_prediction_is_drawn_to_the_other_as_it_stands(tiny_model: Make, ba
     torch.testing.assert_close(flat(got), flat(want), rtol=1e-3, atol=1e-5)
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_are_the_papers_but_for_the_size() -> None:
     method = ALUM()
-    assert (method.weight, method.sigma, method.steps, method.cost) == (1.0, 1e-5, 1, "8F")
-    assert (method.ball.epsilon, method.ball.step_size, method.ball.norm) == (1e-5, 1e-3, "linf")
+    assert (method.weight, method.sigma, method.steps, method.cost) == (1.0, 0.005, 1, "8F")
+    assert (method.ball.epsilon, method.ball.step_size, method.ball.norm) == (0.02, 0.02, "linf")
     assert not method.wants_copy

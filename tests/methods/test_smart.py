@@ -17,6 +17,7 @@ from torch import Tensor
 
 from contraverse.methods import METHODS, SMART
 from contraverse.models import TextModel
+from contraverse.recipes import configure, parse_range, space_of
 from contraverse.training import Trainer
 from contraverse.types import Method
 
@@ -280,10 +281,47 @@ def rows_of() -> Any:
     return rows
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_the_defaults_are_the_papers_but_for_the_size() -> None:
     method = make("smart")
-    assert (method.weight, method.mu, method.sigma, method.steps) == (1.0, 1.0, 1e-5, 1)
-    assert (method.ball.epsilon, method.ball.step_size, method.ball.norm) == (1e-5, 1e-3, "linf")
+    assert (method.weight, method.mu, method.sigma, method.steps) == (1.0, 1.0, 0.005, 1)
+    assert (method.ball.epsilon, method.ball.step_size, method.ball.norm) == (0.02, 0.02, "linf")
+
+
+PAPER = {"epsilon": 1e-5, "step_size": 1e-3, "sigma": 1e-5}
+TEXTS = ["a fine film", "the plot is thin and the actors look tired of it", "not bad at all", "do not watch this"] * 2
+
+
+@pytest.mark.parametrize("name", ["smart", "alum"])
+def test_the_regulariser_has_an_effect(name: str) -> None:
+    """At least a percent of the gradient, as the recipe has it and with the paper's size under masks of their own."""
+    torch.manual_seed(0)
+    model = TextModel.from_pretrained("minilm", labels=("no", "yes"), keep_layers=3)
+    batch = dict(model.tokenizer(TEXTS, return_tensors="pt", padding=True))
+    batch["labels"] = torch.arange(8) % 2
+    ce = METHODS["ce"]()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4)
+    for _ in range(12):
+        gradients(ce, model.train(), batch)
+        optimizer.step()
+
+    def gradient(method: Any) -> Any:
+        torch.manual_seed(1)  # the same masks in the clean pass
+        return flat(gradients(method, model, batch, still=False))
+
+    plain = gradient(ce)
+    recipe = configure(name).method.model_dump(exclude={"name"})
+
+    def effect(**settings: Any) -> float:
+        """Of the regulariser alone, without D_Breg."""
+        alone = {"mu": 0.0} if name == "smart" else {}
+        return float((gradient(METHODS[name](**{**recipe, **settings, **alone})) - plain).norm() / plain.norm())
+
+    assert effect() > 0.01
+    assert effect(**PAPER, share_dropout=False) > 0.01
+    assert effect(**PAPER) < 1e-4
+    searched = space_of(name)
+    for setting, value in {"epsilon": 1e-5, "step_size": 1e-3, "share_dropout": False}.items():
+        assert value in parse_range(setting, searched[f"method.{setting}"])
 
 
 @both

@@ -54,6 +54,7 @@ T17 mixed precision: a gradient that is not finite, or is unscaled twice
     tests/methods/test_contract.py::test_bfloat16_autocast_keeps_the_gradient
     tests/methods/test_contract.py::test_a_loss_scale_changes_neither_the_attack_nor_the_direction
     tests/methods/test_contract.py::test_what_is_not_finite_is_counted_and_not_added
+    tests/methods/test_half_precision.py::test_a_fitted_row_is_attacked_as_in_single_precision
 T18 ranks see other candidates than one process, or reduce at every pass
     tests/methods/test_splitting.py::test_two_ranks_equal_one_process
     tests/training/test_step.py::test_no_sync_covers_forward_and_backward_of_all_passes_but_the_last

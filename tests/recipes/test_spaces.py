@@ -100,7 +100,7 @@ def test_every_end_of_a_methods_space_is_possible(name: str, paper: bool) -> Non
             change(config, {setting: end})
 
 
-@pytest.mark.parametrize("name", ["carl", "rar", "infobert", "scal", "freelb"])
+@pytest.mark.parametrize("name", ["carl", "rar", "infobert", "scal", "freelb", "smart", "alum"])
 def test_the_recipe_itself_lies_in_its_methods_space(name: str) -> None:
     values = dict(dotted(configure(name).model_dump()))
     for setting, written in space_of(name).items():

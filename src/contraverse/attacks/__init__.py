@@ -7,7 +7,6 @@ from contraverse.attacks.gradient import (
     ATTACKS,
     Attack,
     AttackInfo,
-    LossOf,
     ascend,
     climb,
     follow,
@@ -15,6 +14,7 @@ from contraverse.attacks.gradient import (
     perturbable,
     pgd,
 )
+from contraverse.attacks.objective import LossOf, Objective, dead_rows, input_gradient, losses_of
 
 __all__ = [
     "ATTACKS",
@@ -22,12 +22,16 @@ __all__ = [
     "AttackInfo",
     "LossOf",
     "NormBall",
+    "Objective",
     "SharedDropout",
     "apgd",
     "ascend",
     "climb",
+    "dead_rows",
     "dlr",
     "follow",
+    "input_gradient",
+    "losses_of",
     "margin",
     "one_step",
     "perturbable",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from contraverse.attacks.balls import NormBall
-from contraverse.attacks.gradient import Attack, LossOf
-from contraverse.functional import dead
+from contraverse.attacks.gradient import Attack
+from contraverse.attacks.objective import LossOf, dead_rows, input_gradient, losses_of
 from contraverse.types import Inputs
 
 MOMENTUM, RISES = 0.75, 0.75
@@ -121,11 +121,11 @@ class _Climber:
         """Losses (B,) at ``x`` and, on request, the gradient; zeros where it is not needed."""
         if not gradient:
             with torch.no_grad():
-                return _scored(self.loss_of(x)), torch.zeros_like(x)
-        losses = self.loss_of(x)
-        (grad,) = torch.autograd.grad(losses.sum(), x)
-        self.dead += dead(torch.where(self.inputs.mask, grad, 0.0))
-        return _scored(losses), grad
+                return _scored(losses_of(self.loss_of(x))), torch.zeros_like(x)
+        objective = self.loss_of(x)
+        grad = input_gradient(objective, x)
+        self.dead += dead_rows(grad, self.inputs)
+        return _scored(losses_of(objective)), grad
 
 
 def _scored(losses: Tensor) -> Tensor:

@@ -1,26 +1,25 @@
 """Gradient attacks on any ball: one step (FGM, FGSM) and many (PGD).
 
-The inner gradient is taken with `torch.autograd.grad` with respect to the perturbation alone: no parameter
-gradient is computed or left behind, and under DDP nothing is reduced.
+The inner gradient is taken with `torch.autograd.grad` with respect to the perturbation alone
+(`contraverse.attacks.objective.input_gradient`): no parameter gradient is computed or left behind, and under DDP
+nothing is reduced.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from contraverse.functional import dead, norm
+from contraverse.attacks.objective import LossOf, Objective, dead_rows, input_gradient, losses_of
+from contraverse.functional import norm
 from contraverse.types import Ball, Batch, Inputs
-
-LossOf = Callable[[Tensor], Tensor]
-"""The loss to climb as a function of the perturbation: one value per row (B,), or a scalar."""
 
 
 class Attack(NamedTuple):
     """What was found.
 
-    ``delta`` (B, T, D), detached. ``dead``: how many rows had a zero or non-finite gradient, summed over steps.
+    ``delta`` (B, T, D), detached. ``dead``: how many rows had no gradient, summed over steps: zero, not finite, or lost
+    to underflow (`contraverse.attacks.objective.dead_rows`).
     """
 
     delta: Tensor
@@ -66,25 +65,21 @@ def perturbable(model: nn.Module, batch: Batch) -> Inputs:
     return inputs
 
 
-def climb(loss: Tensor, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph: bool = False) -> Attack:
-    """One ascent from ``delta``, given the ``loss`` that was computed with it.
+def climb(
+    objective: Tensor | Objective, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph: bool = False
+) -> Attack:
+    """One ascent from ``delta``, given the loss that was computed with it, and the outputs that the loss reads.
 
     With ``keep_graph`` the loss can still be trained on: SCAL's clean pass serves the attack and the loss,
     so that the attack costs one input gradient (1 forward-unit). A row whose gradient is zero or not finite
     keeps its ``delta`` and is counted.
     """
-    (grad,) = torch.autograd.grad(loss, delta, retain_graph=keep_graph)
-    return follow(grad, delta, ball, inputs)
+    return follow(input_gradient(objective, delta, keep_graph=keep_graph), delta, ball, inputs)
 
 
 def follow(grad: Tensor, delta: Tensor, ball: Ball, inputs: Inputs) -> Attack:
     """One ascent from ``delta`` along a gradient that is there already, as FreeLB's training leaves one behind."""
-    return Attack(ball.ascend(delta, grad, inputs).detach(), _dead(grad, inputs))
-
-
-def _dead(grad: Tensor, inputs: Inputs) -> Tensor:
-    """Of the coordinates that may move: a gradient on padding is no gradient."""
-    return dead(torch.where(inputs.mask, grad, 0.0))
+    return Attack(ball.ascend(delta, grad, inputs).detach(), dead_rows(grad, inputs))
 
 
 def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
@@ -94,7 +89,7 @@ def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
     ``delta = 0`` and is counted.
     """
     delta = ball.start(inputs)
-    return climb(loss_of(delta).sum(), delta, ball, inputs)
+    return climb(loss_of(delta), delta, ball, inputs)
 
 
 def ascend(loss_of: LossOf, ball: Ball, inputs: Inputs, *, steps: int, random_start: bool = False) -> Attack:
@@ -110,7 +105,7 @@ def ascend(loss_of: LossOf, ball: Ball, inputs: Inputs, *, steps: int, random_st
     delta = ball.start(inputs, random=random_start)
     lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
     for _ in range(steps):
-        attack = climb(loss_of(delta).sum(), delta, ball, inputs)
+        attack = climb(loss_of(delta), delta, ball, inputs)
         lost += attack.dead
         delta = attack.delta.requires_grad_()
     return Attack(delta.detach(), lost)
@@ -155,11 +150,11 @@ def pgd(
     for restart in range(restarts):
         delta = ball.start(inputs, random=random_start or restart > 0)
         for _ in range(steps):
-            losses = loss_of(delta)
-            keep(delta, losses)
-            (grad,) = torch.autograd.grad(losses.sum(), delta)
-            lost += _dead(grad, inputs)
+            objective = loss_of(delta)
+            keep(delta, losses_of(objective))
+            grad = input_gradient(objective, delta)
+            lost += dead_rows(grad, inputs)
             delta = ball.ascend(delta, grad, inputs)
         with torch.no_grad():
-            keep(delta, loss_of(delta))
+            keep(delta, losses_of(loss_of(delta)))
     return Attack(kept, lost)

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, apgd, dlr, margin, perturbable, pgd
+from contraverse.attacks import NormBall, Objective, apgd, dead_rows, dlr, margin, perturbable, pgd
 from contraverse.data import Encoded
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of
-from contraverse.functional import Norm, dead, norm
+from contraverse.functional import Norm, norm
 from contraverse.models import AnyModel, ImageModel
 from contraverse.types import Batch, Inputs, Route
 
@@ -206,7 +206,7 @@ def attack_batch(
     labels, of_logits, taken, blind = batch["labels"], LOSSES[loss], 0, 0
     broken = torch.zeros_like(labels, dtype=torch.bool)
 
-    def loss_of(delta: Tensor) -> Tensor:
+    def loss_of(delta: Tensor) -> Tensor | Objective:
         nonlocal taken
         left = (~broken).nonzero().squeeze(1) if drop else torch.arange(len(labels), device=labels.device)
         if delta.requires_grad and torch.is_grad_enabled():
@@ -220,13 +220,14 @@ def attack_batch(
         some = batch if whole else _only(batch, left)
         logits = logits_of(model, some, delta if whole else delta[left], route=settings.route)
         broken[left] |= logits.detach().argmax(-1) != labels[left]
-        found = of_logits(logits, labels[left])
-        return found if whole else losses.index_put((left,), found)
+        if whole:
+            return Objective(of_logits(logits, labels), logits)
+        every = torch.zeros(len(labels), logits.shape[1], device=logits.device).index_put((left,), logits)  # (B, C)
+        return Objective(losses.index_put((left,), of_logits(every[left], labels[left])), every)
 
     def count(gradient: Tensor) -> None:
         nonlocal blind
-        real = torch.where(inputs.mask, gradient, 0.0)
-        blind += int(dead(torch.where(broken.reshape(-1, *[1] * (real.dim() - 1)), 1.0, real)))
+        blind += int(dead_rows(torch.where(broken.reshape(-1, *[1] * (gradient.dim() - 1)), 1.0, gradient), inputs))
 
     delta = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random).delta
     return Found(broken, delta, taken, blind)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import NormBall, margin, perturbable
+from contraverse.attacks import NormBall, Objective, margin, perturbable
 from contraverse.data import Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import (
@@ -173,8 +173,9 @@ def _pushed_away(
 ) -> Tensor:
     """The perturbation that the attack finds to move h(x) the farthest."""
 
-    def distance(delta: Tensor) -> Tensor:
-        return (_features(model, batch, settings.route, delta) - clean).square().sum(1)
+    def distance(delta: Tensor) -> Objective:
+        h = _features(model, batch, settings.route, delta)
+        return Objective((h - clean).square().sum(1), h)
 
     return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
 

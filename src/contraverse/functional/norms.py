@@ -53,10 +53,19 @@ def _all(x: Tensor, scope: Scope) -> Tensor:
     return x
 
 
-def dead(grad: Tensor) -> Tensor:
-    """How many rows (of B) have a gradient that is all zero or holds a non-finite value."""
-    rows = grad.detach().flatten(1)
-    return ((rows == 0).all(1) | ~rows.isfinite().all(1)).sum()
+def dead(grad: Tensor, free: Tensor | None = None, share: float = 1.0) -> Tensor:
+    """How many rows (of B) have a gradient that is zero or holds a non-finite value, as a tensor () on the device.
+
+    Args:
+        grad: (B, ...).
+        free: broadcasts to ``grad``: which coordinates count; None is all.
+        share: a row is zero where all of its coordinates are, or more than this share of them.
+    """
+    rows = grad.detach().flatten(1)  # (B, N)
+    counts = torch.ones_like(rows, dtype=torch.bool) if free is None else free.expand_as(grad).flatten(1)
+    zeros, size = ((rows == 0) & counts).sum(1), counts.sum(1)  # (B,)
+    infinite = (~rows.isfinite() & counts).any(1)
+    return ((zeros == size) | (zeros > share * size) | infinite).sum()
 
 
 def project(delta: Tensor, epsilon: float | Tensor | None, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, ascend, perturbable
+from contraverse.attacks import Attack, NormBall, Objective, ascend, perturbable
 from contraverse.functional import Norm, nt_xent
 from contraverse.methods.settings import (
     EPSILON,
@@ -86,24 +86,30 @@ class AdversarialToAdversarial(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         views = both_views(batch)
         attack, inputs = self.attack(model, views)
-        contrast = self.contrast(model, views, attack.delta, "adversarial")
+        contrast = self.contrast(self.features(model, views, attack.delta, "adversarial"))
         yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
 
     def attack(self, model: nn.Module, views: Batch) -> tuple[Attack, Inputs]:
         """Perturbations of both views that climb their NT-Xent together, and what they are added to; 2B rows."""
         inputs = perturbable(model, views)
 
-        def unlike(delta: Tensor) -> Tensor:
-            # The sum over views climbs as their mean does, whose gradient half precision may round to zero.
-            return len(delta) * self.contrast(model, views, delta, "adversarial")
+        def unlike(delta: Tensor) -> Objective:
+            z = self.features(model, views, delta, "adversarial")
+            return Objective(self.contrast(z), z)
 
         with attacking(model):
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
         return attack, inputs
 
-    def contrast(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
-        """NT-Xent of ``views`` (2B rows), perturbed by ``delta`` (2B rows) or not, in one pass."""
-        first, second = model(views, delta=delta, want=("z",), route=route).z.chunk(2)
+    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
+        """z (2B, Z) in fp32 of ``views`` (2B rows), perturbed by ``delta`` (2B rows) or not, in one pass."""
+        z = model(views, delta=delta, want=("z",), route=route).z
+        assert isinstance(z, Tensor)
+        return z.float()
+
+    def contrast(self, z: Tensor) -> Tensor:
+        """NT-Xent of the features (2B, Z) of both views."""
+        first, second = z.chunk(2)
         return nt_xent(first, second, self.temperature)
 
 
@@ -144,9 +150,9 @@ class AdversarialToStandard(AdversarialToAdversarial):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         other, inputs = second_view(batch), perturbable(model, batch)
 
-        def unlike(delta: Tensor) -> Tensor:
+        def unlike(delta: Tensor) -> Objective:
             z = self._encode(model, batch, delta, "adversarial")
-            return len(delta) * nt_xent(z, still, self.temperature)  # the sum, as in acl-a2a
+            return Objective(nt_xent(z, still, self.temperature), z)
 
         with attacking(model):
             # Not under no_grad: autocast would keep casts of the weights that have no gradient.
@@ -162,7 +168,7 @@ class AdversarialToStandard(AdversarialToAdversarial):
     def _encode(model: nn.Module, batch: Batch, delta: Tensor | None, route: Route) -> Tensor:
         z = model(batch, delta=delta, want=("z",), route=route).z
         assert isinstance(z, Tensor)
-        return z
+        return z.float()
 
 
 def passing(model: nn.Module, rows: int) -> AbstractContextManager[Any]:
@@ -240,8 +246,8 @@ class DualStream(AdversarialToAdversarial):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         views, weights = both_views(batch), self.weights
         attack, inputs = self.attack(model, views)
-        clean = self.contrast(model, views, None, "clean")
+        clean = self.contrast(self.features(model, views, None, "clean"))
         yield Loss(self.share * weights[0] * clean, {"contrast": clean.detach()})
-        adversarial = self.contrast(model, views, attack.delta, "adversarial")
+        adversarial = self.contrast(self.features(model, views, attack.delta, "adversarial"))
         parts = {"contrast_adv": adversarial.detach()} | attack.log(inputs)
         yield Loss(self.share * weights[1] * adversarial, parts)

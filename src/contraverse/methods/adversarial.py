@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import climb, perturbable
+from contraverse.attacks import Objective, climb, perturbable
 from contraverse.functional import Scope, supervised_loss
 from contraverse.methods.settings import Epsilon, OneStep, one_step_ball
 from contraverse.types import Batch, Loss, Method
@@ -40,8 +40,9 @@ class AdversarialTraining(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbable(model, batch)
         delta = self.ball.start(inputs)
-        clean = supervised_loss(model(batch, delta=delta).logits, labels)
-        attack = climb(clean, delta, self.ball, inputs, keep_graph=True)
+        logits = model(batch, delta=delta).logits.float()
+        clean = supervised_loss(logits, labels)
+        attack = climb(Objective(clean, logits), delta, self.ball, inputs, keep_graph=True)
         adversarial = supervised_loss(model(batch, delta=attack.delta).logits, labels)
         parts = {"ce": clean.detach(), "ce_adv": adversarial.detach()} | attack.log(inputs)
         yield Loss((clean + adversarial) / 2, parts)

@@ -26,7 +26,8 @@ class ALUM(Method):
     Departures: Algorithm 1 writes ``eta g`` and the authors' code divides by the norm, which is done here. As in their
     code the first of each KL's two distributions is held constant, so that each prediction is drawn to the other as it
     stands. Their code adds the perturbation to what the embedding layer gives; here it is added to the word embeddings.
-    All passes share their dropout masks, which theirs do not. Pre-training is left out.
+    All passes share their dropout masks, which theirs do not; the paper's epsilon of 1e-5 (eta 1e-3, sigma 1e-5) has an
+    effect with ``share_dropout=False`` alone, and the defaults are larger, as SMART's. Pre-training is left out.
 
     Args:
         weight: alpha, of the adversarial term, >= 0; the paper has 1 in fine-tuning and 10 in pre-training.
@@ -50,9 +51,9 @@ class ALUM(Method):
         self,
         *,
         weight: Smoothness = 1.0,
-        epsilon: Limit = 1e-5,
-        step_size: StepSize = 1e-3,
-        sigma: Sigma = 1e-5,
+        epsilon: Limit = 0.02,
+        step_size: StepSize = 0.02,
+        sigma: Sigma = 0.005,
         steps: Ascents = 1,
         norm: Norm = "linf",
         scope: Scope = "sequence",

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import climb, perturbable
+from contraverse.attacks import Objective, climb, perturbable
 from contraverse.functional import nt_xent
 from contraverse.methods.settings import Epsilon, Temperature, one_step_ball
 from contraverse.models.modes import evaluating
@@ -103,10 +103,10 @@ class ConSERT(Method):
         views = [self.make(view, batch, self.width) for view in self.views]
         deltas = [self.ball.start(inputs) if view == "adversarial" else None for view in self.views]
         r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]
-        contrast, logs = nt_xent(r[0], r[1], self.temperature), []
+        contrast, climbed, logs = nt_xent(r[0], r[1], self.temperature), list(r), []
         for i, delta in enumerate(deltas):
             if delta is not None:
-                attack = climb(contrast, delta, self.ball, inputs, keep_graph=True)
+                attack = climb(Objective(contrast, climbed[i]), delta, self.ball, inputs, keep_graph=True)
                 logs.append(attack.log(inputs))
                 r[i] = self.embed(model, views[i], attack.delta)
         loss = nt_xent(r[0], r[1], self.temperature) if logs else contrast
@@ -120,7 +120,7 @@ class ConSERT(Method):
         """r (B, H)."""
         with nullcontext() if self.encoder_dropout else evaluating(model):
             tokens = model(batch, delta=delta, want=("tokens",)).tokens
-        return mean_pool(tokens, batch["attention_mask"])
+        return mean_pool(tokens.float(), batch["attention_mask"])
 
     def make(self, view: str, batch: Batch, width: int) -> Batch:
         """``batch`` with the tokens of one view, or with what it keeps of their embeddings (B, T, width).

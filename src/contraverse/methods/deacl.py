@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, ascend, perturbable
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.methods.views import twice
@@ -71,8 +71,9 @@ class DeACL(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         target, inputs = self._target(batch), perturbable(model, batch)
 
-        def unlike(delta: Tensor) -> Tensor:
-            return -_cosine(model(batch, delta=delta, want=("h",), route="adversarial").h, target)
+        def unlike(delta: Tensor) -> Objective:
+            h = model(batch, delta=delta, want=("h",), route="adversarial").h.float()
+            return Objective(-_cosine(h, target), h)
 
         with attacking(model):
             attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import Attack
 from contraverse.errors import UserError
-from contraverse.functional import Norm, gather, nt_xent
+from contraverse.functional import Norm, gather
 from contraverse.methods.acl import DualStream, Reduction, passing
 from contraverse.methods.settings import (
     EPSILON,
@@ -170,9 +170,9 @@ class DynACL(DualStream):
         with attacking(self.frozen) if hasattr(self, "frozen") else nullcontext():
             return super().attack(model, views)
 
-    def contrast(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
+    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
         if self.momentum is None:
-            return super().contrast(model, views, delta, route)
+            return super().features(model, views, delta, route)
         if not hasattr(self, "frozen"):
             raise ValueError("call receive(copy of the model) before the first step (Trainer does), or momentum=None")
         rows = len(views["index"]) // 2
@@ -180,7 +180,7 @@ class DynACL(DualStream):
         with passing(model, rows), passing(self.frozen, rows):
             query = model(first, delta=deltas[0], want=("z",), route=route).z
             key = self.frozen(second, delta=deltas[1], want=("z",), route=route).z
-        return nt_xent(query, key, self.temperature)
+        return torch.cat([query, key]).float()
 
 
 def halves(views: Batch) -> tuple[Batch, Batch]:

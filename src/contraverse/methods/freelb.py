@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, SharedDropout, follow, perturbable
+from contraverse.attacks import NormBall, Objective, SharedDropout, follow, input_gradient, perturbable
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
 from contraverse.types import Batch, Loss, Method, Outputs, Wanted
@@ -97,7 +96,8 @@ class FreeLB(Method):
         for k in range(self.rounds):
             with masks():
                 out = model(batch, delta=delta, want=("logits", *self.wants))
-            ce = supervised_loss(out.logits, batch["labels"])
+            logits = out.logits.float()
+            ce = supervised_loss(logits, batch["labels"])
             terms = self.terms(out, batch, k)
             total = (ce + sum(weight * value for weight, value in terms.values())) / self.rounds
             clean = k == 0 and self.gamma == 0
@@ -107,7 +107,8 @@ class FreeLB(Method):
             # Training wants the gradient of all terms at the weights and the attack that of L_C at delta: no one
             # backward gives both, so the second is an input gradient more, but through L_C's part of the graph alone.
             if (due > k or (terms and self.climb == "ce")) and not last:
-                (grad,) = torch.autograd.grad(ce if self.climb == "ce" else total, delta, retain_graph=True)
+                objective = Objective(ce, logits) if self.climb == "ce" else total
+                grad = input_gradient(objective, delta, keep_graph=True)
             if due == k:
                 yield _together(waiting.pop(k))
             if not last:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Annotated
 
-import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, SharedDropout, follow, perturbable
+from contraverse.attacks import NormBall, Objective, SharedDropout, follow, input_gradient, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm, anchored, club_bound, gather, info_nce_bound, norm, supervised_loss
 from contraverse.methods.settings import Alpha, Gamma, Limit, Steps, StepSize
@@ -98,8 +97,11 @@ class InfoBERT(Method):
         for k in range(self.rounds):
             with masks():
                 out = model(batch, delta=delta, want=("logits", "embedded", "tokens"))
-            ce, bottleneck = supervised_loss(out.logits, batch["labels"]), club_bound(out.embedded, mask)
-            (grad,) = torch.autograd.grad(ce + self.beta * bottleneck, delta, retain_graph=True)
+            logits, embedded = out.logits.float(), out.embedded.float()
+            ce, bottleneck = supervised_loss(logits, batch["labels"]), club_bound(embedded, mask)
+            grad = input_gradient(Objective(ce, logits), delta, keep_graph=True)
+            # Of what the first layer reads, so that this part is no pass through the encoder.
+            grad = grad + self.beta * input_gradient(Objective(bottleneck, embedded), delta, keep_graph=True)
             places, valid = anchored(norm(grad, scope="token").squeeze(-1), mask, self.low, self.high)
             local = out.embedded.gather(1, places.unsqueeze(-1).expand(-1, -1, out.embedded.shape[-1]))
             sentences = gather(out.tokens[:, 0])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, ascend, perturbable
+from contraverse.attacks import Attack, NormBall, Objective, ascend, perturbable
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
@@ -33,10 +33,10 @@ def ce_attack(
     """
     inputs = perturbable(model, batch)
 
-    def loss_of(delta: Tensor) -> Tensor:
-        logits = model(batch, delta=delta, route=route).logits
-        assert isinstance(logits, Tensor)
-        return supervised_loss(logits, labels, reduction="sum")
+    def loss_of(delta: Tensor) -> Objective:
+        logits = model(batch, delta=delta, route=route).logits.float()
+        # Through a batch norm in training mode each row's loss has a gradient at every row.
+        return Objective(supervised_loss(logits, labels, reduction="none"), logits, rows_apart=mode == "eval")
 
     with attacking(model) if mode == "eval" else nullcontext():
         attack = ascend(loss_of, ball, inputs, steps=steps, random_start=True)

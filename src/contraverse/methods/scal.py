@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import climb, perturbable
+from contraverse.attacks import Objective, climb, perturbable
 from contraverse.functional import Scope, info_nce, scal_literal, supervised_loss
 from contraverse.methods.settings import (
     PROJECTION,
@@ -87,8 +87,9 @@ class SCAL(Method):
         labels, inputs = batch["labels"], perturbable(model, batch)
         delta = self.ball.start(inputs)
         clean = model(batch, delta=delta, want=("logits", "z"))
-        ce = supervised_loss(clean.logits, labels)
-        attack = climb(ce, delta, self.ball, inputs, keep_graph=True)
+        logits = clean.logits.float()
+        ce = supervised_loss(logits, labels)
+        attack = climb(Objective(ce, logits), delta, self.ball, inputs, keep_graph=True)
         adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
         contrast = self.contrast(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)

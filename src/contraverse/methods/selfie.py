@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, ascend, perturbable
 from contraverse.errors import UserError
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
@@ -104,17 +104,20 @@ class Selfie(Method):
         )
         patches, answers = self._patches(inputs.values), torch.arange(self.hidden, device=hidden.device).repeat(rows)
 
-        def each(deltas: dict[Route, Tensor | None]) -> dict[Route, Tensor]:
-            """The loss of each row (B,) by route, of images perturbed so."""
+        def each(deltas: dict[Route, Tensor | None]) -> dict[Route, Objective]:
+            """The loss of each row (B,) by route, of images perturbed so, and the scores that it reads."""
             images = {"pixel_values": patches}
             moved = {route: None if delta is None else self._patches(delta) for route, delta in deltas.items()}
             outs = model(Passes(tuple(Pass(images, delta, ("h",), route) for route, delta in moved.items())))
             given = [(out.h.unflatten(0, (rows, places)), visible, hidden) for out in outs]
             calls = [HeadCall("patches", features, out) for features, out in zip(given, outs, strict=True)]
             outs = model(Passes(tuple(Pass(call, route=route) for route, call in zip(deltas, calls, strict=True))))
-            scores = [out.heads["patches"].float().flatten(0, 1) for out in outs]
-            told = [F.cross_entropy(each, answers, reduction="none").view(rows, -1).mean(1) for each in scores]
-            return dict(zip(deltas, told, strict=True))
+            objectives = {}
+            for route, out in zip(deltas, outs, strict=True):
+                scores = out.heads["patches"].float()  # (B, M, M)
+                loss = F.cross_entropy(scores.flatten(0, 1), answers, reduction="none").view(rows, -1).mean(1)
+                objectives[route] = Objective(loss, scores)
+            return objectives
 
         deltas, log = dict[Route, Tensor | None](), dict[str, Tensor]()
         if self.clean < 1:
@@ -130,7 +133,7 @@ class Selfie(Method):
         if self.clean > 0:
             deltas["clean"] = None
         total = torch.zeros((), device=hidden.device)
-        for route, loss in each(deltas).items():
+        for route, (loss, _, _) in each(deltas).items():
             total = total + (self.clean if route == "clean" else 1 - self.clean) * loss.mean()
             log["selfie" if route == "clean" else "selfie_adv"] = loss.mean().detach()
         yield Loss(total, log)

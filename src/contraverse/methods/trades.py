@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, ascend, perturbable
 from contraverse.functional import Norm, kl, squared_distance, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
@@ -91,16 +91,15 @@ class TRADES(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbable(model, batch)
         distance = squared_distance if labels.is_floating_point() else kl
+
+        def apart(delta: Tensor) -> Objective:
+            logits = model(batch, delta=delta, route="adversarial").logits.float()
+            return Objective(distance(target, logits), logits)
+
         with attacking(model):
             # Under no_grad autocast would keep casts of the weights that later passes could not train through.
             target = model(batch).logits.detach()
-            attack = ascend(
-                lambda delta: distance(target, model(batch, delta=delta, route="adversarial").logits),
-                self.ball,
-                inputs,
-                steps=self.steps,
-                random_start=True,
-            )
+            attack = ascend(apart, self.ball, inputs, steps=self.steps, random_start=True)
         both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
         clean, adversarial = (out.logits for out in both)
         ce, divergence = supervised_loss(clean, labels), distance(clean, adversarial).mean()

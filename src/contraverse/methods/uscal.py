@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import climb, perturbable
+from contraverse.attacks import Objective, climb, perturbable
 from contraverse.functional import Scope, info_nce
 from contraverse.methods.settings import (
     PROJECTION,
@@ -67,10 +67,10 @@ class USCAL(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbable(model, batch)
         delta = self.ball.start(inputs)
-        first = model(batch, delta=delta, want=("z",)).z
+        first = model(batch, delta=delta, want=("z",)).z.float()
         second = model(batch, want=("z",)).z
         contrast = info_nce(first, second, self.temperature)
-        attack = climb(contrast, delta, self.ball, inputs, keep_graph=True)
+        attack = climb(Objective(contrast, first), delta, self.ball, inputs, keep_graph=True)
         third = model(batch, delta=attack.delta, want=("z",)).z
         contrast_adv = info_nce(first, third, self.temperature)
         parts = {"contrast": contrast.detach(), "contrast_adv": contrast_adv.detach()} | attack.log(inputs)

@@ -37,6 +37,13 @@ _INFORMATION: dict[str, Written] = {
     "method.low": ".1:.7",
     "method.high": ".75:1.0",
 }
+# The papers' size is 1e-5, beside a step of .001 and masks that are not shared; the others are larger.
+_VIRTUAL: dict[str, Written] = {
+    "method.weight": ".1:10:log",
+    "method.epsilon": [1e-5, 0.01, 0.02, 0.05],
+    "method.step_size": [0.001, 0.01, 0.02, 0.05],
+    "method.share_dropout": [True, False],
+}
 # SCAL 4.1.
 _EPSILON: dict[str, Written] = {"method.epsilon": [0.1, 0.2, 0.3, 0.4, 0.5]}
 _ALPHA: dict[str, Written] = {"method.alpha": ".01:1:log"}
@@ -46,8 +53,8 @@ SPACES: dict[str, dict[str, Written]] = {
     "carl": {**_FREELB, **_CONTRAST},
     "rar": {**_FREELB, "method.weight": ".01:1:log"},
     "infobert": {**_FREELB, **_INFORMATION},
-    "smart": {"method.weight": ".1:10:log", **_RATE},
-    "alum": {"method.weight": ".1:10:log", **_RATE},
+    "smart": {**_VIRTUAL, **_RATE},
+    "alum": {**_VIRTUAL, **_RATE},
     "at": {**_EPSILON, **_RATE},
     "cl": {**_ALPHA, **_RATE},
     "scal": {**_EPSILON, **_ALPHA, **_RATE},

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import NormBall, perturbable, pgd
+from contraverse.attacks import NormBall, Objective, perturbable, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.adversaries.judging import Judge, Verdict
@@ -220,8 +220,9 @@ class _Reader:
         return {position: words for position, words in options.items() if words}
 
     def _attack(self, batch: Batch, epsilon: float) -> Tensor:
-        def loss_of(delta: Tensor) -> Tensor:
-            return F.cross_entropy(logits_of(self.model, batch, delta), batch["labels"], reduction="none")
+        def loss_of(delta: Tensor) -> Objective:
+            logits = logits_of(self.model, batch, delta)
+            return Objective(F.cross_entropy(logits, batch["labels"], reduction="none"), logits)
 
         ball = NormBall(epsilon, 2.5 * epsilon / self.steps, self.norm)
         return pgd(loss_of, ball, perturbable(self.model, batch), steps=self.steps).delta
