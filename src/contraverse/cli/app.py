@@ -21,6 +21,7 @@ from contraverse.cli.export import export
 from contraverse.cli.listing import list_
 from contraverse.cli.postprocess import postprocess
 from contraverse.cli.search import search
+from contraverse.cli.study import study
 from contraverse.cli.texts import encode, predict
 from contraverse.cli.train import quickstart, train
 from contraverse.errors import UserError
@@ -115,6 +116,6 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, train, search, evaluate, adversaries, encode, predict, postprocess, export):
+for command in (quickstart, train, search, study, evaluate, adversaries, encode, predict, postprocess, export):
     app.command()(files_first(command))
 app.command("list")(list_)

@@ -13,6 +13,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import AttackName, AttackSettings, attack_rows, frozen, seeded
 from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_rows, probes
 from contraverse.evaluation.metrics import accuracy
+from contraverse.evaluation.paired import pack_rows
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
 from contraverse.models import AnyModel, attacking
@@ -78,6 +79,12 @@ class RobustReport:
         return {"accuracy": self.clean_accuracy} | {
             f"accuracy@{self.settings.attack}-{e:g}": found.accuracy for e, found in self.at.items()
         }
+
+    @property
+    def right(self) -> dict[str, str]:
+        """Rows that were right, for each of `metrics`, as `pack_rows` writes them: two models are compared by row."""
+        attacked = {f"accuracy@{self.settings.attack}-{e:g}": found.correct for e, found in self.at.items()}
+        return {name: pack_rows(rows) for name, rows in {"accuracy": self.clean_correct, **attacked}.items()}
 
     @property
     def warnings(self) -> list[str]:

@@ -14,6 +14,7 @@ from contraverse.pipeline.result import Interrupted, RunResult
 from contraverse.pipeline.run import run
 from contraverse.pipeline.search import SearchResult, Trial, search
 from contraverse.pipeline.start import model_of
+from contraverse.pipeline.study import run_study
 
 __all__ = [
     "Interrupted",
@@ -30,6 +31,7 @@ __all__ = [
     "quickstart_images",
     "route_of",
     "run",
+    "run_study",
     "search",
     "settled_in_all",
 ]

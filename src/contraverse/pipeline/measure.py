@@ -63,9 +63,10 @@ def measure_task(
     ``route``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `settled_in_all`.
 
     Returns:
-        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, and ``shift`` on
-        request; where only some rows were attacked ``drawn``, the figures on these rows alone, clean accuracy
-        included; of a dual model ``route``; ``notes`` where there is something to be known of the figures.
+        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``right``
+        (`RobustReport.right`) and ``shift`` on request; where only some rows were attacked ``drawn``, the figures on
+        these rows alone, clean accuracy included; of a dual model ``route``; ``notes`` where there is something to be
+        known of the figures.
     """
     metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, route=route)(model)
     found: dict[str, Any] = {"metrics": metrics}
@@ -79,6 +80,7 @@ def measure_task(
         attack = _attack(settings) | {"batch_size": settings.batch_size, "route": route, "progress": progress}
         report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         found["robustness"] = report.to_dict()
+        found["right"] = report.right
         metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
         if settings.shift:
             found["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()

@@ -1,0 +1,5 @@
+"""``python -m contraverse``: the command line."""
+
+from contraverse.cli import main
+
+main()

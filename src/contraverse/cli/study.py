@@ -1,0 +1,107 @@
+"""``contraverse study``: a table with error bars and tests, from one file."""
+
+import os
+import shlex
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contraverse.cli.console import doing, print_text, quiet, say
+from contraverse.errors import UserError
+from contraverse.recipes.study import Finished, StudyConfig, load_study, ready, total_cells
+
+
+class Format(StrEnum):
+    """Forms of a report."""
+
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+
+
+def study(
+    what: Annotated[
+        str, typer.Argument(metavar="FILE | report", help="A study's YAML file; or report, then the file.")
+    ],
+    file: Annotated[Path | None, typer.Argument(help="The study's file, after report.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the cells in hand. (default: runs/study-NAME)")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON lines of finished cells. (default: OUTPUT/results.jsonl)")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Shared by all workers: a database URL or a journal file. (default: SQLite in OUTPUT)"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Workers on this machine, one thread each.")] = 1,
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep weights, not the figures alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="Form of the report.")] = Format.markdown,
+) -> None:
+    """Train every cell of a study, or report what is finished: means, paired differences, intervals, tests."""
+    if what == "report" and file is None:
+        raise UserError("a report is of a study's file", hint="contraverse study report FILE")
+    path = Path(what) if file is None else file
+    with doing("Loading PyTorch…"):
+        plan = load_study(path)
+    output = output or Path("runs") / f"study-{plan.name}"
+    results = results or output / "results.jsonl"
+    if what == "report":
+        print_text(_report(plan, results, form))
+    elif dry_run:
+        print_text(_listing(plan, results))
+    else:
+        _work(plan, path, output, results, storage or f"sqlite:///{output / 'cells.db'}", jobs, keep_models)
+
+
+def _work(
+    plan: StudyConfig, path: Path, output: Path, results: Path, storage: str, jobs: int, keep_models: bool
+) -> None:
+    quiet()
+    from contraverse import pipeline
+
+    command = [sys.executable, "-m", "contraverse", "study", str(path), "--output", str(output)]
+    command += ["--results", str(results), "--storage", storage, *(["--keep-models"] if keep_models else [])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    others = [subprocess.Popen(command, env=environment) for _ in range(jobs - 1)]
+    try:
+        progress = pipeline.run_study(plan, output, storage, results=results, keep_models=keep_models, say=say)
+    except (KeyboardInterrupt, pipeline.Interrupted) as stopped:
+        say(f"Stopped. To go on:\n  contraverse study {shlex.quote(str(path))} --output {shlex.quote(str(output))}")
+        raise typer.Exit(130) from stopped
+    finally:
+        for other in others:
+            other.wait()
+    say(f"{progress.done} of {progress.total} cells are done, {progress.failed} failed")
+    print_text(_report(plan, results, Format.markdown))
+
+
+def _report(plan: StudyConfig, results: Path, form: Format) -> str:
+    from contraverse.pipeline.study import read_lines
+    from contraverse.reporting import study as tables
+
+    finished = Finished(read_lines(results))
+    lines = [line for cell in ready(plan, finished) if (line := finished.line(cell)) is not None]
+    pairs = [(label, plan.baseline) for label in plan.methods if label != plan.baseline] + plan.pairs
+    made = [tables.tabulate(lines, task, pairs, list(plan.methods), plan.metrics) for task in plan.tasks]
+    if form is Format.csv:
+        return tables.csv_lines(made)
+    if form is Format.latex:
+        return "\n".join(map(tables.latex, made))
+    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(one, plan.printed) for one in made)])
+
+
+def _listing(plan: StudyConfig, results: Path) -> str:
+    from contraverse.methods import METHODS
+    from contraverse.pipeline.study import read_lines
+
+    finished = Finished(read_lines(results))
+    listed = []
+    for cell in ready(plan, finished):
+        cost = METHODS[cell.config.method.name](**cell.config.method.settings).cost
+        listed.append(f"{'done' if finished.line(cell) else '    '} {cost:>5}  {cell.title}")
+    known = f"{len(listed)} of {total_cells(plan)} cells are known; the rest waits for the selection"
+    return "\n".join([*listed, known])

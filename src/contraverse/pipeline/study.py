@@ -1,0 +1,133 @@
+"""A study: its cells trained one after the other, each an ordinary run of which the figures are kept."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contraverse.pipeline.board import Board
+from contraverse.pipeline.result import Say, silent
+from contraverse.pipeline.run import run
+from contraverse.recipes.study import Cell, Finished, StudyConfig, ready, total_cells
+from contraverse.reporting import environment
+
+Line = dict[str, Any]
+POLL = 5.0
+"""Seconds between two looks for work, where all that is left is in the hands of others."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Number of cells done, failed, and in all."""
+
+    done: int
+    failed: int
+    total: int
+
+
+def run_study(
+    study: StudyConfig,
+    output: Path,
+    storage: str,
+    *,
+    results: Path | None = None,
+    keep_models: bool = False,
+    say: Say = silent,
+    train: Callable[[Cell, Path], Line] | None = None,
+) -> Progress:
+    """Train cells until none is left: several workers may do so at the same time, on any machines.
+
+    Args:
+        study: the study; its cells are the same for all workers.
+        output: folder of the cells in hand, ``cells/KEY``; a cell that was cut short there goes on.
+        storage: database URL or journal file that the workers share, see `Board`.
+        results: JSON lines of earlier sessions, whose cells count as done; each finished cell is added.
+        keep_models: keep the folder of each run, with its weights, and not the figures alone.
+        say: told each cell in a line.
+        train: from a cell and its folder to its line; `train_cell` unless a test has another.
+
+    Raises:
+        UserError: the storage cannot be opened.
+        KeyboardInterrupt: Ctrl-C; the cell in hand goes on next time.
+    """
+    board = Board(storage, study.name)
+    board.release()
+    earlier = read_lines(results)
+
+    while True:
+        finished, failed = Finished([*earlier, *board.lines()]), board.failures()
+        cells = {cell.key: cell for cell in ready(study, finished)}
+        done = {key for key, cell in cells.items() if finished.line(cell) is not None}
+        progress = Progress(len(done), len(failed.keys() & cells.keys()), total_cells(study))
+        board.offer(key for key in cells if key not in done)
+
+        def finish(key: str, cells: Mapping[str, Cell] = cells, progress: Progress = progress) -> Line:
+            cell, folder = cells[key], output / "cells" / key
+            say(f"{progress.done + 1} of {progress.total}: {cell.title}")
+            line = (train or train_cell)(cell, folder) | {"study": study.name}
+            if results is not None:
+                append_line(results, line)
+            if not keep_models:
+                shutil.rmtree(folder, ignore_errors=True)
+            return line
+
+        if board.work(finish) is None:
+            if board.running() == 0:
+                return progress
+            time.sleep(POLL)
+
+
+def train_cell(cell: Cell, folder: Path) -> Line:
+    """Run ``cell`` in ``folder``, where it goes on if it was cut short there.
+
+    Returns:
+        A line of the results: the cell, ``metrics``, ``right`` (for each metric of single rows, which rows were right,
+        as `contraverse.evaluation.paired` compares them), ``seconds`` of training, and ``made_with``.
+    """
+    evaluation = folder / "evaluation.json"
+    if not evaluation.is_file():
+        run(cell.config, folder, resume=(folder / "config.yaml").is_file(), test=cell.stage == "test")
+    report = json.loads(evaluation.read_text(encoding="utf-8"))
+    return {
+        "stage": cell.stage,
+        "task": cell.task,
+        "method": cell.method,
+        "settings": cell.settings,
+        "seed": cell.seed,
+        "metrics": report["metrics"] | _shift(report.get("shift")),
+        "right": report.get("right", {}),
+        "split": report["split"],
+        "steps": report["training"]["steps"],
+        "seconds": report["training"]["seconds"],
+        "config": json.loads(cell.config.model_dump_json()),
+        "made_with": environment(),
+    }
+
+
+def read_lines(results: Path | None) -> list[Line]:
+    """Finished cells of a file of JSON lines; none where there is no file. A torn last line is left out."""
+    if results is None or not results.is_file():
+        return []
+    lines = []
+    for text in results.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def append_line(results: Path, line: Mapping[str, Any]) -> None:
+    """Add a line in one write, so that workers may share the file."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _shift(shift: Mapping[str, Any] | None) -> dict[str, float]:
+    """Cosine and distance of representations moved by the attack, by radius: ``cosine@0.1``."""
+    moved = shift["at"] if shift else []
+    return {f"{name}@{at['epsilon']:g}": at[name] for at in moved for name in ("cosine", "euclidean")}

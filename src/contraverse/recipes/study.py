@@ -1,0 +1,255 @@
+"""A study as a file: methods x tasks x seeds, settings selected on validation rows. Imports without torch."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from contraverse.errors import UserError
+from contraverse.recipes import notation
+from contraverse.recipes.checks import explain, nearest
+from contraverse.recipes.config import RunConfig, Section
+from contraverse.recipes.resolve import configure
+
+Stage = Literal["select", "test"]
+Grid = dict[str, list[Any]]
+
+
+class Entry(Section):
+    """A line of the table: a recipe, its settings, and settings of its own to select from."""
+
+    recipe: str
+    settings: dict[str, Any] = {}
+    space: Grid = {}
+
+
+class Selection(Section):
+    """How settings are chosen, stated before anything is trained.
+
+    ``criterion``: the metrics of validation rows whose mean is maximised. ``space``: values of each setting, the same
+    for all methods that have the setting. ``seeds``: each choice is the mean over them.
+    """
+
+    criterion: list[str] = Field(min_length=1)
+    space: Grid = {}
+    seeds: list[int] = Field(min_length=1)
+
+
+class StudyConfig(Section):
+    """Everything that decides a study.
+
+    ``question``: what it is to tell, and ``text``: what is said about its table, in Markdown. ``tasks``: by name the
+    settings of each task, ``task`` among them where the name is another. ``methods``: lines of the table by label.
+    ``settings``: of every cell. ``seeds``: of training, in the test stage. ``baseline``: the label that the others are
+    compared with, ``pairs``: further pairs, the second subtracted from the first. ``metrics``: columns of the table,
+    None for all. ``printed``: figures of a paper by label and column, shown beside ours and marked.
+    """
+
+    name: str = Field(pattern=r"^[\w-]+$")
+    question: str
+    text: str = ""
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: dict[str, Entry] = Field(min_length=1)
+    settings: dict[str, Any] = {}
+    seeds: list[int] = Field(min_length=1)
+    select: Selection | None = None
+    baseline: str
+    pairs: list[tuple[str, str]] = []
+    metrics: list[str] | None = None
+    printed: dict[str, dict[str, float]] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is listed twice")
+        return seeds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a study.
+
+    ``settings``: what was varied for the selection, by dotted name. ``config``: the whole run.
+    """
+
+    stage: Stage
+    task: str
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    config: RunConfig
+
+    @property
+    def key(self) -> str:
+        """Digest of the whole configuration and the stage: another setting or default makes another cell."""
+        return hashlib.sha256(f"{self.stage}\n{self.config.to_yaml()}".encode()).hexdigest()[:16]
+
+    @property
+    def place(self) -> str:
+        """Place in the table: stage, task, method, seed and varied settings, whatever else the configuration says."""
+        return json.dumps([self.stage, self.task, self.method, self.seed, self.settings], sort_keys=True)
+
+    @property
+    def title(self) -> str:
+        """``"test trec rar seed 3"``, and the settings that were varied."""
+        varied = "".join(f" {name}={value}" for name, value in self.settings.items())
+        return f"{self.stage} {self.task} {self.method} seed {self.seed}{varied}"
+
+
+def load_study(file: str | Path) -> StudyConfig:
+    """The study that a YAML file describes.
+
+    Raises:
+        UserError: the file cannot be read, or is no study; every cell of its selection is checked.
+    """
+    try:
+        written = notation.read(Path(file).read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(file)) from error
+    if not isinstance(written, dict):
+        raise UserError("holds no study", where=str(file), hint="see docs/studies.md")
+    try:
+        study = StudyConfig.model_validate(written)
+    except ValidationError as error:
+        raise explain(error, StudyConfig) from error
+    for label in [study.baseline, *(label for pair in study.pairs for label in pair), *study.printed]:
+        if label not in study.methods:
+            raise UserError(f'no method of the study is labelled "{label}"', hint=nearest(label, study.methods))
+    for task, label in product(study.tasks, study.methods):
+        for settings in choices(study, label):
+            cell(study, "test", task, label, settings, study.seeds[0])
+    return study
+
+
+def choices(study: StudyConfig, label: str) -> list[dict[str, Any]]:
+    """Settings that a method is selected from: every combination of its own space and of what it shares with others.
+
+    A shared setting that the method does not have is left out. Without a selection there is one choice: none.
+    """
+    if study.select is None:
+        return [{}]
+    entry = study.methods[label]
+    known = _configure(entry.recipe, "{}").method.settings
+    shared = {
+        name: values
+        for name, values in study.select.space.items()
+        if not name.startswith("method.") or name.removeprefix("method.") in known
+    }
+    space = {name: values for name, values in (shared | entry.space).items() if name not in entry.settings}
+    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
+
+def cell(study: StudyConfig, stage: Stage, task: str, label: str, settings: Mapping[str, Any], seed: int) -> Cell:
+    """One training: the recipe, with the settings of the study, the task, the method and the choice laid over it.
+
+    Raises:
+        UserError: they are not possible.
+    """
+    entry = study.methods[label]
+    merged = {"task": task, **study.settings, **study.tasks[task], **entry.settings, **settings, "train.seed": seed}
+    try:
+        config = _configure(entry.recipe, json.dumps(merged))
+    except UserError as error:
+        raise UserError(error.what, where=f"{label} on {task}: {error.where or ''}", hint=error.hint) from error
+    return Cell(stage, task, label, dict(settings), seed, config)
+
+
+@cache
+def _configure(recipe: str, settings: str) -> RunConfig:
+    """`configure`, which takes a tenth of a second, once for each cell; ``settings`` as JSON."""
+    return configure(recipe, settings=json.loads(settings))
+
+
+class Finished:
+    """Finished cells, found by what was trained.
+
+    A line answers a cell of the same place whose configuration is the line's. A setting that did not exist when the
+    line was written counts as having had today's default, so that a new option does not void a study.
+
+    Args:
+        lines: results, each with ``stage``, ``task``, ``method``, ``seed``, ``settings``, ``metrics`` and ``config``.
+    """
+
+    def __init__(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._lines: dict[str, list[Mapping[str, Any]]] = {}
+        for line in lines:
+            place = [line[name] for name in ("stage", "task", "method", "seed", "settings")]
+            self._lines.setdefault(json.dumps(place, sort_keys=True), []).append(line)
+
+    def line(self, cell: Cell) -> Mapping[str, Any] | None:
+        """The newest line of ``cell``; None where it is not done."""
+        candidates = self._lines.get(cell.place, [])
+        if not candidates:
+            return None
+        config = json.loads(cell.config.model_dump_json())
+        plain = json.loads(_configure(cell.config.recipe, json.dumps({"task": cell.config.task})).model_dump_json())
+        return next((line for line in reversed(candidates) if _agrees(line["config"], config, plain)), None)
+
+
+def _agrees(old: Any, new: Any, plain: Any) -> bool:
+    """True where all that ``old`` holds is in ``new``, and what it lacks is as in ``plain``."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return bool(old == new)
+    defaults = plain if isinstance(plain, dict) else {}
+    return old.keys() <= new.keys() and all(
+        _agrees(old[name], value, defaults.get(name)) if name in old else value == defaults.get(name)
+        for name, value in new.items()
+    )
+
+
+def ready(study: StudyConfig, finished: Finished) -> Iterator[Cell]:
+    """Cells that can be trained now, those that are done included: the selection, then what it has decided."""
+    for task, label in product(study.tasks, study.methods):
+        yield from _selection(study, task, label)
+    for seed, task, label in product(study.seeds, study.tasks, study.methods):
+        settings = chosen(study, task, label, finished)
+        if settings is not None:
+            yield cell(study, "test", task, label, settings, seed)
+
+
+def chosen(study: StudyConfig, task: str, label: str, finished: Finished) -> dict[str, Any] | None:
+    """Settings with the largest mean of the criterion over the selection's seeds, the first of equals.
+
+    None while a cell of the selection is missing. A failed cell, whose metrics are missing, cannot be chosen.
+    """
+    candidates = choices(study, label)
+    if len(candidates) == 1 or study.select is None:
+        return candidates[0]
+    scores: dict[int, list[float]] = {}
+    for place, one in _numbered_selection(study, task, label):
+        line = finished.line(one)
+        if line is None:
+            return None
+        criterion = [line["metrics"].get(name, float("-inf")) for name in study.select.criterion]
+        scores.setdefault(place, []).append(sum(criterion) / len(criterion))
+    means = {place: sum(values) / len(values) for place, values in scores.items()}
+    return candidates[max(means, key=lambda place: means[place])]
+
+
+def _numbered_selection(study: StudyConfig, task: str, label: str) -> Iterator[tuple[int, Cell]]:
+    assert study.select is not None
+    for seed in study.select.seeds:
+        for place, settings in enumerate(choices(study, label)):
+            yield place, cell(study, "select", task, label, settings, seed)
+
+
+def _selection(study: StudyConfig, task: str, label: str) -> Iterator[Cell]:
+    if study.select is not None and len(choices(study, label)) > 1:
+        for _, one in _numbered_selection(study, task, label):
+            yield one
+
+
+def total_cells(study: StudyConfig) -> int:
+    """Number of cells of both stages."""
+    tried = 0
+    if study.select is not None:
+        counts = (len(choices(study, label)) for label in study.methods)
+        tried = sum(count * len(study.select.seeds) for count in counts if count > 1)
+    return len(study.tasks) * (tried + len(study.seeds) * len(study.methods))

@@ -1,0 +1,178 @@
+"""Tables of a study: means, deviations, and paired differences with interval, test and power."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contraverse.evaluation.paired import PairedDifference, holm, paired_difference, unpack_rows
+from contraverse.reporting.names import MISSING, heading
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of a metric over seeds, with the sample standard deviation (None of one seed)."""
+
+    method: str
+    metric: str
+    mean: float
+    deviation: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" + (f" ± {self.deviation:.1f}" if self.deviation is not None else "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method less another on a metric; ``corrected``: the p-value by Holm over the table."""
+
+    first: str
+    second: str
+    metric: str
+    paired: PairedDifference
+    corrected: float
+
+    def __str__(self) -> str:
+        d = self.paired
+        if np.isnan(d.low):
+            return f"{d.difference:+.1f}"
+        return f"{d.difference:+.1f} [{d.low:+.1f}, {d.high:+.1f}], p {_p(self.corrected)}"
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """The test stage of a study on one task."""
+
+    task: str
+    metrics: tuple[str, ...]
+    methods: tuple[str, ...]
+    settings: dict[str, dict[str, Any]]
+    means: dict[tuple[str, str], Mean]
+    comparisons: list[Comparison]
+
+
+def tabulate(
+    lines: Sequence[Line],
+    task: str,
+    pairs: Sequence[tuple[str, str]],
+    methods: Sequence[str],
+    metrics: Sequence[str] | None = None,
+) -> StudyTable:
+    """The table of ``task`` from finished lines of the test stage.
+
+    Args:
+        lines: results, see `contraverse.pipeline.study.train_cell`.
+        pairs: labels to compare, the second subtracted from the first.
+        methods: labels in the order of the table; those without a line are left out.
+        metrics: columns; None for all that a line has.
+    """
+    mine = [line for line in lines if line["task"] == task and line["stage"] == "test"]
+    by_method = {label: [line for line in mine if line["method"] == label] for label in methods}
+    by_method = {label: sorted(own, key=lambda line: line["seed"]) for label, own in by_method.items() if own}
+    names = tuple(metrics or dict.fromkeys(name for line in mine for name in line["metrics"]))
+    means = {
+        (label, name): _mean(label, name, [line["metrics"][name] for line in own if name in line["metrics"]])
+        for label, own in by_method.items()
+        for name in names
+        if any(name in line["metrics"] for line in own)
+    }
+    found = [
+        (first, second, name, paired)
+        for first, second in pairs
+        for name in names
+        if (paired := _paired(by_method.get(first, []), by_method.get(second, []), name)) is not None
+    ]
+    corrected = holm([paired.p_value for *_, paired in found])
+    comparisons = [Comparison(*parts, p) for parts, p in zip(found, corrected, strict=True)]
+    settings = {label: own[0]["settings"] for label, own in by_method.items()}
+    return StudyTable(task, names, tuple(by_method), settings, means, comparisons)
+
+
+def _mean(label: str, metric: str, values: Sequence[float]) -> Mean:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Mean(label, metric, statistics.mean(values), deviation, len(values))
+
+
+def _paired(first: Sequence[Line], second: Sequence[Line], metric: str) -> PairedDifference | None:
+    """Over the seeds that both have: by row in percent where the rows are known, else by the metric itself."""
+    others = {line["seed"]: line for line in second}
+    both = [(line, others[line["seed"]]) for line in first if line["seed"] in others]
+    both = [(a, b) for a, b in both if metric in a["metrics"] and metric in b["metrics"]]
+    if not both:
+        return None
+    if all(metric in line["right"] for pair in both for line in pair):
+        rows = [[100.0 * unpack_rows(line["right"][metric]) for line in pair] for pair in both]
+        if len({len(row) for pair in rows for row in pair}) == 1:
+            return paired_difference(*(np.stack(side) for side in zip(*rows, strict=True)))
+    scores = np.array([[line["metrics"][metric] for line in pair] for pair in both])  # (S, 2)
+    return paired_difference(scores[:, :1], scores[:, 1:])
+
+
+def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | None = None) -> str:
+    """The table and its comparisons; ``printed``: figures of the paper by label and metric, marked as such."""
+    header = ["method", "seeds", *map(heading, table.metrics)]
+    rows = []
+    for label in table.methods:
+        own = [table.means.get((label, name)) for name in table.metrics]
+        cells = [MISSING if one is None else str(one) for one in own]
+        for i, name in enumerate(table.metrics):
+            if (value := (printed or {}).get(label, {}).get(name)) is not None:
+                cells[i] += f" (printed {value:g})"
+        rows.append([label, str(max(one.seeds for one in own if one is not None)), *cells])
+    parts = [f"### {table.task}\n", _grid(header, rows)]
+    if table.comparisons:
+        header = ["difference", *map(heading, table.metrics), "seeds x rows", "detectable"]
+        compared = []
+        for pair in dict.fromkeys((c.first, c.second) for c in table.comparisons):
+            own_pairs = {c.metric: c for c in table.comparisons if (c.first, c.second) == pair}
+            sizes = dict.fromkeys(f"{c.paired.seeds} x {c.paired.rows}" for c in own_pairs.values())
+            least = [c.paired.detectable for c in own_pairs.values() if not np.isnan(c.paired.detectable)]
+            span = f"{min(least):.1f} to {max(least):.1f}" if least else MISSING
+            cells = [str(own_pairs[name]) if name in own_pairs else MISSING for name in table.metrics]
+            compared.append([" - ".join(pair), *cells, ", ".join(sizes), span])
+        parts += ["", _grid(header, compared)]
+    return "\n".join(parts) + "\n"
+
+
+def latex(table: StudyTable) -> str:
+    """Means and deviations as a tabular environment of booktabs."""
+    head = " & ".join(["method", *(heading(name).replace("%", r"\%") for name in table.metrics)])
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    for label in table.methods:
+        own = [table.means.get((label, name)) for name in table.metrics]
+        cells = ["--" if one is None else str(one).replace("±", r"$\pm$") for one in own]
+        lines.append(" & ".join([label.replace("_", r"\_"), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def csv_lines(tables: Sequence[StudyTable]) -> str:
+    """Every mean and every comparison, one a row."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["task", "metric", "method", "baseline", "value", "deviation", "low", "high", "p", "p_holm", "n"])
+    for table in tables:
+        for mean in table.means.values():
+            writer.writerow(
+                [table.task, mean.metric, mean.method, "", mean.mean, mean.deviation, *[""] * 4, mean.seeds]
+            )
+        for c in table.comparisons:
+            d = c.paired
+            row = [table.task, c.metric, c.first, c.second, d.difference, "", d.low, d.high, d.p_value, c.corrected]
+            writer.writerow([*row, d.seeds])
+    return out.getvalue()
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)
