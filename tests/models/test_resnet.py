@@ -27,6 +27,18 @@ PUBLISHED = {
     # For CIFAR-10, the classifier taken off.
     "wrn-34-10": 46_160_474 - 6_410,
     "resnet20": 269_722 - 650,
+    "wrn-28-10": 36_479_194 - 6_410,
+    "wrn-34-20": 184_531_674 - 12_810,
+    "wrn-70-16": 266_796_506 - 10_250,
+    "silu-wrn-28-10": 36_479_194 - 6_410,
+    "silu-wrn-34-10": 46_160_474 - 6_410,
+    "silu-wrn-34-20": 184_531_674 - 12_810,
+    "silu-wrn-70-16": 266_796_506 - 10_250,
+    "preact-resnet18": 11_171_146 - 5_130,
+    "preact-resnet18-raw": 11_171_146 - 5_130,
+    "preact-resnet18-bn": 11_172_170 - 5_130,
+    # Shortcuts of 3 x 3 in the place of 1 x 1, and a last batch norm.
+    "silu-preact-resnet18": 11_171_146 - 5_130 + 8 * (64 * 128 + 128 * 256 + 256 * 512) + 1_024,
     "resnet8": 16 * 27
     + 32
     + 2 * (16 * 16 * 9 + 32)

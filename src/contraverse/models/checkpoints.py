@@ -1,16 +1,23 @@
 """Reading weights that others trained, by their key names.
 
-Layouts that are known, each with or without DataParallel's ``module.``, bare or under ``state_dict`` (``net``,
-``P_state``, ``model``):
+Layouts that are known, each with or without ``module.`` or ``model.`` before every name, bare or in one of `WRAPPERS`:
 
 - torchvision's ResNets with a 3 x 3 stem: ``fc`` is the classifier;
 - those widespread for CIFAR: ``linear`` is the classifier, ``shortcut`` a block's ``downsample``;
 - ACL's: ``bn_list.0`` is the clean set of a batch norm and ``bn_list.1`` the adversarial one, ``downsample.conv`` and
   ``downsample.bn`` a shortcut, ``fc.fcN`` and ``fc.bnN`` the projection head, which becomes the head ``z``;
-- wide residual networks as in the papers' code.
+- wide residual networks as in TRADES' code, which most of RobustBench's are; the copy ``sub_block1`` of a block, which
+  that code makes and never runs, is passed over;
+- Gowal et al.'s wide residual networks and PreActResNet-18 with SiLU, as in RobustBench (``logits`` is the classifier);
+- PreActResNet-18 (``linear`` is the classifier). Whether a shortcut reads the activated input or the raw one, no name
+  says: the architecture has to be named.
 
-Nothing is left out without a word: a file that lacks a weight of its backbone, or has one too many, is refused. Only
-``num_batches_tracked``, which old files lack, may be missing; it counts from zero then.
+The normalisation is taken from ``normalize.mean`` and ``normalize.std``, ``mean`` and ``std``, or ``mu`` and ``sigma``.
+Where a file has none, that of ImageNet is used for a ResNet, as the papers on contrast do, and none for the others, as
+RobustBench does; neither is certain, so that a note says which it is.
+
+Nothing else is left out without a word: a file that lacks a weight of its backbone, or has one too many, is refused.
+Only ``num_batches_tracked``, which old files lack, may be missing; it counts from zero then.
 """
 
 import json
@@ -29,13 +36,26 @@ from contraverse.errors import UserError
 from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone
 from contraverse.models.dual_bn import to_dual
 from contraverse.models.heads import mlp
-from contraverse.models.resnet import BACKBONES
+from contraverse.models.resnet import BACKBONES, ResNet
 from contraverse.types import HeadSpec
 
 if TYPE_CHECKING:
     from contraverse.models.image import ImageModel
 
-WRAPPERS = ("state_dict", "net", "P_state", "model")
+WRAPPERS = ("state_dict", "model_state_dict", "net", "P_state", "model", "last")
+PREFIXES = ("module.", "model.")
+UNUSED = "sub_block1."
+RAW: Normalisation = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""No normalisation: pixels in [0, 1] as they are."""
+NORMALISATIONS: dict[str, Normalisation] = {
+    "none": RAW,
+    "imagenet": IMAGENET,
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Usual ones by name; CIFAR's as RobustBench has them."""
+MEANS = {"normalize.mean": "mean", "normalize.std": "std", "mean": "mean", "std": "std", "mu": "mean", "sigma": "std"}
 SETS = {"0": "clean", "1": "adversarial"}
 COUNTER = "num_batches_tracked"
 SHOWN = 4
@@ -49,24 +69,37 @@ class _Weights:
     classifier: dict[str, Tensor] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     dual: bool = False
-    normalisation: Normalisation = IMAGENET
+    normalisation: Normalisation | None = None
 
 
-def load(path: Path, cls: "type[ImageModel]", labels: Sequence[str] | None) -> "ImageModel":
-    """See `ImageModel.from_checkpoint`."""
-    state, notes = _read(path)
+def load(
+    path: Path,
+    cls: "type[ImageModel]",
+    labels: Sequence[str] | None = None,
+    *,
+    arch: str | None = None,
+    normalisation: Normalisation | None = None,
+) -> tuple["ImageModel", list[str]]:
+    """The model, and what its user should know of it; see `ImageModel.from_checkpoint`."""
+    state, beside = _read(path)
     weights = _translated(state, str(path))
-    if "mean" in notes and "std" in notes:
-        weights.normalisation = tuple(json.loads(notes["mean"])), tuple(json.loads(notes["std"]))
-    name = _fitting(weights, str(path))
+    if "mean" in beside and "std" in beside:
+        weights.normalisation = tuple(json.loads(beside["mean"])), tuple(json.loads(beside["std"]))
+    name, notes = _fitting(weights, str(path), arch), list[str]()
+    if normalisation is None and weights.normalisation is None:
+        with torch.device("meta"):
+            of_imagenet = isinstance(BACKBONES[name](), ResNet)
+        words = "ImageNet's is used" if of_imagenet else "pixels are taken as they are"
+        notes.append(f"{path.name} ({name}) has no mean and std to normalise with: {words}")
+        normalisation = IMAGENET if of_imagenet else RAW
     encoder, width, _ = build_backbone(name, pretrained=False)
     if weights.classifier:
         classes = len(weights.classifier.get("weight", "?"))
         _check("classifier", weights.classifier, lambda: nn.Linear(width, classes), str(path))
-        labels = labels or json.loads(notes.get("labels", "null")) or [str(i) for i in range(classes)]
+        labels = labels or json.loads(beside.get("labels", "null")) or [str(i) for i in range(classes)]
         if len(labels) != classes:
             raise UserError(f"tells {classes} classes apart, and {len(labels)} labels were given", where=str(path))
-    mean, std = weights.normalisation
+    mean, std = normalisation or weights.normalisation or IMAGENET
     model = cls(encoder, width, backbone=name, labels=labels, dual=weights.dual, mean=mean, std=std)
     _fill(model.encoder, weights.encoder)
     if weights.classifier and model.classifier is not None:
@@ -76,7 +109,7 @@ def load(path: Path, cls: "type[ImageModel]", labels: Sequence[str] | None) -> "
         _check("projection head", weights.head, lambda: _dual_if(weights.dual, mlp(width, width, layers)), str(path))
         model.add_heads({"z": HeadSpec(kind="mlp", layers=layers)})
         _fill(model.heads["z"], weights.head)
-    return model.eval()
+    return model.eval(), notes
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -92,9 +125,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             where=str(path),
             hint="give a file of tensors alone: a state dict by torch.save, or safetensors",
         ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+    for _ in WRAPPERS:
+        inner = next((w for w in WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(w), Mapping)), None)
+        found = found[inner] if inner else found
     state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
     if not state:
         raise UserError("holds no weights by name", where=str(path), hint="give a file that holds a state dict")
@@ -102,20 +135,22 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _translated(state: dict[str, Tensor], where: str) -> _Weights:
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    for prefix in PREFIXES * 2:
+        if all(name.startswith(prefix) or name in MEANS for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
     lists = {found[1] for name in state if (found := re.search(r"\bbn_list\.(\d+)\.", name))}
     if not lists <= SETS.keys():
         raise UserError(f"has {len(lists)} sets of batch norms, and two are known: clean, adversarial", where=where)
     weights = _Weights(dual=len(lists) > 1)
     normal: dict[str, tuple[float, ...]] = {}
     for name, value in state.items():
-        if found := re.fullmatch(r"normalize\.(mean|std)", name):
-            normal[found[1]] = tuple(value.flatten().tolist())
+        if name in MEANS:
+            normal[MEANS[name]] = tuple(value.flatten().tolist())
             continue
         # Where there is one list, or none, its batch norm is the only one.
         name = re.sub(r"\bbn_list\.(?:(\d+)\.)?", lambda m: f"{SETS[m[1]]}." if weights.dual else "", name)
-        if found := re.fullmatch(r"(?:fc|linear)\.(weight|bias)", name):
+        if found := re.fullmatch(r"(?:fc|linear|logits)\.(weight|bias)", name):
             weights.classifier[found[1]] = value
         elif found := re.fullmatch(r"fc\.(fc|bn)(\d)\.(.+)", name):
             weights.head[f"{'linear' if found[1] == 'fc' else 'norm'}{found[2]}.{found[3]}"] = value
@@ -130,21 +165,35 @@ def _translated(state: dict[str, Tensor], where: str) -> _Weights:
     return weights
 
 
-def _fitting(weights: _Weights, where: str) -> str:
-    """The backbone whose weights these are, all of them and no others."""
+def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
+    """The backbone whose weights these are, all of them and no others; ``arch`` where it is said.
+
+    Raises:
+        UserError: there is none, several cannot be told apart by their names, or ``arch`` is another one.
+    """
+    if arch is not None and arch not in BACKBONES:
+        raise UserError(f"no backbone is called {arch!r}", hint=f"known: {', '.join(BACKBONES)}")
     given = _shapes(weights.encoder)
     nearest: tuple[int, str, str] | None = None
-    for name in BACKBONES:
+    fitting = []
+    for name in BACKBONES if arch is None else [arch]:
         with torch.device("meta"):
             backbone = BACKBONES[name]()
         expected = _shapes(_dual_if(weights.dual, backbone).state_dict())
         if given == expected:
-            return name
+            fitting.append(name)
+            continue
         differences = _differences(given, expected)
         if nearest is None or differences[0] < nearest[0]:
             nearest = (differences[0], name, differences[1])
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        hint = f"name one of them: --model-arch {fitting[0]}, in Python arch={fitting[0]!r}"
+        raise UserError(f"may be {' or '.join(fitting)}: their weights have the same names", where=where, hint=hint)
     assert nearest is not None
-    raise UserError(f"fits no backbone; of {nearest[1]}, the nearest, {nearest[2]}", where=where)
+    near = f"of {arch}" if arch else f"fits no backbone; of {nearest[1]}, the nearest"
+    raise UserError(f"{near}, {nearest[2]}", where=where)
 
 
 def _check(what: str, given: Mapping[str, Tensor], build: Callable[[], nn.Module], where: str) -> None:

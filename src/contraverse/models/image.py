@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contraverse.errors import UserError
 from contraverse.models import checkpoints, image_export, image_storage
-from contraverse.models.backbones import IMAGENET, build_backbone, is_backbone
+from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone, is_backbone
 from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
 from contraverse.models.heads import build_head
 from contraverse.models.modes import channels_last
@@ -114,28 +114,37 @@ class ImageModel(Model):
         return model
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, *, labels: Sequence[str] | None = None) -> Self:
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        labels: Sequence[str] | None = None,
+        arch: str | None = None,
+        normalisation: Normalisation | None = None,
+    ) -> Self:
         """Others' weights, by their key names, in eval mode; the file tells the backbone.
 
-        See `contraverse.models.checkpoints` for the layouts that are known. The file's own normalisation is used if it
-        has one, else ImageNet's: `set_normalisation` gives another.
+        See `contraverse.models.checkpoints` for the layouts that are known: torchvision's, ACL's and RobustBench's.
 
         Args:
             path: what ``torch.save`` wrote (read with ``weights_only=True``), or safetensors.
             labels: class names in the order of the logits; None numbers them. Where the file has no classifier, a new
                 one is drawn for ``labels``.
+            arch: name of the backbone, where the file does not tell it.
+            normalisation: mean and std of each channel; None for the file's own. Where it has none, ImageNet's for a
+                ResNet, and none for wide and pre-activation networks.
 
         Raises:
             UserError: no such file, weights that fit no backbone whole, or more or fewer ``labels`` than logits.
         """
-        model = checkpoints.load(Path(path), cls, labels)
+        model, _ = checkpoints.load(Path(path), cls, labels, arch=arch, normalisation=normalisation)
         assert isinstance(model, cls)
         return model
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return next(self.parameters(), self._mean).device
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Normalise with these from now on, a value for each channel.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from contraverse.models.dual_bn import DualBatchNorm
 from contraverse.models.modes import Folding, is_hooked
+from contraverse.models.preact import PreActResNet, SiluPreActResNet, SiluWideResNet
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -205,5 +206,16 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "wrn-34-10": lambda: WideResNet(34, 10),
     "resnet20": lambda: ResNet(BasicBlock, (3, 3, 3), 16, projected=False),
     "resnet8": lambda: ResNet(BasicBlock, (1, 1, 1), 16, projected=False),
+    "wrn-28-10": lambda: WideResNet(28, 10),
+    "wrn-34-20": lambda: WideResNet(34, 20),
+    "wrn-70-16": lambda: WideResNet(70, 16),
+    "preact-resnet18": lambda: PreActResNet("activated"),
+    "preact-resnet18-raw": lambda: PreActResNet("raw"),
+    "preact-resnet18-bn": lambda: PreActResNet("activated", last=True),
+    "silu-preact-resnet18": SiluPreActResNet,
+    "silu-wrn-28-10": lambda: SiluWideResNet(28, 10),
+    "silu-wrn-34-10": lambda: SiluWideResNet(34, 10),
+    "silu-wrn-34-20": lambda: SiluWideResNet(34, 20),
+    "silu-wrn-70-16": lambda: SiluWideResNet(70, 16),
 }
 """Backbones by name; ``resnet20`` and ``resnet8`` are He et al.'s for CIFAR, the latter with one block a stage."""
