@@ -22,6 +22,7 @@ from contraverse.cli.files import (
     text_model,
     write_whole,
 )
+from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.images import AutoOptions, Beyond, by_rows, measure_encoder, measure_images, measured_route
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
@@ -34,7 +35,7 @@ Data = TypeVar("Data", DataConfig, ImageDataConfig)
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks. (default: the run's)")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder. (default: the run's)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
@@ -109,6 +110,15 @@ def evaluate(
     anli: Annotated[
         str | None, typer.Option(help="For a model of NLI: a folder of ANLI's three rounds, or hub.")
     ] = None,
+    model_arch: Arch = None,
+    normalise: Normalise = None,
+    module: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own network, FILE.py:FUNCTION: runs that code. FUNCTION gives a torch.nn.Module from pixels in "
+            "[0, 1] to logits; MODEL is the file of its weights, if there is one."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
@@ -140,7 +150,7 @@ def evaluate(
         **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
     flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
-    loaded = load_model(model, pooling=pooling)
+    loaded = load_model(model, pooling=pooling, arch=model_arch, normalise=normalise, module=module)
     of_images = is_image_model(loaded)
     default = ImageEvaluationConfig() if of_images else EvaluationConfig()
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)
@@ -177,7 +187,9 @@ def evaluate(
     else:
         found = _measure_task(loaded, settings, *_source(loaded, task, {**where, "text": text}), split)
     if output is not None:
-        write_whole(output, lambda file: json.dump({"model": model, **found}, file, indent=2))
+        write_whole(
+            output, lambda file: json.dump({"model": " ".join(filter(None, (module, model))), **found}, file, indent=2)
+        )
         say(f"written to {output}")
 
 

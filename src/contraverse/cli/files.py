@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from contraverse.cli.console import doing, quiet, say
+from contraverse.cli.foreign import load_network, load_weights, weights_file
 from contraverse.errors import UserError
 from contraverse.recipes import ModelConfig, RunConfig, load, made_with
 from contraverse.writing import naming, probe, whole_file
@@ -24,13 +25,17 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, and the configuration of the run that made it, if one did."""
+    """A model, and the configuration of the run that made it, if one did.
+
+    ``numbered``: the model's classes have numbers for names, as those of a file of weights: their order is the task's.
+    """
 
     model: "AnyModel"
     run: RunConfig | None
+    numbered: bool = False
 
 
-MODEL = "A run's folder, a model's folder, a name on the Hub, or minilm."
+MODEL = "A run's folder, a model's folder, a file of weights of images, a name on the Hub, or minilm."
 """Help for what `load_model` takes."""
 
 POOLINGS: tuple[str, ...] = get_args(ModelConfig.model_fields["pooling"].annotation)
@@ -40,33 +45,61 @@ Pool = Annotated[
 ]
 
 
-def load_model(name: str, *, pooling: str | None = None) -> Loaded:
-    """The model of a run's folder, of a model's folder, of this name on the Hub, or ``minilm``, on the GPU if any.
+def load_model(
+    name: str | None,
+    *,
+    pooling: str | None = None,
+    arch: str | None = None,
+    normalise: str | None = None,
+    module: str | None = None,
+) -> Loaded:
+    """The model of a run's or a model's folder, of a file, of this name on the Hub, or ``minilm``, on the GPU if any.
 
-    ``pooling``: of a sentence encoder, in the place of its own.
+    ``pooling``: of a sentence encoder, in the place of its own. ``arch``, ``normalise``: of a file of weights.
+    ``module``: the user's own network, whose code is run; ``name`` is the file of its weights then, None for no file.
 
     Raises:
         UserError: no model is there, or it does not pool that way.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise UserError(f"no pooling is called {pooling!r}", where="--pooling", hint=f"known: {', '.join(POOLINGS)}")
-    folder = Path(name)
-    found = _run_of(folder)
+    if name is None and module is None:
+        raise UserError("which model?", hint="give its folder or file, or --module FILE.py:FUNCTION")
+    if module is not None and (pooling or arch or normalise):
+        raise UserError("a network of one's own has its own architecture, pooling and normalisation", where="--module")
     with doing("Loading PyTorch…"):
         quiet()
         import torch
 
         from contraverse import models
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if module is not None:
+        with doing(f"Running {module}…"):
+            return Loaded(load_network(module, name).to(device).eval(), None, numbered=True)
+    assert name is not None
+    folder = Path(name)
+    found = _run_of(folder)
     with doing(f"Loading {name}…"):
         model: AnyModel
         if name == "minilm" and not folder.exists():
             model = models.TextModel.from_pretrained("minilm", pooling="mean")
         else:
             place = folder if folder.exists() else _fetched(name)
+            if (file := weights_file(place)) is not None:
+                weights = load_weights(file, arch, normalise)
+                if pooling is not None:
+                    _pool(weights, pooling)
+                return Loaded(weights.to(device).eval(), None, numbered=weights.labels == _numbers(weights.labels))
+            if arch is not None or normalise is not None:
+                raise UserError("--model-arch and --normalise are for a file of weights", where=name)
             model = models.load_model(place / "model" if (place / "config.yaml").is_file() else place)
     if pooling is not None:
         _pool(model, pooling)
-    return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), found)
+    return Loaded(model.to(device).eval(), found)
+
+
+def _numbers(labels: list[str] | None) -> list[str]:
+    return [str(i) for i in range(len(labels or ()))]
 
 
 def _fetched(name: str) -> Path:

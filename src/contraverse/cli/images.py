@@ -271,7 +271,7 @@ def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split
     from contraverse.data import load_images
 
     if loaded.model.labels:
-        task = replace(task, labels=tuple(loaded.model.labels))
+        task = _with_classes(loaded, task)
     where = data.where() | {"size": data.size or _trained_size(loaded)}
     if whole:
         where |= {"validation_fraction": 0.0, "validation_rows": None}
@@ -285,8 +285,43 @@ def _rows(loaded: Loaded, task: "ImageTask", data: ImageDataConfig, split: Split
     if split not in there and there:
         raise UserError(f"there are no {split} images with labels", hint=f"take --split {' or '.join(there)}")
     rows = splits.need(split).labelled()
+    if loaded.numbered and loaded.model.labels:
+        _name_classes(loaded, rows)
     _note_size(loaded, rows, splits.notes)
     return rows
+
+
+def _with_classes(loaded: Loaded, task: "ImageTask") -> "ImageTask":
+    """``task`` with the model's classes: by name, or where these have numbers alone, with the task's own.
+
+    Raises:
+        UserError: the task has another number of classes.
+    """
+    labels = tuple(loaded.model.labels or ())
+    if not loaded.numbered:
+        return replace(task, labels=labels)
+    if task.labels and len(task.labels) != len(labels):
+        raise UserError(f"the model tells {len(labels)} classes apart, and {task.name} has {len(task.labels)}")
+    return task
+
+
+def _name_classes(loaded: Loaded, rows: "ImageData") -> None:
+    """Call the model's numbered classes as those of ``rows`` are, in this order, and say so.
+
+    Raises:
+        UserError: there is another number of them.
+    """
+    names, count = list(rows.label_names or ()), len(loaded.model.labels or ())
+    if len(names) != count:
+        raise UserError(
+            f"the model tells {count} classes apart, and the images are of {len(names)}: {', '.join(names[:5])}",
+            where=rows.source,
+            hint="its classes have no names: give its task with --task, or images with a folder for each class",
+        )
+    if names != loaded.model.labels:
+        shown_names = ", ".join(names[:10]) + (", ..." if count > 10 else "")
+        say(f"The model's classes have numbers alone; 0 to {count - 1} are taken as {shown_names}")
+    loaded.model.labels = names
 
 
 def _trained_size(loaded: Loaded) -> int | None:

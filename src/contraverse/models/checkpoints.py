@@ -81,7 +81,7 @@ def load(
     normalisation: Normalisation | None = None,
 ) -> tuple["ImageModel", list[str]]:
     """The model, and what its user should know of it; see `ImageModel.from_checkpoint`."""
-    state, beside = _read(path)
+    state, beside = read_weights(path)
     weights = _translated(state, str(path))
     if "mean" in beside and "std" in beside:
         weights.normalisation = tuple(json.loads(beside["mean"])), tuple(json.loads(beside["std"]))
@@ -112,8 +112,12 @@ def load(
     return model.eval(), notes
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and what a safetensors file notes beside them."""
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and what a safetensors file notes beside them; nothing in the file is run.
+
+    Raises:
+        UserError: it cannot be read, or holds no tensors by name.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
