@@ -35,6 +35,7 @@ Data = TypeVar("Data", DataConfig, ImageDataConfig)
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     task: Annotated[str | None, typer.Option(help="contraverse list tasks. (default: the run's)")] = None,
     data: Annotated[str | None, typer.Option(help="A file or folder. (default: the run's)")] = None,
@@ -123,6 +124,8 @@ def evaluate(
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
 ) -> None:
     """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
+    if model is None and module is None:
+        context.fail("Missing argument 'MODEL', or --module.")
     if output is not None:
         check_target(output, (".json",), force)
     settings_given = {

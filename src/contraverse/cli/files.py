@@ -63,8 +63,6 @@ def load_model(
     """
     if pooling is not None and pooling not in POOLINGS:
         raise UserError(f"no pooling is called {pooling!r}", where="--pooling", hint=f"known: {', '.join(POOLINGS)}")
-    if name is None and module is None:
-        raise UserError("which model?", hint="give its folder or file, or --module FILE.py:FUNCTION")
     if module is not None and (pooling or arch or normalise):
         raise UserError("a network of one's own has its own architecture, pooling and normalisation", where="--module")
     with doing("Loading PyTorch…"):
