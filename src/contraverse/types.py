@@ -169,7 +169,7 @@ class Method(nn.Module):
 
     ``losses`` yields each loss; whoever drives it (`contraverse.training.step`) back-propagates before
     resuming. Rules, each held by a test over every method: no ``yield`` inside a ``with``; exactly
-    ``passes`` yields; after a yield a perturbation's ``.grad`` is read only scale-free; no earlier pass's
+    ``passes`` yields; after a yield a perturbation's ``.grad`` is read only scale-free; no earlier loss's
     graph is kept; only the engine zeroes, clips and steps.
     """
 

@@ -199,8 +199,9 @@ class CARL(FreeLB):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Buffers move to a device, but for those that are read in every step, which would have to wait for it."""
+        on_host = self.seen, self.begun
         super()._apply(fn, recurse)
-        self.seen, self.begun = self.seen.cpu(), self.begun.cpu()
+        self.seen, self.begun = on_host
         return self
 
     @property

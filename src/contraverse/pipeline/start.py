@@ -264,7 +264,7 @@ def _with_new_classifier(settings: ModelConfig, labels: Sequence[str]) -> TextMo
     # Where a classifier has no pooler, as RoBERTa's, the plain encoder's is left over.
     left_out = encoder.base_model.load_state_dict(plain.encoder.state_dict(), strict=False).missing_keys
     assert not left_out, left_out
-    return TextModel(
+    model = TextModel(
         encoder,
         plain.tokenizer,
         labels=labels,
@@ -272,6 +272,8 @@ def _with_new_classifier(settings: ModelConfig, labels: Sequence[str]) -> TextMo
         embedding=settings.embedding,
         max_length=settings.max_length,
     )
+    model.drawn = plain.drawn
+    return model
 
 
 def _take_heads(model: TextModel, trained: TextModel, heads: Mapping[str, HeadSpec]) -> None:
