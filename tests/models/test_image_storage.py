@@ -110,11 +110,13 @@ def test_damaged_weights_are_the_users_mistake(tmp_path: Path, change: str) -> N
 
 def test_a_folder_is_replaced_whole_and_nothing_else_is(tmp_path: Path) -> None:
     tiny(heads=HEADS).save(tmp_path / "model")
-    (tmp_path / "model" / "left.txt").write_text("over")
     tiny(labels=None).save(tmp_path / "model")
     assert ImageModel.load(tmp_path / "model").labels is None
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert not (tmp_path / "model" / "left.txt").exists()
+    (tmp_path / "model" / "left.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"left\.txt"):
+        tiny(labels=None).save(tmp_path / "model")
+    assert (tmp_path / "model" / "left.txt").read_text() == "mine"
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("mine")
     for place in (tmp_path / "papers", tmp_path / "papers" / "thesis.txt"):

@@ -90,7 +90,7 @@ def test_heads_that_fit_are_taken_and_no_others(tiny_model: Make, tmp_path: Path
 
 
 def test_a_plain_encoder_is_as_ever(tiny_folder: Callable[..., Path]) -> None:
-    model, notes = start_model(ModelConfig(name=str(tiny_folder())), ["a", "b"], Z)
+    model, notes = start_model(ModelConfig(name=str(tiny_folder()), max_length=32), ["a", "b"], Z)
     assert (set(model.heads), notes, model.labels) == (set(), [], ["a", "b"])
 
 

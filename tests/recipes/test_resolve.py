@@ -112,7 +112,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("method.epsilon=abc", ["'abc'", "valid number"]),
         ("method.attack=fgmm", ["'fgm' or 'fgsm'"]),
         ("method.name=scla", ["method.name", '"scal"']),
-        ("model.pooling=max", ["'cls', 'mean'"]),
+        ("model.pooling=best", ["'cls', 'last'"]),
         ("data.validation_fraction=1.5", ["less than 1"]),
         ("data.train_rows=none", ["valid integer", "write null for none"]),
         ("evaluation.epsilons=[.1,-.3]", ["evaluation.epsilons[1]", "-0.3", "greater than 0"]),
@@ -138,7 +138,7 @@ def test_a_mistake_is_named_with_what_is_possible(assignment: str, says: list[st
 
 
 def test_several_mistakes_are_told_at_once() -> None:
-    message = mistake("model.pooling=max", "evaluation.norm=l3")
+    message = mistake("model.pooling=best", "evaluation.norm=l3")
     assert "2 settings are wrong" in message
     assert "model.pooling" in message
     assert "'l2' or 'linf'" in message

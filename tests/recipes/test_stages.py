@@ -101,7 +101,7 @@ def test_the_wholes_file_gives_the_whole(tmp_path: Path) -> None:
         ("stages.itpt.train.learning_rate", -1, ["stages.itpt.train.learning_rate: -1", "greater than 0"]),
         ("stages.itpt.method.mlm_probability", 2, ["stages.itpt.method.mlm_probability: 2", "less than or equal to 1"]),
         ("stages.itpt.method.name", "mml", ["stages.itpt.method.name", '"mlm"']),
-        ("stages.itpt.model.pooling", "max", ["stages.itpt.model.pooling", "'cls', 'mean'"]),
+        ("stages.itpt.model.pooling", "best", ["stages.itpt.model.pooling", "'cls', 'last'"]),
         ("stages.itpt.data.soorce", "x", ["stages.itpt.data.soorce", '"source"']),
         ("stages.itpt.modl", {}, ["stages.itpt.modl: no such setting", '"model"']),
         ("stages.itpt.task", "nli", ["stages.itpt.task", "mlm needs sentences"]),

@@ -14,6 +14,7 @@ from contraverse.cli.files import (
     Loaded,
     Pool,
     Split,
+    Trust,
     check_target,
     load_model,
     own,
@@ -122,6 +123,7 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this .json as well.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
     if model is None and module is None:
@@ -153,7 +155,9 @@ def evaluate(
         **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
     flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
-    loaded = load_model(model, pooling=pooling, arch=model_arch, normalise=normalise, module=module)
+    loaded = load_model(
+        model, pooling=pooling, arch=model_arch, normalise=normalise, module=module, trust_remote_code=trust_remote_code
+    )
     of_images = is_image_model(loaded)
     default = ImageEvaluationConfig() if of_images else EvaluationConfig()
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)

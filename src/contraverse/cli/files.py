@@ -35,6 +35,10 @@ class Loaded:
     numbered: bool = False
 
 
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run Python files that come with the model; for authors whom you trust."),
+]
 MODEL = "A run's folder, a model's folder, a file of weights of images, a name on the Hub, or minilm."
 """Help for what `load_model` takes."""
 
@@ -52,6 +56,7 @@ def load_model(
     arch: str | None = None,
     normalise: str | None = None,
     module: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """The model of a run's or a model's folder, of a file, of this name on the Hub, or ``minilm``, on the GPU if any.
 
@@ -90,9 +95,12 @@ def load_model(
                 return Loaded(weights.to(device).eval(), None, numbered=weights.labels == _numbers(weights.labels))
             if arch is not None or normalise is not None:
                 raise UserError("--model-arch and --normalise are for a file of weights", where=name)
-            model = models.load_model(place / "model" if (place / "config.yaml").is_file() else place)
+            place = place / "model" if (place / "config.yaml").is_file() else place
+            model = models.load_model(place, trust_remote_code=trust_remote_code)
     if pooling is not None:
         _pool(model, pooling)
+    for note in getattr(model, "notes", ()):
+        say(note)
     return Loaded(model.to(device).eval(), found)
 
 
@@ -111,7 +119,7 @@ def _fetched(name: str) -> Path:
 
     if not is_hub_id(name) or ":" in name:
         return Path(name)
-    unread = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
+    unread = ["*.h5", "*.msgpack", "*.o[t]", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
     try:
         try:
             names = [file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or ()]
@@ -137,7 +145,10 @@ def _pool(model: "AnyModel", pooling: str) -> None:
         raise UserError(f"the model's embedding is {model.embedding}, made with its own pooling", where="--pooling")
     if pooling == "last-two" and model.encoder.config.num_hidden_layers < 2:
         raise UserError("pooling last-two needs two layers, and this encoder has one", where="--pooling")
+    from contraverse.models.checkup import check_model
+
     model.pooling = pooling  # type: ignore[assignment]  # one of POOLINGS
+    check_model(model, "--pooling", choose_pooling=False)
 
 
 def text_model(loaded: Loaded, command: str) -> "TextModel":

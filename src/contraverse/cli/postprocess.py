@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contraverse.cli.console import doing, say
-from contraverse.cli.files import MODEL, Pool, load_model, read_texts, text_model
+from contraverse.cli.files import MODEL, Pool, Trust, load_model, read_texts, text_model
 from contraverse.errors import UserError
 from contraverse.recipes import BERT, NLI_SENTENCES
 
@@ -37,6 +37,7 @@ def postprocess(
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Fit a map to a sentence encoder's embeddings, and save the encoder with it: no training, no labels.
 
@@ -47,6 +48,7 @@ def postprocess(
         raise UserError(f"a {kind.value} has no {wrong[0]}")
     if output.exists() and not force:
         raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
+    _check_output(output)
     if not paper and (model is None or sentences is None):
         raise UserError("MODEL and SENTENCES are needed", hint="give both, or --paper for the published ones")
     if paper:
@@ -54,7 +56,7 @@ def postprocess(
         say(f"From the Hugging Face Hub: {', '.join([*([BERT] if model is None else []), *sources]) or 'nothing'}")
         pooling = pooling or "first-last"
     name = model or BERT
-    loaded = text_model(load_model(name, pooling=pooling), "postprocess")
+    loaded = text_model(load_model(name, pooling=pooling, trust_remote_code=trust_remote_code), "postprocess")
     if loaded.labels is not None:
         raise UserError("a classifier has no sentence embeddings to put through it", where=name)
     rows = _sentences(sentences, text)
@@ -81,3 +83,10 @@ def _sentences(source: str | None, text: str | None) -> list[str]:
         hint = "connect to the network, or give a file of sentences: contraverse postprocess KIND MODEL SENTENCES"
         raise UserError(error.what, where=error.where, hint=hint) from error
     return list(dict.fromkeys(texts[0] for texts in rows.texts))
+
+
+def _check_output(output: Path) -> None:
+    """Refuse, before any work, a folder that is no model of ours, ``--force`` or not."""
+    from contraverse.models.folders import check_replaceable
+
+    check_replaceable(output)

@@ -9,7 +9,7 @@ import typer
 
 from contraverse.cli.console import counting, say
 from contraverse.cli.evaluate import is_image_model
-from contraverse.cli.files import MODEL, Pool, check_target, load_model, read_texts, text_model, write_whole
+from contraverse.cli.files import MODEL, Pool, Trust, check_target, load_model, read_texts, text_model, write_whole
 from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.images import encode_images, measured_route, predict_images
 from contraverse.errors import UserError
@@ -50,10 +50,13 @@ def encode(
     normalise: Normalise = None,
     batch_size: BatchSize = 64,
     force: Force = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write the embedding of every sentence, or the features of every image, in order, as float32."""
     check_target(output, (".npy", ".parquet"), force)
-    loaded = load_model(model, pooling=pooling, arch=model_arch, normalise=normalise)
+    loaded = load_model(
+        model, pooling=pooling, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code
+    )
     through = measured_route(loaded, route)
     if is_image_model(loaded):
         vectors, names = encode_images(loaded, input, size, on_bad_row, batch_size, through)
@@ -97,10 +100,11 @@ def predict(
     normalise: Normalise = None,
     batch_size: BatchSize = 64,
     force: Force = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write the most probable label of every row and its probability, in order; a regression's score."""
     check_target(output, (".csv", ".jsonl", ".parquet"), force)
-    loaded = load_model(model, arch=model_arch, normalise=normalise)
+    loaded = load_model(model, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code)
     labels = loaded.model.labels
     if labels is None:
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")

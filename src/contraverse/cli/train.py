@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from contraverse.cli.console import counting, doing, figures, print_text, quiet, result, say
+from contraverse.cli.files import Trust
 from contraverse.errors import UserError
 from contraverse.recipes import (
     RunConfig,
@@ -63,6 +64,7 @@ def train(
         typer.Option(help='Of images: keep so many labels, as 10% or 500, balanced over the classes; or "all".'),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of training; data.seed draws the rows.")] = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Train an encoder of texts or images by a recipe, measure it, and write it all into one folder.
 
@@ -82,6 +84,7 @@ def train(
         "data.size": size,
         "data.labels": labels,
         "train.seed": seed,
+        "model.trust_remote_code": trust_remote_code or None,
     }
     settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
     with doing("Loading PyTorch…"):

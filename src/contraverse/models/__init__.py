@@ -13,13 +13,15 @@ from contraverse.models.whitening import Whitening, fit_whitening
 AnyModel = TextModel | ImageModel
 
 
-def load_model(folder: str | Path) -> AnyModel:
-    """Read what ``save`` of either wrote, in eval mode.
+def load_model(folder: str | Path, *, trust_remote_code: bool = False) -> AnyModel:
+    """Read what ``save`` of either wrote, in eval mode; ``trust_remote_code`` lets a model of texts run its own code.
 
     Raises:
-        UserError: no model is there.
+        UserError: no model is there, or it is damaged.
     """
-    return ImageModel.load(folder) if is_image_model(Path(folder)) else TextModel.load(folder)
+    if is_image_model(Path(folder)):
+        return ImageModel.load(folder)
+    return TextModel.load(folder, trust_remote_code=trust_remote_code)
 
 
 __all__ = [

@@ -1,29 +1,44 @@
 """Writing an `ImageModel` and reading it back."""
 
-import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from contraverse.errors import UserError
 from contraverse.models.backbones import build_backbone
+from contraverse.models.folders import SETTINGS, read_settings, replace_folder
+from contraverse.models.loading import damaged, read_object
 from contraverse.types import HeadSpec
 
 if TYPE_CHECKING:
     from contraverse.models.image import ImageModel
 
-KIND, SETTINGS, WEIGHTS = "image", "contraverse.json", "model.safetensors"
+KIND, WEIGHTS = "image", "model.safetensors"
+
+
+class Stored(BaseModel):
+    """Settings of an `ImageModel` beside its weights: what ``contraverse.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["image"]
+    backbone: str | None
+    width: int = Field(ge=1)
+    labels: list[str] | None
+    dual: bool = False
+    mean: list[float]
+    std: list[float]
+    image_size: list[int] | None = None
+    heads: dict[str, HeadSpec] = {}
 
 
 def save(model: "ImageModel", folder: Path) -> Path:
     """See `ImageModel.save`."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file()):
-        raise UserError("holds something that is no model, which saving would replace", where=str(folder))
     settings = {
         "kind": KIND,
         "backbone": model.backbone,
@@ -35,29 +50,25 @@ def save(model: "ImageModel", folder: Path) -> Path:
         "image_size": model.image_size,
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
     }
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    # Copies, since safetensors takes no weights that two names share.
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    save_file(state, partial / WEIGHTS)
-    (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return folder
+
+    def write(new: Path) -> None:
+        # Copies, since safetensors takes no weights that two names share.
+        save_file({name: value.clone() for name, value in model.state_dict().items()}, new / WEIGHTS)
+
+    return replace_folder(folder, settings, write)
 
 
 def is_image_model(folder: Path) -> bool:
     """Whether ``folder`` holds what `ImageModel.save` wrote."""
     if not (folder / SETTINGS).is_file():
         return False
-    return json.loads((folder / SETTINGS).read_text(encoding="utf-8")).get("kind") == KIND
+    return read_object(folder / SETTINGS).get("kind") == KIND
 
 
 def saved_size(folder: Path) -> tuple[int, int] | None:
     """Height and width of the images that the model in ``folder`` is for; None where they are not known."""
-    height_width = json.loads((folder / SETTINGS).read_text(encoding="utf-8")).get("image_size")
-    return tuple(height_width) if height_width else None
+    height_width = read_settings(folder, Stored).image_size
+    return (height_width[0], height_width[1]) if height_width else None
 
 
 def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "ImageModel":
@@ -68,16 +79,15 @@ def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "I
             where=str(folder),
             hint="give the model/ folder of a finished run",
         )
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    del settings["kind"]
-    heads = {name: HeadSpec(**spec) for name, spec in settings.pop("heads").items()}
+    stored = read_settings(folder, Stored)
     if encoder is None:
-        if settings["backbone"] is None:
+        if stored.backbone is None:
             hint = "build one like it: ImageModel.load(folder, encoder=module)"
             raise UserError("this model was made around a module of one's own", where=str(folder), hint=hint)
-        encoder = build_backbone(settings["backbone"], pretrained=False)[0]
-    model = cls(encoder, **settings)
-    model.add_heads(heads)
+        encoder = build_backbone(stored.backbone, pretrained=False)[0]
+    with damaged(folder / SETTINGS):
+        model = cls(encoder, **stored.model_dump(exclude={"kind", "heads"}))
+        model.add_heads(stored.heads)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:

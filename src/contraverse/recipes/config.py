@@ -34,19 +34,27 @@ class MethodConfig(Section):
 class ModelConfig(Section):
     """The encoder that training starts from.
 
-    ``name``: ``minilm`` (bundled), a folder, or a name on the Hugging Face Hub. ``pooling``: the first token, or the
-    mean over tokens of the last layer, of the first and the last, or of the last two. ``embedding``: whether a sentence
+    ``name``: ``minilm`` (bundled), a folder, or a name on the Hugging Face Hub. ``pooling``: see
+    `contraverse.models.pooling.pool`; ``cls`` of a decoder is its last token. ``embedding``: whether a sentence
     encoder gives the pooled features ``h``, the projected ``z``, or the mean of IS-BERT's ``ngrams``. ``keep_layers``:
     use only the lower k layers; ``reinit_layers``: draw the last n of these anew. Both make a start from which there
-    is more to learn.
+    is more to learn. ``dtype``: of the weights; ``attn_implementation``: transformers' name of an attention.
+    ``revision``: branch, tag or commit on the Hub; a run writes the commit that it found. ``token``: for a private
+    repository; it is written nowhere, so that a resumed run is given it again (or finds it in ``HF_TOKEN``).
+    ``trust_remote_code``: run the Python files that come with the model.
     """
 
     name: str = "minilm"
-    pooling: Literal["cls", "mean", "first-last", "last-two"] = "cls"
+    pooling: Literal["cls", "last", "mean", "max", "mean-sqrt-len", "weighted-mean", "first-last", "last-two"] = "cls"
     embedding: Literal["h", "z", "ngrams"] = "h"
     max_length: int = Field(default=128, ge=3, description="tokens a text is cut to, special ones included")
     keep_layers: int | None = Field(default=None, ge=1)
     reinit_layers: int = Field(default=0, ge=0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    revision: str | None = None
+    token: str | None = Field(default=None, exclude=True, repr=False)
+    trust_remote_code: bool = False
 
 
 class DataConfig(Section):

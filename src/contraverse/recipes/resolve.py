@@ -15,7 +15,7 @@ from contraverse.recipes.config import RunConfig, SearchConfig, StageConfig
 from contraverse.recipes.images import ImageRunConfig
 from contraverse.recipes.layers import merge, nested
 from contraverse.recipes.papers import RECIPES, Recipe, is_image_task
-from contraverse.recipes.stages import SECTIONS, split_stages
+from contraverse.recipes.stages import SECTIONS, split_stages, with_token
 
 
 def configure(
@@ -53,7 +53,7 @@ def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: no such setting, or a value outside its range.
     """
-    return _checked(_validated(merge(config.model_dump(), nested(settings))))
+    return _checked(with_token(_validated(merge(config.model_dump(), nested(settings))), config))
 
 
 def _checked(config: RunConfig) -> RunConfig:

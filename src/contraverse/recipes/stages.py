@@ -70,9 +70,17 @@ def _alone(config: RunConfig, name: str, stage: StageConfig) -> RunConfig:
     said |= {"method": stage.method.model_dump(), "recipe": recipe, "paper": False}
     said |= {"task": stage.task} if stage.task is not None else {}
     try:
-        return type(config).model_validate(merge(below, said))
+        return with_token(type(config).model_validate(merge(below, said)), config)
     except ValidationError as error:
         raise explain(error, type(config), f"stages.{name}") from error
+
+
+def with_token(config: RunConfig, origin: RunConfig) -> RunConfig:
+    """``config`` with the token of ``origin``, which no dump of a configuration holds."""
+    token = getattr(origin.model, "token", None)
+    if token is None or getattr(config.model, "token", None) is not None:
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"token": token})})
 
 
 def _recipe_of(method: str, otherwise: str) -> str:
