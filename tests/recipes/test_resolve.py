@@ -63,6 +63,8 @@ def test_the_whole_configuration_is_written_down() -> None:
         "attack": "fgm",
         "contrast": "infonce",
         "scope": "sequence",
+        "same_class": "negatives",
+        "projection": "new",
     }
 
 
