@@ -100,7 +100,7 @@ def test_a_pooling_that_cannot_be_is_refused(
     invoke: Any, plain: Path, classifier: Path, file: Path, tmp_path: Path
 ) -> None:
     args = (file, "--output", tmp_path / "x.npy", "--pooling")
-    assert "cls, mean" in invoke("encode", plain, *args, "maximum", code=2).stderr
+    assert "known: cls, " in invoke("encode", plain, *args, "maximum", code=2).stderr
     assert "only sentence encoders pool" in invoke("encode", classifier, *args, "mean", code=2).stderr
 
 
