@@ -14,7 +14,7 @@ from contraverse.errors import UserError
 from contraverse.functional import Norm, class_cosines, gather, log_partition, nce, sampled_softmax
 from contraverse.methods.freelb import Climb, Count, FreeLB, Masks
 from contraverse.methods.memory_bank import MemoryBank, draw_negatives
-from contraverse.methods.rar import reconstruction_loss
+from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize, Temperature
 from contraverse.types import Batch, Facts, HeadSpec, Loss, Outputs
 
@@ -22,7 +22,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight o
 Negatives = Annotated[int, Field(ge=1, description="rows of other labels that an anchor is told from")] | None
 Momentum = Annotated[float, Field(ge=0, lt=1, description="how much of a bank's row is kept at an update")]
 Start = Annotated[float, Field(ge=1, allow_inf_nan=False, description="epochs before the contrastive loss")]
-Reconstruction = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of RAR's loss")]
+ReconstructionWeight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of RAR's loss")]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -99,6 +99,8 @@ class CARL(FreeLB):
         adversary: which perturbation gives R^adv: the ``"first"`` or the ``"last"`` one that was climbed to.
         bank_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the banks are held in.
         reconstruction: w_r, of RAR's loss in every pass, >= 0; 0 leaves it out.
+        skip_special: whether special tokens are left out of RAR's loss.
+        head_warmup: epochs, >= 0, in which RAR's loss trains its head alone.
         climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (6), or the ``"total"`` loss of a pass.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
@@ -139,7 +141,9 @@ class CARL(FreeLB):
         positive: Literal["bank", "current"] = "bank",
         adversary: Literal["first", "last"] = "last",
         bank_dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-        reconstruction: Reconstruction = 0.0,
+        reconstruction: ReconstructionWeight = 0.0,
+        skip_special: SkipSpecial = False,
+        head_warmup: Warmup = 0.0,
         climb: Climb = "ce",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
@@ -167,7 +171,8 @@ class CARL(FreeLB):
         self.positive, self.reconstruction, self.bank_dtype = positive, reconstruction, DTYPES[bank_dtype]
         self.adversary = min(1, self.rounds - 1) if adversary == "first" else self.rounds - 1
         self.heads = {"reconstruction": HeadSpec(kind="mlm")} if reconstruction else {}
-        self.wants = (features, *self.heads)
+        self.wants = (features,)
+        self.reconstructed = Reconstruction(skip_special, head_warmup if reconstruction else 0.0)
         self.clean, self.adversarial = MemoryBank(0, 0), MemoryBank(0, 0)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
@@ -192,6 +197,7 @@ class CARL(FreeLB):
         if facts.epochs is not None and facts.epochs <= self.start:
             never = f"the contrast begins after {self.start:g} epochs, and there are {facts.epochs:g}"
             self.notes = (f"{never}: this is FreeLB alone; lower method.start",)
+        self.reconstructed.prepare(facts)
         self.seen.zero_()
         self.begun.zero_()
         self.log_z.fill_(math.nan)
@@ -255,8 +261,14 @@ class CARL(FreeLB):
             self.clean.update(step.rows, step.features["clean"], self.momentum)
             self.adversarial.update(step.rows, step.features["adversarial"], self.momentum)
         self.seen += len(step.rows)
+        self.reconstructed.count(len(step.rows))
         self.begun |= step.negatives is not None
         del self._step
+
+    def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
+        if not self.reconstruction:
+            return super().run(model, batch, delta)
+        return self.reconstructed.run(model, batch, delta, ("logits", *self.wants))
 
     def due(self, k: int) -> int:
         """The clean pass waits for the adversarial one where eq. (2) needs both views at once."""
@@ -276,8 +288,7 @@ class CARL(FreeLB):
     def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
         terms = super().terms(out, batch, k)
         if self.reconstruction:
-            loss = reconstruction_loss(out.heads["reconstruction"], batch["input_ids"], batch["attention_mask"])
-            terms["reconstruction"] = (self.reconstruction, loss)
+            terms["reconstruction"] = (self.reconstruction, self.reconstructed.loss(out, batch))
         # Of the K passes FreeLB takes the mean; L_D is a sum over two of them.
         views: list[View] = ["clean"] if k == 0 and self.gamma == 0 else ["adversarial"] if k == self.adversary else []
         for view in views:

@@ -95,7 +95,8 @@ class FreeLB(Method):
         waiting: dict[int, list[Loss]] = {}
         for k in range(self.rounds):
             with masks():
-                out = model(batch, delta=delta, want=("logits", *self.wants))
+                out = self.run(model, batch, delta)
+            assert out.logits is not None
             logits = out.logits.float()
             ce = supervised_loss(logits, batch["labels"])
             terms = self.terms(out, batch, k)
@@ -117,6 +118,12 @@ class FreeLB(Method):
                 attack = follow(grad, delta, self.ball, inputs)
                 found = attack.log(inputs)
                 delta = attack.delta.requires_grad_()
+
+    def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
+        """One pass, with what its terms read."""
+        out = model(batch, delta=delta, want=("logits", *self.wants))
+        assert isinstance(out, Outputs)
+        return out
 
     def due(self, k: int) -> int:
         """In which pass's loss pass ``k`` is back-propagated: its own, unless a subclass needs its graph until then."""

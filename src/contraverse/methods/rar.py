@@ -1,32 +1,18 @@
 """RAR: reconstruction from adversarial representations (Qiu, Zhang and Zhou, 2021)."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
-import torch.nn.functional as F
 from pydantic import Field, validate_call
-from torch import Tensor
+from torch import Tensor, nn
 
-from contraverse.functional import Norm
+from contraverse.functional import Norm, gather
 from contraverse.methods.freelb import Climb, Count, FreeLB
+from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
-from contraverse.types import Batch, HeadSpec, Outputs
+from contraverse.types import Batch, Facts, HeadSpec, Loss, Outputs
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the reconstruction loss")]
-
-
-def reconstruction_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of every real token: the mean over a row's tokens, then over rows.
-
-    So that a row weighs the same in whatever batch it stands.
-
-    Args:
-        logits: (B, T, V).
-        ids: (B, T), the tokens that were there.
-        mask: (B, T), 1 for real tokens, 0 for padding.
-    """
-    # In rows: over (B, V, T) the kernels stride, and take 1.6 times as long.
-    each = F.cross_entropy(logits.flatten(0, 1).float(), ids.flatten(), reduction="none").view_as(ids)
-    return ((each * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
 
 
 class RAR(FreeLB):
@@ -45,9 +31,12 @@ class RAR(FreeLB):
     of parameters (Table 7) is that of dense, GELU, layer norm and tied decoder, the order of ALBERT's own head.
     ``climb="total"`` climbs L_C + w_r * L_R, whose gradient the pass leaves behind (9F): most of it is L_R's, so that
     it trains on inputs whose words are hard to tell rather than on those that are hard to classify.
+    The head starts as the checkpoint's own masked-language head where there is one, which the paper does not say.
 
     Args:
         weight: w_r, of the reconstruction loss, >= 0.
+        skip_special: whether special tokens ([CLS], [SEP], ...) are left out of L_R, which the paper does not say.
+        head_warmup: epochs, >= 0, in which L_R trains its head alone, on hidden states that are held constant.
         climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (7), or the ``"total"`` loss of a pass.
         steps: K, passes or ascents of a step, see ``count``.
         step_size: length of one ascent, > 0.
@@ -63,13 +52,14 @@ class RAR(FreeLB):
     paper = "CARL/RAR"
     equation = "(7)"
     heads = {"reconstruction": HeadSpec(kind="mlm")}
-    wants = ("reconstruction",)
 
     @validate_call
     def __init__(
         self,
         *,
         weight: Weight = 0.1,
+        skip_special: SkipSpecial = False,
+        head_warmup: Warmup = 0.0,
         climb: Climb = "ce",
         steps: Steps = 3,
         step_size: StepSize = 0.1,
@@ -89,12 +79,24 @@ class RAR(FreeLB):
             share_dropout=share_dropout,
         )
         self.weight, self.climb = weight, climb
+        self.reconstruction = Reconstruction(skip_special, head_warmup)
+
+    def prepare(self, facts: Facts) -> None:
+        """Learn which tokens are special and how long an epoch is."""
+        self.reconstruction.prepare(facts)
 
     @property
     def cost(self) -> str:  # type: ignore[override]
         """3F for each pass, and F for each ascent of L_C alone."""
         return f"{3 * self.rounds + (self.rounds - 1) * (self.climb == 'ce')}F"
 
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        yield from super().losses(model, batch)
+        self.reconstruction.count(len(gather(batch["index"])) if self.reconstruction.warmup else 0)
+
+    def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
+        return self.reconstruction.run(model, batch, delta, ("logits",))
+
     def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
-        loss = reconstruction_loss(out.heads["reconstruction"], batch["input_ids"], batch["attention_mask"])
+        loss = self.reconstruction.loss(out, batch)
         return {**super().terms(out, batch, k), "reconstruction": (self.weight, loss)}

@@ -44,7 +44,11 @@ class ReconstructionHead(nn.Module):
         self.bias = nn.Parameter(self.norm.weight.new_zeros(vocabulary))
 
     def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
-        """Logits (B, T, V) of ``tokens`` (B, T, H), given the word embeddings ``words`` (V, D)."""
+        """Logits (B, T, V) of ``tokens`` (B, T, H), given the word embeddings ``words`` (V, D).
+
+        Where the tokens are constants the words are, too: the head then learns alone.
+        """
+        words = words if tokens.requires_grad else words.detach()
         return F.linear(self.norm(F.gelu(self.dense(tokens))), words, self.bias)
 
 

@@ -16,6 +16,7 @@ from contraverse.models.checkup import positions_of, token_classifier
 from contraverse.models.heads import build_head, own_pooler
 from contraverse.models.layers import cutting
 from contraverse.models.loading import Origin
+from contraverse.models.mlm_heads import grown
 from contraverse.models.modes import evaluating
 from contraverse.models.pooling import LAYERS, Pooling, check_pooling, last_place, mean_pool, pool, take
 from contraverse.models.postprocess import Postprocess
@@ -173,7 +174,7 @@ class TextModel(Model):
                 std = getattr(self.encoder.config, "initializer_range", 0.02)
                 if spec.kind == "pooler":
                     self._check_pooler()
-                head = build_head(spec, self.width, words=self.words, std=std)
+                head = grown(build_head(spec, self.width, words=self.words, std=std), self.encoder)
                 self.heads[name] = head.to(self.device, self.encoder.dtype).train(self.training)
                 self.head_specs[name] = spec
 
