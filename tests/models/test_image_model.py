@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_backbone_that_does_not_exist_is_the_users_mistake() -> None:
             ImageModel.from_pretrained("resnet8", mean=mean, std=std)
 
 
-def test_timm_gives_backbone_width_and_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_gives_backbone_width_and_normalisation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
 
     def create_model(name: str, **settings: Any) -> nn.Module:
@@ -145,6 +146,16 @@ def test_timm_gives_backbone_width_and_normalisation(monkeypatch: pytest.MonkeyP
     assert ImageModel.from_pretrained("timm/old").width == 6
     with pytest.raises(UserError, match="cannot load timm/nothing: Unknown model"):
         ImageModel.from_pretrained("timm/nothing")
+    seen.clear()
+    wide = ImageModel.from_pretrained("timm/small", labels=CLASSES, pretrained=False, timm={"img_size": 32})
+    assert seen == [("small", {"pretrained": False, "num_classes": 0, "img_size": 32})]
+    wide.save(tmp_path / "model")
+    assert ImageModel.load(tmp_path / "model").timm == wide.branch(CLASSES).timm == {"img_size": 32}
+    assert seen[1:] == seen[:1]
+    with pytest.raises(UserError, match="checkpoint_path cannot be set"):
+        ImageModel.from_pretrained("timm/small", timm={"checkpoint_path": "evil.pt"})
+    with pytest.raises(UserError, match="is none of timm's, and takes no img_size"):
+        ImageModel.from_pretrained("resnet8", timm={"img_size": 32})
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError) as caught:
         ImageModel.from_pretrained("timm/small")

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class ImageModel(Model):
         dual: whether every batch norm, those of heads included, has a set for clean and one for adversarial inputs.
         mean, std: of the normalisation, a value for each channel.
         image_size: height and width of the images that it is for, where that is known: of an export.
+        timm: of a backbone of timm's, what it was made with besides its name.
 
     Raises:
         UserError: not as many means as deviations, a deviation that is not above 0, or ``dual`` of an encoder that has
@@ -57,8 +58,10 @@ class ImageModel(Model):
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
         image_size: Sequence[int] | None = None,
+        timm: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.timm = dict(timm or {})
         self.encoder = channels_last(to_dual(encoder) if dual else encoder)
         if dual and not any(isinstance(part, DualBatchNorm) for part in self.encoder.modules()):
             raise UserError(
@@ -86,6 +89,8 @@ class ImageModel(Model):
         std: Sequence[float] | None = None,
         route: Route = "adversarial",
         classifier_init: ClassifierInit = "default",
+        pretrained: bool = True,
+        timm: Mapping[str, Any] | None = None,
     ) -> Self:
         """A backbone to train: drawn at random, pre-trained by timm, or taken from a model that was trained before.
 
@@ -97,6 +102,8 @@ class ImageModel(Model):
             mean, std: of the normalisation; None for the trained model's own, ImageNet's for a random one.
             route: which set of a dual model's batch norms is taken where ``dual`` is false. See `branch`.
             classifier_init: weights of a classifier that is new, not the trained model's own.
+            pretrained: of timm's backbones: with its weights, or drawn at random.
+            timm: of timm's backbones: further arguments of ``timm.create_model``, as ``{"img_size": 32}``.
 
         Raises:
             UserError: no such backbone, timm is not installed, or what is in the file or folder is no such model.
@@ -107,9 +114,9 @@ class ImageModel(Model):
             model = trained.branch(labels, dual=dual, route=route, classifier_init=classifier_init)
             model.set_normalisation(mean or model.mean, std or model.std)
             return model
-        encoder, width, before = build_backbone(str(name), pretrained=True)
+        encoder, width, before = build_backbone(str(name), pretrained=pretrained, timm=timm)
         mean, std = mean or before[0], std or before[1]
-        model = cls(encoder, width, backbone=str(name), labels=labels, dual=dual, mean=mean, std=std)
+        model = cls(encoder, width, backbone=str(name), labels=labels, dual=dual, mean=mean, std=std, timm=timm)
         model._begin_classifier(classifier_init)
         return model
 
@@ -260,6 +267,7 @@ class ImageModel(Model):
             mean=self.mean,
             std=self.std,
             image_size=self.image_size,
+            timm=self.timm,
         )
         if self.classifier is not None and model.classifier is not None and model.labels == self.labels:
             model.classifier.load_state_dict(self.classifier.state_dict())

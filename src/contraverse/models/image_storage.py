@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
@@ -34,6 +34,7 @@ class Stored(BaseModel):
     mean: list[float]
     std: list[float]
     image_size: list[int] | None = None
+    timm: dict[str, Any] = {}
     heads: dict[str, HeadSpec] = {}
 
 
@@ -48,6 +49,7 @@ def save(model: "ImageModel", folder: Path) -> Path:
         "mean": model.mean,
         "std": model.std,
         "image_size": model.image_size,
+        "timm": model.timm,
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
     }
 
@@ -84,7 +86,7 @@ def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "I
         if stored.backbone is None:
             hint = "build one like it: ImageModel.load(folder, encoder=module)"
             raise UserError("this model was made around a module of one's own", where=str(folder), hint=hint)
-        encoder = build_backbone(stored.backbone, pretrained=False)[0]
+        encoder = build_backbone(stored.backbone, pretrained=False, timm=stored.timm)[0]
     with damaged(folder / SETTINGS):
         model = cls(encoder, **stored.model_dump(exclude={"kind", "heads"}))
         model.add_heads(stored.heads)

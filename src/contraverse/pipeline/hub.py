@@ -116,7 +116,7 @@ def _reachable(name: str, kind: str) -> bool:
 def _model_on_hub(config: RunConfig) -> bool:
     name = config.model.name
     if isinstance(config, ImageRunConfig):
-        return name.startswith(TIMM)
+        return name.startswith(TIMM) and config.model.pretrained
     return name != "minilm" and not is_backbone(name) and not rows_are_local(name)
 
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from contraverse.data import ImageData
+from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.models import ImageModel
 from contraverse.models.backbones import build_backbone
 from contraverse.pipeline.hub import on_hub, sts_of
 from contraverse.pipeline.rows import AnySplits, rows_for
-from contraverse.pipeline.start import find_start, load_teacher, start
+from contraverse.pipeline.start import check_size, find_start, load_teacher, start
 from contraverse.recipes import ImageRunConfig, Stage
 
 
@@ -46,13 +47,32 @@ def plan(stage: Stage) -> Plan:
         if config.data.pseudo_labels is not None and method.needs == "labels":
             load_teacher(config, train)
     if hub.model is not None:
-        if isinstance(config, ImageRunConfig) and config.model.dual:
-            # Without its weights: the architecture alone tells whether there is a batch norm to be dual.
-            encoder, width, _ = build_backbone(config.model.name, pretrained=False)
-            ImageModel(encoder, width, backbone=config.model.name, dual=True)
+        if isinstance(config, ImageRunConfig):
+            _check_architecture(config, splits)
         found.unread.append(hub.model)
     elif stage.init_from is None and splits is not None:
         found.notes.extend(start(config, splits, method)[1])
     elif stage.init_from is None:
         find_start(config)
     return found
+
+
+def _check_architecture(config: ImageRunConfig, splits: AnySplits | None) -> None:
+    """Build a backbone of timm's without its weights: to see that it can be dual, and takes the images' size.
+
+    Where timm cannot be loaded, and nothing was set that only it can judge, the run itself will say so.
+
+    Raises:
+        UserError: it cannot be made so, or takes no such images.
+    """
+    try:
+        encoder, width, _ = build_backbone(config.model.name, pretrained=False, timm=config.model.timm)
+    except UserError:
+        if config.model.dual or config.model.timm:
+            raise
+        return
+    model = ImageModel(encoder, width, backbone=config.model.name, dual=config.model.dual)
+    train = None if splits is None else splits.need("train")
+    if isinstance(train, ImageData):
+        model.image_size = tuple(train.pixels.shape[-2:])
+        check_size(model, config.model.name)

@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation import predict
 from contraverse.evaluation.images import find_clusters, matched_accuracy
 from contraverse.methods import METHODS, UAT, DeACL
-from contraverse.models import AnyModel, ImageModel, TextModel, is_image_model, load_model
+from contraverse.models import AnyModel, ImageModel, TextModel, evaluating, is_image_model, load_model
 from contraverse.models.backbones import TIMM, is_backbone
 from contraverse.models.folders import SETTINGS
 from contraverse.models.image import ClassifierInit
@@ -61,6 +61,7 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
         assert isinstance(splits, ImageSplits)
         model, notes, told = _start_image_model(config.model, splits.task, labels)
         model.image_size = tuple(splits.need("train").pixels.shape[-2:])
+        check_size(model, name)
     else:
         model, notes = start_model(config.model, labels, method.heads)
         told = _classes(config.model) if isinstance(method, UAT) and name != "minilm" else None
@@ -76,6 +77,30 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
     # Without weights of its own, and refused by a model that has no pooler: better now than when a run has begun.
     model.add_heads({name: spec for name, spec in method.heads.items() if spec.kind == "pooler"})
     return model, notes
+
+
+def check_size(model: ImageModel, name: str) -> None:
+    """Run the model on a black image of its ``image_size``, for nothing: to see that it takes that size.
+
+    Raises:
+        UserError: it does not, or gives no features (B, width).
+    """
+    assert model.image_size is not None
+    height, width = model.image_size
+    hint = f"scale the images with --size, or build the network for them: --set model.timm.img_size={height}"
+    try:
+        with torch.no_grad(), evaluating(model):
+            h = model({"pixel_values": torch.zeros(1, 3, height, width, device=model.device)}, want=("h",)).h
+    except Exception as error:  # whatever the network's forward pass raises, often an AssertionError
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{name} takes no images of {height} x {width}: {why}", where="model.name", hint=hint
+        ) from error
+    if not isinstance(h, torch.Tensor) or h.shape != (1, model.width):
+        shape = tuple(h.shape) if isinstance(h, torch.Tensor) else type(h).__name__
+        raise UserError(
+            f"{name} gives features of shape {shape} of an image, not (1, {model.width})", where="model.timm"
+        )
 
 
 def find_start(config: RunConfig) -> None:
@@ -191,16 +216,26 @@ def _start_image_model(
 ) -> tuple[ImageModel, list[str], list[str] | None]:
     """The model, notes, and what the start told apart before."""
     path, notes = Path(settings.name), list[str]()
-    drawn = is_backbone(settings.name) and not settings.name.startswith(TIMM)
+    drawn = is_backbone(settings.name) and not (settings.name.startswith(TIMM) and settings.pretrained)
     classifier: ClassifierInit = "zero"
     if settings.classifier_init == "default" or (settings.classifier_init == "auto" and drawn):
         classifier = "default"
     if is_backbone(settings.name) or not path.exists():
         mean, std = (task.mean, task.std) if drawn else (None, None)
         model = ImageModel.from_pretrained(
-            settings.name, labels=labels, dual=settings.dual, mean=mean, std=std, classifier_init=classifier
+            settings.name,
+            labels=labels,
+            dual=settings.dual,
+            mean=mean,
+            std=std,
+            classifier_init=classifier,
+            pretrained=settings.pretrained,
+            timm=settings.timm,
         )
         return model, notes, None
+    if settings.timm:
+        hint = "a trained model keeps what it was made with: leave it out"
+        raise UserError("only a new backbone of timm's takes settings", where="model.timm", hint=hint)
     if (path / "config.json").is_file():
         raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
     before = ImageModel.load(path) if path.is_dir() else ImageModel.from_checkpoint(path)
