@@ -132,7 +132,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path.parent))
     (tmp_path / "x.npy").write_text("precious")
     args = ("encode", encoder, texts, "--output", tmp_path / "x.npy", "--text", "body", "--force")
-    assert "No space left" in invoke(*args, code=1).stderr
+    assert "No space left" in invoke(*args, code=2).stderr
     assert (tmp_path / "x.npy").read_text() == "precious"
     assert not list(tmp_path.glob(".*"))
 

@@ -16,6 +16,7 @@ from contraverse.errors import UserError
 
 if TYPE_CHECKING:
     from contraverse.data import TextData
+    from contraverse.data.columns import Columns
     from contraverse.evaluation.adversaries import Adversary, AdversaryReport
     from contraverse.models import TextModel
 
@@ -60,12 +61,12 @@ def adversaries(
     """
     check_target(output, (".jsonl",), force)
     epsilons = sorted(set(positive(eps, "--eps")))
-    attacked = _load(model, device)
-    others = {name: _load(name, device) for name in dict.fromkeys((encoder, against)) if name is not None}
+    attacked, trained = _load(model, device)
+    others = {name: _load(name, device)[0] for name in dict.fromkeys((encoder, against)) if name is not None}
     from contraverse.evaluation.adversaries import Closeness, find_adversaries
 
     with doing("Reading data…"):
-        chosen = _rows(attacked, data, text, label)
+        chosen = _rows(attacked, data, text, label, trained)
     chosen = chosen if rows is None else chosen.sample(rows, seed)
     with counting("Attacking", len(chosen) * len(epsilons)) as progress:
         report = find_adversaries(
@@ -92,17 +93,21 @@ def adversaries(
     say(f"{output}: {len(lines)} sentences")
 
 
-def _load(name: str, device: str | None) -> "TextModel":
-    model = text_model(load_model(name), "adversaries")
+def _load(name: str, device: str | None) -> "tuple[TextModel, Columns | None]":
+    """The model, and the columns that it was trained on."""
+    loaded = load_model(name)
+    model = text_model(loaded, "adversaries")
     if device is None:
-        return model
+        return model, loaded.columns
     try:
-        return model.to(device)
+        return model.to(device), loaded.columns
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"cannot use {device!r}: {str(error).splitlines()[0]}", where="--device") from error
 
 
-def _rows(model: "TextModel", source: str, text: str | None, label: str | None) -> "TextData":
+def _rows(
+    model: "TextModel", source: str, text: str | None, label: str | None, trained: "Columns | None"
+) -> "TextData":
     """The rows of a file with the model's classes, which are what its logits mean."""
     from contraverse.data import get_task, load_splits
 
@@ -112,7 +117,7 @@ def _rows(model: "TextModel", source: str, text: str | None, label: str | None) 
     file = Path(source)
     if not file.is_file():
         raise UserError("there is no such file", where=source)
-    splits = load_splits(task, {"test": file}, text=text, label=label)
+    splits = load_splits(task, {"test": file}, text=text, label=label, trained=trained)
     tell(splits, file)
     return splits.need("test")
 

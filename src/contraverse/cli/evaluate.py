@@ -302,7 +302,7 @@ def _measure_shift(
     if not settings.epsilons:
         raise UserError("--shift needs radii, and there are none", hint="give them with --eps")
     with doing("Reading data…"):
-        rows = read_texts(data, text, 1)
+        rows = read_texts(data, text, 1, loaded)
     seed = loaded.run.data.seed if loaded.run else DataConfig().seed
     say(f"Measuring the shift of {min(settings.rows or len(rows), len(rows))} of {len(rows)} sentences")
     with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
@@ -331,8 +331,12 @@ def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "Text
         # The model's classes are what its logits mean, whatever a file makes of them.
         task = replace(task, labels=tuple(labels))
     file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
+    trained = loaded.columns if loaded.run is not None and loaded.run.task == task.name else None
     splits = load_splits(
-        task, {str(split): file} if file else data.source, **data.model_dump(exclude={"source", "adversaries"})
+        task,
+        {str(split): file} if file else data.source,
+        trained=trained,
+        **data.model_dump(exclude={"source", "adversaries"}),
     )
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]

@@ -1,9 +1,10 @@
 """Models and rows that a command is given, and files that it leaves."""
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -18,6 +19,7 @@ from contraverse.writing import naming, probe, whole_file
 
 if TYPE_CHECKING:
     from contraverse.data import ImageSplits, Splits, TextData
+    from contraverse.data.columns import Columns
     from contraverse.models import AnyModel, TextModel
 
 Split = Literal["train", "validation", "test"]
@@ -27,12 +29,14 @@ Split = Literal["train", "validation", "test"]
 class Loaded:
     """A model, and the configuration of the run that made it, if one did.
 
-    ``numbered``: the model's classes have numbers for names, as those of a file of weights: their order is the task's.
+    ``columns``: those that the run read its texts and label from. ``numbered``: the model's classes have numbers for
+    names, as those of a file of weights: their order is the task's.
     """
 
     model: "AnyModel"
     run: RunConfig | None
     numbered: bool = False
+    columns: "Columns | None" = None
 
 
 Trust = Annotated[
@@ -81,7 +85,7 @@ def load_model(
             return Loaded(load_network(module, name).to(device).eval(), None, numbered=True)
     assert name is not None
     folder = Path(name)
-    found = _run_of(folder)
+    found, columns = _run_of(folder)
     with doing(f"Loading {name}…"):
         model: AnyModel
         if name == "minilm" and not folder.exists():
@@ -101,7 +105,7 @@ def load_model(
         _pool(model, pooling)
     for note in getattr(model, "notes", ()):
         say(note)
-    return Loaded(model.to(device).eval(), found)
+    return Loaded(model.to(device).eval(), found, columns=columns)
 
 
 def _numbers(labels: list[str] | None) -> list[str]:
@@ -164,7 +168,8 @@ def text_model(loaded: Loaded, command: str) -> "TextModel":
     return loaded.model
 
 
-def _run_of(folder: Path) -> RunConfig | None:
+def _run_of(folder: Path) -> "tuple[RunConfig | None, Columns | None]":
+    """The configuration of the run that made the model in ``folder``, and the columns that it read."""
     for candidate in (folder, folder.absolute().parent):
         file = candidate / "config.yaml"
         if not file.is_file():
@@ -180,8 +185,19 @@ def _run_of(folder: Path) -> RunConfig | None:
             version = made_with(file)
             made = f", which contraverse {version} wrote" if version else ""
             say(f"{file}{made}: this version does not know {', '.join(unknown)}, and goes without")
-        return run
-    return None
+        return run, _columns_of(run, candidate / "evaluation.json")
+    return None, None
+
+
+def _columns_of(run: RunConfig, evaluation: Path) -> "Columns | None":
+    from contraverse.data.columns import Columns
+
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        stored = json.loads(evaluation.read_text(encoding="utf-8"))["read_from"]
+        return Columns(tuple(map(str, stored["texts"])), stored["label"] and str(stored["label"]))
+    text = getattr(run.data, "text", None)  # of a run that is older than that entry
+    texts = (text,) if isinstance(text, str) else tuple(text or ())
+    return Columns(texts, run.data.label) if texts or run.data.label else None
 
 
 def own(loaded: Loaded, source: Any) -> bool:
@@ -194,8 +210,10 @@ def own(loaded: Loaded, source: Any) -> bool:
     return bool(source == mine)
 
 
-def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData":
+def read_texts(source: str, columns: list[str] | None, width: int, loaded: Loaded | None = None) -> "TextData":
     """The texts of a file, ``width`` to a row, labels or none; ``-`` is stdin, a text a line.
+
+    Where no ``columns`` are named, those are read that the run of ``loaded`` was trained on, if it is known.
 
     Raises:
         UserError: the file cannot be read, a column cannot be told, or a row has no text.
@@ -204,8 +222,13 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
 
     width = len(columns) if columns else width
     task = get_task("sentences")
-    if width == 2:
+    run = loaded.run if loaded is not None else None
+    like = get_task(run.task) if run is not None else task
+    if len(like.columns) == width:
+        task = replace(task, columns=like.columns, other_columns=like.other_columns, layouts=like.layouts)
+    elif width == 2:
         task = replace(task, name="pair", columns=get_task("pair").columns)
+    trained = loaded.columns if loaded is not None and columns is None else None
     with tempfile.TemporaryDirectory() if source == "-" else nullcontext("") as folder:
         file = Path(source)
         if source == "-":
@@ -213,7 +236,7 @@ def read_texts(source: str, columns: list[str] | None, width: int) -> "TextData"
             with naming(file):
                 file.write_bytes(sys.stdin.buffer.read())
         try:
-            splits = load_splits(task, {"test": file}, text=columns)
+            splits = load_splits(task, {"test": file}, text=columns, trained=trained)
         except UserError as error:
             # Whoever asks for one result a row is not helped by leaving rows out.
             hint = "mend the rows first" if "--on-bad-row" in str(error) else error.hint

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from contraverse.cli.console import doing, say
-from contraverse.cli.files import MODEL, Pool, Trust, load_model, read_texts, text_model
+from contraverse.cli.files import MODEL, Loaded, Pool, Trust, load_model, read_texts, text_model
 from contraverse.errors import UserError
 from contraverse.recipes import BERT, NLI_SENTENCES
 
@@ -56,10 +56,11 @@ def postprocess(
         say(f"From the Hugging Face Hub: {', '.join([*([BERT] if model is None else []), *sources]) or 'nothing'}")
         pooling = pooling or "first-last"
     name = model or BERT
-    loaded = text_model(load_model(name, pooling=pooling, trust_remote_code=trust_remote_code), "postprocess")
+    found = load_model(name, pooling=pooling, trust_remote_code=trust_remote_code)
+    loaded = text_model(found, "postprocess")
     if loaded.labels is not None:
         raise UserError("a classifier has no sentence embeddings to put through it", where=name)
-    rows = _sentences(sentences, text)
+    rows = _sentences(sentences, text, found)
     from contraverse.models import fit_flow, fit_whitening
 
     with doing(f"Fitting a {kind.value} to {len(rows)} sentences…"):
@@ -71,10 +72,10 @@ def postprocess(
     say(f"{output}: a sentence encoder with a {kind.value} fitted to {len(rows)} sentences")
 
 
-def _sentences(source: str | None, text: str | None) -> list[str]:
+def _sentences(source: str | None, text: str | None, loaded: Loaded) -> list[str]:
     """The sentences of a file; of none, those of SNLI and MNLI, each once."""
     if source is not None:
-        return [texts[0] for texts in read_texts(source, [text] if text else None, 1).texts]
+        return [texts[0] for texts in read_texts(source, [text] if text else None, 1, loaded).texts]
     from contraverse.data import load_splits
 
     try:

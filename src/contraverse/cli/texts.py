@@ -63,7 +63,7 @@ def encode(
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
-    rows = [texts[0] for texts in read_texts(input, [text] if text else None, 1).texts]
+    rows = [texts[0] for texts in read_texts(input, [text] if text else None, 1, loaded).texts]
     import numpy as np
 
     parts = []
@@ -113,7 +113,7 @@ def predict(
         found, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_predictions(output, {"image": names} | _predictions(found, labels))
         return
-    rows = read_texts(input, text, _width(loaded))
+    rows = read_texts(input, text, _width(loaded), loaded)
     from contraverse.evaluation import predict as logits_of
 
     with counting("Predicting", len(rows)) as advance:

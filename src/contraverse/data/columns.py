@@ -63,34 +63,72 @@ def _join(parts: Sequence[Any]) -> Any:
 
 
 def find_columns(
-    table: Table, task: Task, text: Sequence[str] | None = None, label: str | None = None, *, label_needed: bool = True
+    table: Table,
+    task: Task,
+    text: Sequence[str] | None = None,
+    label: str | None = None,
+    *,
+    label_needed: bool = True,
+    trained: Columns | None = None,
 ) -> tuple[Columns, str | None]:
     """The columns of ``table`` for ``task``, and a note if any was not found by flag or by its canonical name.
 
-    In this order: the columns named in ``text`` and ``label``; the task's own names; the names its copies use; the
-    names common for such data (all regardless of case); then by content: texts are the string columns with the longest
-    strings, in the table's order; a label is the one column left with at most 100 different values (for a score: the
-    one column of numbers). Where the label is not needed, it is not looked for by content.
+    In this order: the columns named in ``text`` and ``label``; those that training used, ``trained``; the task's own
+    names; the names its copies use; the names common for such data (all regardless of case); then by content: texts
+    are the string columns with the longest strings, in the table's order; a label is the one column left with at most
+    100 different values (for a score: the one column of numbers). Where the label is not needed, it is not looked for
+    by content. The note says which column of ``trained`` is not there.
 
     Raises:
-        UserError: a named column is not there, or one that is needed cannot be told.
+        UserError: a named column is not there, one that is needed cannot be told, or a text column of ``trained`` is
+            not there and several others may be meant.
     """
     _check_flags(table, task, text, label)
-    found_label = label or (_by_name(table, _label_names(task)) if task.labelled else None)
-    texts = tuple(text) if text else _texts_by_name(table, task, found_label)
+    trained = Columns((), None) if trained is None or table.plain else trained
+    known = _as_trained(table, task, trained)
+    absent: list[str] = []
+    if text is None and not known.texts and len(trained.texts) == len(task.columns):
+        absent = [name for name in trained.texts if _by_name(table, (name,)) is None]
+    missing = list(absent)
+    if label is None and label_needed and task.labelled and trained.label is not None and known.label is None:
+        missing.append(trained.label)
+    found_label = label or known.label or (_by_name(table, _label_names(task)) if task.labelled else None)
+    texts = tuple(text) if text else known.texts or _texts_by_name(table, task, found_label)
     guessed = not texts
     if guessed:
         texts = _texts_by_content(table, task, found_label)
+        if absent and len(_string_columns(table, found_label)) > len(texts):
+            raise UserError(
+                f"there is no column {_listed(absent)}, which training used, and several others may be meant",
+                where=table.where,
+                hint=f"Name the text column with --text. The columns: {_listed(_near(absent[0], table))}.",
+            )
     if task.labelled and found_label is None and label_needed:
         found_label = _label_by_content(table, task, texts)
         guessed = True
     columns = Columns(texts, found_label)
     given = (text is not None or texts == task.columns) and (label is not None or found_label == task.label)
-    if given:
+    if given and not missing:
         return columns, None
-    how = "told by content; --text and --label name others" if guessed else "by name"
-    say = f"{table.where}: text from {_listed(texts)}"
+    others_by = "--text and --label name others" if task.labelled else "--text names another"
+    how = f"told by content; {others_by}" if guessed else f"by name; {others_by}" if missing else "by name"
+    if known.texts and not missing:
+        how = "as in training"
+    say = f"{table.where}: "
+    if missing:
+        say += f"there is no column {_listed(missing)}, which training used: "
+    say += f"text from {_listed(texts)}"
     return columns, f"{say}{f', label from {found_label!r}' if found_label else ''} ({how})"
+
+
+def _as_trained(table: Table, task: Task, trained: Columns) -> Columns:
+    """The columns of ``trained`` that ``table`` has, regardless of case: all the texts or none of them."""
+    texts = [_by_name(table, (name,)) for name in trained.texts]
+    there = tuple(name for name in texts if name is not None)
+    label = _by_name(table, (trained.label,)) if task.labelled and trained.label is not None else None
+    if len(there) < len(task.columns) or len(trained.texts) != len(task.columns) or label in there:
+        there = ()
+    return Columns(there, label)
 
 
 def _check_flags(table: Table, task: Task, text: Sequence[str] | None, label: str | None) -> None:
@@ -137,8 +175,8 @@ def _texts_by_name(table: Table, task: Task, label: str | None) -> tuple[str, ..
 
 def _texts_by_content(table: Table, task: Task, label: str | None) -> tuple[str, ...]:
     wanted = len(task.columns)
-    lengths = {name: _mean_length(table.column(name)[:_LOOKED_AT]) for name in table.names if name != label}
-    texts = sorted((name for name in lengths if lengths[name] > 0), key=lambda name: -lengths[name])[:wanted]
+    lengths = _string_columns(table, label)
+    texts = sorted(lengths, key=lambda name: -lengths[name])[:wanted]
     if len(texts) < wanted or not table.rows:
         raise UserError(
             f"no column for {_listed(task.columns)} is to be found",
@@ -146,6 +184,12 @@ def _texts_by_content(table: Table, task: Task, label: str | None) -> tuple[str,
             hint=f"Name the text column with --text. The columns: {_listed(_near(task.columns[0], table))}.",
         )
     return tuple(name for name in table.names if name in texts)
+
+
+def _string_columns(table: Table, label: str | None) -> dict[str, float]:
+    """The mean length of each column of strings but the label."""
+    lengths = {name: _mean_length(table.column(name)[:_LOOKED_AT]) for name in table.names if name != label}
+    return {name: length for name, length in lengths.items() if length > 0}
 
 
 def _mean_length(values: Sequence[Any]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from contraverse.data.batching import Collator
+from contraverse.data.columns import Columns
 from contraverse.data.drawing import part_rows, sample_rows
 from contraverse.data.folder import BY_SPLIT
 from contraverse.data.tasks import Task
@@ -160,6 +161,7 @@ class Splits:
     """What `load_splits` gives. A split that the source does not have, or has without labels, is None.
 
     ``skipped``: bad rows that were left out. ``notes``: what was decided on the way, in sentences for a reader.
+    ``read_from``: the columns of the source that hold the texts and the label.
     """
 
     train: TextData | None
@@ -168,6 +170,7 @@ class Splits:
     task: Task
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
+    read_from: Columns | None = None
 
     def need(self, name: Literal["train", "validation", "test"]) -> TextData:
         """The split of that name; a `UserError` where there is none."""

@@ -115,6 +115,7 @@ def _read_text(text: str, path: Path) -> Table:
         rows=[number for number, _ in kept],
         unit="line",
         blank=len(lines) - len(kept),
+        plain=True,
     )
 
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from contraverse.data.columns import Columns
 from contraverse.data.dataset import Labels, TextData
 from contraverse.data.folder import SPLITS, SplitName
 from contraverse.data.nearest import nearest
@@ -144,6 +145,7 @@ def read_parts(
     """
     names, skipped, notes = task.labels, 0, list[str]()
     data: dict[SplitName, TextData] = {}
+    columns: Columns | None = None
     for split, listed in parts.items():
         joined: list[TextData] = []
         for part in listed:
@@ -161,6 +163,7 @@ def read_parts(
             )
             skipped += read.skipped
             notes += read.notes
+            columns = columns or (read.columns if own is task else None)
             for wanted in part.split:
                 if wanted not in read.data:
                     raise UserError(f"it has no labelled {wanted} rows", where=_said(part))
@@ -171,7 +174,7 @@ def read_parts(
                     seen = sum(joined[-1].repeats or ())
                     notes.append(f"{rows.source}: weight {part.weight:g}, {len(rows)} rows are seen {seen} times")
         data[split] = _joined(joined, task)
-    return Read(data, skipped, notes)
+    return Read(data, skipped, notes, columns)
 
 
 def _one_file(part: Part) -> str | Path | dict[str, Path] | None:

@@ -29,6 +29,8 @@ class Read:
     data: dict[SplitName, TextData]
     skipped: int
     notes: list[str]
+    columns: Columns | None = None
+    """Those that were read, of the first table."""
 
 
 def read_source(
@@ -40,6 +42,7 @@ def read_source(
     on_bad_row: OnBadRow,
     names: tuple[str, ...] | None = None,
     only: Collection[SplitName] = SPLITS,
+    trained: Columns | None = None,
 ) -> Read:
     """Read and check the splits of one source; the arguments are those of `load_splits`.
 
@@ -53,7 +56,7 @@ def read_source(
     tables = {split: part for split, part in tables.items() if split in only}
     if text is None:
         tables = {split: [arrange(table, task) for table in part] for split, part in tables.items()}
-    columns = _columns(tables, task, text, label, notes)
+    columns = _columns(tables, task, text, label, trained, notes)
     rows = {split: read_rows(part, task, may_be_unlabelled=split == "test") for split, part in columns.items()}
     data = _to_data(rows, task, task.labels or names, notes)
     faults = _in_order(tables, [fault for part in rows.values() for fault in part.faults])
@@ -65,7 +68,8 @@ def read_source(
             raise UserError("no usable row is left", where=tables[split][0].where)
     if tables and not data:
         raise UserError("there are no labelled rows", where=rows[next(iter(rows))].source)
-    return Read(data, len(faults), notes)
+    first = next((used for part in columns.values() for _, used in part), None)
+    return Read(data, len(faults), notes, first)
 
 
 def _open(source: str | Path | Files | None, task: Task) -> tuple[dict[SplitName, list[Table]], list[str]]:
@@ -97,6 +101,7 @@ def _columns(
     task: Task,
     text: Sequence[str] | None,
     label: str | None,
+    trained: Columns | None,
     notes: list[str],
 ) -> dict[SplitName, list[tuple[Table, Columns]]]:
     """Each table that has rows with its columns: those of the first one wherever a table has them too."""
@@ -112,7 +117,9 @@ def _columns(
             columns = first and _same_columns(table, first, label_needed=label_needed)
             if columns is None:
                 given = label if label_needed or label in table.names else None
-                columns, note = find_columns(table, task, text, given, label_needed=label_needed)
+                columns, note = find_columns(
+                    table, task, text, given, label_needed=label_needed, trained=first or trained
+                )
                 notes += [note] if note else []
             found.setdefault(split, []).append((table, columns))
             first = first or columns

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contraverse.data.adversaries import with_adversaries
+from contraverse.data.columns import Columns
 from contraverse.data.dataset import Splits, TextData
 from contraverse.data.mixture import find_parts, read_parts
 from contraverse.data.reading import OnBadRow, read_source
@@ -28,6 +29,7 @@ def load_splits(
     test_rows: int | None = None,
     adversaries: str | Path | None = None,
     on_bad_row: OnBadRow = "error",
+    trained: Columns | None = None,
 ) -> Splits:
     """Load a task's data.
 
@@ -47,6 +49,9 @@ def load_splits(
     many rows of a split, a stratified sample by ``seed``; where validation rows are cut, ``validation_rows`` is how
     many. Training rows are drawn after the cut: the validation rows do not depend on their number.
 
+    ``trained``: the columns that a model was trained on (`Splits.read_from`); they are read where they are there and
+    no others are named, and a note says which is missing.
+
     ``adversaries``: a file of rewritten texts that are added to the training rows alone, as `with_adversaries` says.
 
     A bad row (a text or label that is missing, empty, of the wrong type, unknown, not UTF-8, holds NUL; a ragged or
@@ -65,11 +70,12 @@ def load_splits(
     parts = find_parts(source)
     if parts is None:
         assert not isinstance(source, Sequence) or isinstance(source, str)
-        read = read_source(source, task, text=columns, label=label, on_bad_row=on_bad_row)
+        read = read_source(source, task, text=columns, label=label, on_bad_row=on_bad_row, trained=trained)
     else:
         read = read_parts(parts, task, text=columns, label=label, seed=seed, on_bad_row=on_bad_row)
     found = read.data
-    splits = Splits(found.get("train"), found.get("validation"), found.get("test"), task, read.skipped, read.notes)
+    parts_of = found.get("train"), found.get("validation"), found.get("test")
+    splits = Splits(*parts_of, task, read.skipped, read.notes, read.columns)
     paper = task.paper_rows if rows == "paper" else None
     _set_validation_aside(splits, seed, (paper or {}).get("validation"), validation_rows or validation_fraction)
     _draw(splits, seed, paper or {}, kept)

@@ -37,6 +37,8 @@ class Table:
     faults: Sequence[Fault] = ()
     blank: int = 0
     """Blank lines, which are no rows."""
+    plain: bool = False
+    """Lines of text, which have no columns that could be mistaken."""
 
 
 def check_names(names: Sequence[str], where: str) -> None:
