@@ -1,7 +1,6 @@
 """``contraverse evaluate``: what a model is worth, under attack too."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
@@ -325,11 +324,10 @@ def _show_shift(found: dict[str, Any]) -> None:
 
 def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "TextData":
     from contraverse.data import load_splits
+    from contraverse.data.labels import task_for
 
-    labels = loaded.model.labels or []
-    if task.kind == "classification" and labels != [f"LABEL_{i}" for i in range(len(labels))]:
-        # The model's classes are what its logits mean, whatever a file makes of them.
-        task = replace(task, labels=tuple(labels))
+    # The model's classes are what its logits mean, whatever a file makes of them.
+    task = task_for(task, loaded.model.labels or [])
     file = Path(data.source) if isinstance(data.source, str) and Path(data.source).is_file() else None
     trained = loaded.columns if loaded.run is not None and loaded.run.task == task.name else None
     splits = load_splits(

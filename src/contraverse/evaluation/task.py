@@ -5,7 +5,7 @@ from typing import Any
 
 from contraverse.data import Rows
 from contraverse.evaluation.metrics import check_names, compute
-from contraverse.evaluation.predict import encode_data, labels_of, predict
+from contraverse.evaluation.predict import encode_data, labels_of, matched, predict
 from contraverse.evaluation.robustness import robust_accuracy
 from contraverse.models import AnyModel
 from contraverse.types import Route
@@ -32,7 +32,9 @@ class TaskEvaluator:
         self.route: Route = route
 
     def __call__(self, model: AnyModel) -> dict[str, float]:
-        return compute(self.metrics, predict(model, self.data, self.batch_size, route=self.route), self.labels)
+        rows = matched(model, self.data)
+        labels = self.labels if rows is self.data else labels_of(rows)
+        return compute(self.metrics, predict(model, rows, self.batch_size, route=self.route), labels)
 
 
 def evaluate(

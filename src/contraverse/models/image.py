@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.errors import UserError
 from contraverse.models import checkpoints, image_export, image_storage
@@ -181,6 +182,23 @@ class ImageModel(Model):
 
     def freeze_encoder(self) -> None:
         self.encoder.requires_grad_(False)
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **others: Any
+    ) -> None:
+        """Recompute layers in the backward pass, where the backbone can; called by the trainer.
+
+        Raises:
+            UserError: there is batch norm, whose statistics would count each batch twice, or the backbone cannot.
+        """
+        where = "train.gradient_checkpointing"
+        if any(isinstance(module, _BatchNorm) for module in self.modules()):
+            what = "layers would run twice, and batch norm would count each batch twice"
+            raise UserError(what, where=where, hint="leave it out, or take a backbone without batch norm")
+        switch = getattr(self.encoder, "set_grad_checkpointing", None)
+        if switch is None:
+            raise UserError(f"a {type(self.encoder).__name__} cannot recompute its layers", where=where)
+        switch(True)
 
     def forward(
         self,

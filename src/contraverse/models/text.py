@@ -26,7 +26,7 @@ from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs,
 
 Embedding = Literal["h", "z", "ngrams"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-CHECKPOINTING = "gradient_checkpointing"
+CHECKPOINTING = "train.gradient_checkpointing"
 UNBOUNDED = 512
 """Tokens that `TextModel.encode` takes of a text where neither tokenizer nor encoder names a limit."""
 
@@ -355,7 +355,9 @@ class TextModel(Model):
         """
         return count_tokens(self.tokenizer, texts, max_length or self.max_length)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **others: Any
+    ) -> None:
         """Recompute layers in the backward pass in the place of keeping their outputs; called by the trainer.
 
         Never reentrant: that form gives no gradient to a perturbation.
@@ -363,17 +365,17 @@ class TextModel(Model):
         Raises:
             UserError: the encoder cannot, or reentrant checkpointing is asked for.
         """
-        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
             raise UserError("reentrant checkpointing gives no gradients to inputs", where=CHECKPOINTING)
         try:
-            self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            self.encoder.activation_checkpointing_enable({"use_reentrant": False}, **others)
         except ValueError as error:
             network = type(self.encoder).__name__
             raise UserError(f"a {network} cannot recompute its layers", where=CHECKPOINTING) from error
 
-    def gradient_checkpointing_disable(self) -> None:
+    def activation_checkpointing_disable(self) -> None:
         """Keep the outputs of all layers again."""
-        self.encoder.gradient_checkpointing_disable()
+        self.encoder.activation_checkpointing_disable()
 
     def save(self, folder: str | Path) -> Path:
         """Write a folder that plain transformers loads (a classifier) or SentenceTransformer does (no labels).
