@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +30,21 @@ OUTSIDE = {
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def explain(error: OSError, path: Path | None = None) -> UserError | None:
+def of_the_system(error: BaseException) -> OSError | None:
+    """``error`` as an `OSError`: it is one, or says the number of one, as safetensors' own error does."""
+    if isinstance(error, OSError):
+        return error
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
+
+
+def explain(error: BaseException, path: Path | None = None) -> UserError | None:
     """Describe ``error`` for a user; None where it is not one of `OUTSIDE`, and so may be a fault of the program.
 
     ``path`` is named where the error names no file.
     """
-    if error.errno not in OUTSIDE:
+    error = of_the_system(error) or error
+    if not isinstance(error, OSError) or error.errno not in OUTSIDE:
         return None
     where = error.filename if error.filename is not None else path
     what = f"cannot be {'written' if error.errno in _WRITING else 'used'}: {os.strerror(error.errno)}"
@@ -46,12 +56,13 @@ def explain(error: OSError, path: Path | None = None) -> UserError | None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an `OSError` without a file name, as a full disk raises, the name of ``path``."""
+    """Give an error of the system without a file name, as a full disk raises, the name of ``path``."""
     try:
         yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        fault = of_the_system(error)
+        if fault is not None and fault.filename is None and fault.errno is not None:
+            raise OSError(fault.errno, os.strerror(fault.errno), str(path)) from error
         raise
 
 

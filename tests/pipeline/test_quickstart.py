@@ -37,5 +37,5 @@ def test_both_methods_are_trained_attacked_and_compared(tmp_path: Path) -> None:
     # Each is an ordinary run, which its configuration repeats.
     again = run(configure(file=tmp_path / "quick" / "scal" / "config.yaml"), tmp_path / "again")
     assert again.metrics == done.runs["scal"].metrics
-    with pytest.raises(UserError, match="finished"):
+    with pytest.raises(UserError, match="not empty"):
         quickstart(tmp_path / "quick")

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,3 +232,77 @@ def test_sentence_encoders_are_chosen_on_stsb_dev(plan: Any, sentences: Path, st
     run(configure(file=done.config), tmp_path / "run")
     found = StsbDev(sts)(TextModel.load(tmp_path / "run" / "model"))
     assert max(0.0, found["stsb_spearman"]) == pytest.approx(done.best.value, abs=1e-3)
+
+
+def test_resume_never_removes_a_search(plan: Any, tmp_path: Path, ctrl_c: Any) -> None:
+    """F3: the start has gone when the first trial is resumed."""
+    start = tmp_path / "start"
+    shutil.copytree(plan().config.model.name, start)
+    made = plan(settings={"model.name": str(start), "train.num_train_epochs": 3})
+    ctrl_c(at=4)
+    with pytest.raises(Interrupted):
+        search(made, tmp_path / "s")
+    start.rename(tmp_path / "gone")
+    for _ in range(2):
+        with pytest.raises(UserError):
+            search(made, tmp_path / "s", resume=True)
+        assert (tmp_path / "s" / "search.yaml").is_file()
+    (tmp_path / "gone").rename(start)
+    assert len(search(made, tmp_path / "s", resume=True).trials) == 3
+
+
+def test_a_mistake_in_the_first_trial_takes_nothing_of_others_with_it(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(config: Any, folder: Path, **others: Any) -> Any:
+        (tmp_path / "s" / "notes.txt").write_text("mine")
+        (tmp_path / "s" / "trials").mkdir()
+        (tmp_path / "s" / "trials" / "mine").mkdir()
+        raise UserError("no such model")
+
+    monkeypatch.setattr(MODULE, "run", fake)
+    with pytest.raises(UserError, match="no such model"):
+        search(plan(), tmp_path / "s")
+    assert sorted(path.relative_to(tmp_path / "s").as_posix() for path in (tmp_path / "s").rglob("*")) == [
+        "notes.txt",
+        "trials",
+        "trials/mine",
+    ]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), PermissionError(13, "no")])
+def test_faults_of_the_machine_end_a_search(
+    error: Exception, plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F12: they are no verdict on the settings."""
+    failing(monkeypatch, {1: error})
+    with pytest.raises(type(error)):
+        search(plan(), tmp_path / "s")
+    assert len(lines(tmp_path / "s")) == 1
+    failing(monkeypatch, {})
+    assert [trial.error for trial in search(plan(), tmp_path / "s", resume=True).trials] == [None] * 3
+
+
+def test_a_trial_that_cannot_be_resumed_is_begun_anew(plan: Any, tmp_path: Path, ctrl_c: Any) -> None:
+    """F12: its only checkpoint is torn."""
+    made = plan(settings={"train.num_train_epochs": 2})
+    search(made, tmp_path / "whole")
+    ctrl_c(during=2, at=4)
+    with pytest.raises(Interrupted) as stopped:
+        search(made, tmp_path / "cut")
+    for weights in stopped.value.checkpoint.parent.glob("*/model.safetensors"):
+        os.truncate(weights, 100)
+    search(made, tmp_path / "cut", resume=True)
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+
+
+def test_the_best_configuration_is_written_whenever_it_is_not_there(
+    plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F13: killed between the line of a trial and best.yaml."""
+    failing(monkeypatch, {})
+    done = search(plan(), tmp_path / "s")
+    best = done.config.read_bytes()
+    for damage in (lambda: done.config.unlink(), lambda: done.config.write_bytes(b"# Trial 9\n")):
+        damage()
+        assert search(plan(), tmp_path / "s", resume=True).config.read_bytes() == best

@@ -71,3 +71,14 @@ def test_what_cannot_be_read_says_where(written: str, says: str) -> None:
     with pytest.raises(UserError, match="file") as caught:
         notation.read(written, "file")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!int", "!!float ''", "!!bool maybe", "!!timestamp soon", "!!binary x", "!!int x", "[" * 1000, "{a: " * 900,
+     "1: 2", "{true: 1}", "? [a]\n: b", "null: 1"],
+)  # fmt: skip
+def test_all_that_is_not_readable_is_the_users_mistake(text: str) -> None:
+    """F17."""
+    with pytest.raises(UserError, match="not readable as YAML"):
+        notation.read(text, "here")

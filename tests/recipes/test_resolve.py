@@ -221,3 +221,16 @@ def test_reading_a_run_does_not_check_what_this_computer_can_do(tmp_path: Path) 
     made["train"]["bf16"] = True  # on another computer
     file = written(tmp_path, RunConfig.model_validate(made).to_yaml())
     assert load(file).train.arguments["bf16"] is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["recipe: [scal]", "recipe: {a: b}", "method: {name: [a]}", "method: {name: {a: 1}}", "task: [a]", "stages: [a]",
+     "train: {schedule: {name: [a]}}", "stages: {a: {method: {name: [x]}}}", "train: {optim: [a]}"],
+)  # fmt: skip
+def test_names_that_are_no_text_are_refused(text: str, tmp_path: Path) -> None:
+    """F17."""
+    (tmp_path / "c.yaml").write_text(text if "recipe" in text else f"recipe: scal\n{text}")
+    task = None if text.startswith("task") else "text"
+    with pytest.raises(UserError):
+        configure(file=tmp_path / "c.yaml", task=task, source="rows.csv")

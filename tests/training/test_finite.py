@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contraverse.methods import METHODS, CrossEntropy
+from contraverse.models.finite import not_finite
 from contraverse.training import Diverged, Trainer, read_metrics
-from contraverse.training.finite import FiniteRecord, not_finite
+from contraverse.training.finite import FiniteRecord
 from contraverse.types import Batch, HeadSpec, Loss, Method
 
 Build = Callable[..., Trainer]

@@ -52,7 +52,7 @@ class Commands(TyperGroup):
             # Typer's own errors print themselves, with the usage.
             if hasattr(error, "exit_code"):
                 raise
-            mistake = explain(error) if isinstance(error, OSError) else None
+            mistake = explain(error)
             _drop_stdout()
             if mistake is not None:
                 complain(str(mistake))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from contraverse.errors import UserError
 from contraverse.models.dual_bn import to_plain
 from contraverse.types import Route
+from contraverse.writing import whole_file
 
 if TYPE_CHECKING:
     from contraverse.models.image import ImageModel
@@ -26,13 +27,14 @@ def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
     if model.classifier is not None:
         state |= {f"fc.{name}": value for name, value in model.classifier.state_dict().items()}
     notes = {"mean": model.mean, "std": model.std, "labels": model.labels}
-    partial = _partial(path)
-    save_file(
-        {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()},
-        partial,
-        metadata={"format": "pt"} | {name: json.dumps(value) for name, value in notes.items()},
-    )
-    return partial.rename(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        save_file(
+            {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()},
+            partial,
+            metadata={"format": "pt"} | {name: json.dumps(value) for name, value in notes.items()},
+        )
+    return path
 
 
 def export_onnx(model: "ImageModel", path: Path, route: Route, size: int | None) -> Path:
@@ -57,9 +59,10 @@ def export_onnx(model: "ImageModel", path: Path, route: Route, size: int | None)
             verbose=False,
         )
     assert program is not None
-    partial = _partial(path)
-    program.save(partial, external_data=False)
-    return partial.rename(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        program.save(partial, external_data=False)
+    return path
 
 
 @contextmanager
@@ -70,8 +73,3 @@ def _only_errors(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _partial(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".partial")

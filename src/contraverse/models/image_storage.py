@@ -11,6 +11,7 @@ from torch import nn
 
 from contraverse.errors import UserError
 from contraverse.models.backbones import build_backbone
+from contraverse.models.finite import refuse_not_finite
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder
 from contraverse.models.loading import damaged, read_object
 from contraverse.types import HeadSpec
@@ -40,6 +41,7 @@ class Stored(BaseModel):
 
 def save(model: "ImageModel", folder: Path) -> Path:
     """See `ImageModel.save`."""
+    refuse_not_finite(model, folder)
     settings = {
         "kind": KIND,
         "backbone": model.backbone,

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from contraverse.errors import UserError
 from contraverse.models import loading, st_folder
+from contraverse.models.finite import refuse_not_finite
 from contraverse.models.flow import Flow
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder
 from contraverse.models.opening import open_model
@@ -44,6 +45,7 @@ class Stored(BaseModel):
 
 def save(model: "TextModel", folder: Path) -> Path:
     """See `TextModel.save`."""
+    refuse_not_finite(model, folder)
     after = model.postprocess
     settings: dict[str, Any] = {
         "labels": model.labels,

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from contraverse.errors import UserError
 from contraverse.models import opening, storage
 from contraverse.models.checkup import positions_of, token_classifier
+from contraverse.models.finite import finite
 from contraverse.models.heads import build_head, own_pooler
 from contraverse.models.layers import cutting
 from contraverse.models.loading import Origin
@@ -312,7 +313,7 @@ class TextModel(Model):
 
         Raises:
             TypeError: ``sentences`` is one string.
-            UserError: a sentence is no text, or no prompt has this name.
+            UserError: a sentence is no text, no prompt has this name, or an embedding is not finite.
         """
         if isinstance(sentences, str):
             raise TypeError("encode takes a list of sentences, not one string")
@@ -327,7 +328,7 @@ class TextModel(Model):
                 if rows.shape[1] == 0:
                     rows = np.empty((len(ids), z.shape[1]), dtype=np.float32)
                 rows[chosen] = z
-        return rows
+        return finite(rows)
 
     def _embed(self, batch: Batch) -> Tensor:
         out = self(batch, want=(self.embedding,))

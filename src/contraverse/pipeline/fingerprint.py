@@ -18,6 +18,10 @@ SPLITS = ("train", "validation", "test")
 _OF_A_MODEL = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
 
 
+class Changed(UserError):
+    """What a run was started with is not what is there now."""
+
+
 def fingerprint(config: RunConfig, splits: AnySplits) -> dict[str, Any]:
     """Describe rows (number, texts or pixels in order, labels), classes in order, the start and the processes.
 
@@ -39,7 +43,7 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], where: 
     """Refuse to go on with a run whose rows, classes, start or processes are others now.
 
     Raises:
-        UserError: the first difference.
+        Changed: the first difference.
     """
     what = hint = None
     if before["processes"] != now["processes"]:
@@ -59,7 +63,7 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], where: 
                 what = f"{role} has other weights than then"
     if what is not None:
         hint = hint or "put back what was there, or start a new run in another --output"
-        raise UserError(f"cannot go on with this run: {what}", where=str(where), hint=hint)
+        raise Changed(f"cannot go on with this run: {what}", where=str(where), hint=hint)
 
 
 def _processes(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from contraverse.data import ImageData, ImageSplits, Splits, Task, get_image_task, get_task, load_images, load_splits
@@ -39,7 +40,32 @@ def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
         _keep_some_labels(config.data, method, splits)
     if not test:
         splits.test = None
+    if reads_labels:
+        splits.notes.extend(_lacking(splits))
     return splits
+
+
+def _lacking(splits: AnySplits) -> list[str]:
+    """Notes on classes of the training rows that validation or test rows have none of: figures leave them out."""
+    train, notes = splits.need("train"), list[str]()
+    if train.labels is None or train.label_names is None:
+        return notes
+    trained = set(np.unique(np.asarray(train.labels)).tolist()) - {UNLABELLED}
+    for name, rows in (("validation", splits.validation), ("test", splits.test)):
+        if rows is None or rows.labels is None:
+            continue
+        held = set(np.unique(np.asarray(rows.labels)).tolist())
+        missing = [train.label_names[label] for label in sorted(trained - held)]
+        if not missing:
+            continue
+        if len(held) == 1:
+            what = f"all {len(rows)} {name} rows are of the class {train.label_names[min(held)]}"
+            use = "the best epoch is chosen by" if name == "validation" else "the figures are of"
+            notes.append(f"{what}: {use} one class alone")
+        else:
+            listed = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+            notes.append(f"no {name} row is of the class{'es' * (len(missing) > 1)} {listed}")
+    return notes
 
 
 def clusters_of(config: RunConfig) -> int | None:

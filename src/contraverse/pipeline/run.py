@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from transformers import set_seed
 
 from contraverse.data import ImageData, ImageSplits, Splits, TextData
-from contraverse.evaluation import StsbDev, StsSources, TaskEvaluator
+from contraverse.evaluation import StsbDev, StsSources
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel, load_model
+from contraverse.pipeline.course import Course, course_of
 from contraverse.pipeline.fingerprint import check_fingerprint, fingerprint
 from contraverse.pipeline.folder import (
     CHECKPOINTS,
@@ -32,7 +33,6 @@ from contraverse.pipeline.folder import (
 from contraverse.pipeline.hub import check_hub, sts_of
 from contraverse.pipeline.lock import one_writer
 from contraverse.pipeline.measure import (
-    attacked_evaluator,
     measure_probe,
     measure_shift,
     measure_sts,
@@ -47,7 +47,8 @@ from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import pinned, start, teach, views_of
 from contraverse.recipes import RunConfig, split_stages
 from contraverse.training import StopOnInterrupt, Trainer
-from contraverse.types import Evaluator, Method
+from contraverse.types import Method
+from contraverse.writing import naming
 
 
 def run(
@@ -113,6 +114,7 @@ def _run_one(
     sts = sts_of(config)
     for note in sts.notes if sts is not None else ():
         say(f"  {note}")
+    course = course_of(config, splits, sts, method)
     set_seed(config.train.arguments.get("seed", 42))
     teach(config, splits, method)
     seen = fingerprint(config, splits) if first else {}
@@ -121,20 +123,21 @@ def _run_one(
     say(f"Loading {config.model.name}")
     model, notes = start(config, splits, method)
     config = pinned(config)
-    splits.notes.extend(notes)
+    splits.notes.extend([*notes, *course.notes])
     for note in splits.notes:
         say(f"  {note}")
     if first:
         begin(config, output, seen)
 
-    trainer, training = _train(config, output, resume, splits, sts, model, method, say)
+    trainer, training = _train(config, output, resume, splits, course, model, method, say)
     if not first:
         return RunResult(output, "", {}, {})
     say("Saving the model")
     model = cast(AnyModel, method.kept_model(model))
     if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
         model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
-    model.save(output / MODEL)
+    with naming(output / MODEL):
+        model.save(output / MODEL)
     del trainer
     saved = load_model(output / MODEL, trust_remote_code=getattr(config.model, "trust_remote_code", False))
     measured = _measure(config, splits, sts, saved, say, counting, test)
@@ -151,42 +154,17 @@ def _run_one(
     return finish(config, output, evaluation)
 
 
-def _evaluators(config: RunConfig, splits: AnySplits, sts: StsSources | None, method: Method) -> dict[str, Evaluator]:
-    settings, rows = config.evaluation, splits.validation
-    if method.needs != "labels" or clusters_of(config) is not None:
-        return {"validation": StsbDev(sts.dev)} if sts is not None and sts.dev is not None else {}
-    if rows is None:
-        return {}
-    evaluator = TaskEvaluator(rows, splits.task.metrics, settings.batch_size, route=method.route)
-    evaluators: dict[str, Evaluator] = {"validation": evaluator}
-    if settings.robust_validation and settings.epsilons:
-        attacked = rows.sample(settings.rows, config.data.seed) if settings.rows else rows
-        evaluators["attacked"] = attacked_evaluator(attacked, settings, method.route)
-    return evaluators
-
-
 def _train(
     config: RunConfig,
     output: Path,
     resume: bool,
     splits: AnySplits,
-    sts: StsSources | None,
+    course: Course,
     model: AnyModel,
     method: Method,
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
-    task, train, arguments = splits.task, splits.need("train"), dict(config.train.arguments)
-    evaluators = _evaluators(config, splits, sts, method)
-    patience = config.train.early_stopping_patience
-    if not evaluators:
-        splits.notes.append("nothing to validate on: the last weights are kept, not the best")
-        say("  " + splits.notes[-1])
-        arguments |= {"eval_strategy": "no", "load_best_model_at_end": False}
-        patience = None
-    elif arguments.get("metric_for_best_model") is None:
-        supervised = method.needs == "labels"
-        arguments["metric_for_best_model"] = task.metric if supervised else "stsb_spearman"
-        arguments["greater_is_better"] = task.greater_is_better if supervised else True
+    train, arguments = splits.need("train"), course.arguments
     if arguments.get("dataloader_drop_last") and len(train) < arguments.get("per_device_train_batch_size", 8):
         arguments["dataloader_drop_last"] = False
         splits.notes.append(f"{len(train)} rows make no whole batch: the only one is smaller")
@@ -198,11 +176,11 @@ def _train(
         method,
         train,
         views=views_of(config, splits),
-        evaluators=evaluators,
+        evaluators=course.evaluators,
         output_dir=output / CHECKPOINTS,
         optimizer=_said(config.train.optimizer),
         schedule=_said(config.train.schedule),
-        early_stopping_patience=patience,
+        early_stopping_patience=course.patience,
         log_file=output / LOG,
         **arguments,
     )

@@ -20,16 +20,17 @@ from contraverse import __version__
 from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
+from contraverse.pipeline.fingerprint import Changed
 from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_run
 from contraverse.pipeline.hub import sts_of
-from contraverse.pipeline.lock import one_writer
+from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.result import Interrupted, Say, read_json, silent
 from contraverse.pipeline.run import run
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
 from contraverse.reporting.names import UnderAttack
-from contraverse.training import Diverged, read_metrics
-from contraverse.writing import naming, write_text
+from contraverse.training import Diverged, Torn, read_metrics
+from contraverse.writing import naming, of_the_system, write_text
 
 PLAN, TRIALS, BEST = "search.yaml", "trials.jsonl", "best.yaml"
 Doing = Callable[[str], AbstractContextManager[Any]]
@@ -211,7 +212,7 @@ def _try(plan: SearchConfig, metric: str, number: int, settings: dict[str, Any],
     try:
         metrics = _measured(_trial_config(plan, settings), folder)
         value = score(metrics, metric, plan.robust)
-    except (Interrupted, OSError, MemoryError):  # of the machine, and no verdict on the settings
+    except (Interrupted, Changed, OSError, MemoryError):  # no verdict on the settings
         raise
     except UserError as mistake:
         if number == 0 and not isinstance(mistake, Diverged):
@@ -220,6 +221,8 @@ def _try(plan: SearchConfig, metric: str, number: int, settings: dict[str, Any],
             raise
         error = str(mistake)
     except Exception as failure:
+        if of_the_system(failure) is not None:
+            raise
         error = f"{type(failure).__name__}: {failure}"
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "error.txt", "".join(traceback.format_exception(failure)), errors="replace")
@@ -252,12 +255,8 @@ def _run(config: RunConfig, folder: Path) -> None:
         try:
             run(config, folder, resume=True, test=False)
             return
-        except (Diverged, OSError):
-            raise
-        except UserError as mistake:
-            if isinstance(mistake.__cause__, OSError):
-                raise
-            remove_run(folder)  # begun anew, it ends as if it had not been stopped; what is wrong is said again
+        except Torn:
+            remove_run(folder)  # begun anew, it ends as if it had not been stopped
     run(config, folder, test=False)
 
 
@@ -288,6 +287,8 @@ def _make_small(folder: Path) -> None:
     for name in (MODEL, CHECKPOINTS):
         for path in [*folder.glob(name), *folder.glob(f"*/{name}")]:
             shutil.rmtree(path)
+    for path in [*folder.glob(LOCK), *folder.glob(f"*/{LOCK}")]:  # of a process that was killed
+        path.unlink()
 
 
 def _write_lines(log: Path, trials: Sequence[Trial]) -> None:

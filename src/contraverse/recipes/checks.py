@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from contraverse.errors import UserError
+from contraverse.recipes.arguments import OURS, check_arguments
 from contraverse.recipes.config import MethodConfig, Section, TrainConfig
 
 if TYPE_CHECKING:
@@ -40,16 +41,6 @@ _RANGES = {
     "seed": _NOT_NEGATIVE,
 }
 """Ranges that transformers leaves to fail in the middle of a run, if at all."""
-
-_OURS = {
-    "output_dir": "the run's folder is --output",
-    "resume_from_checkpoint": "to go on with a run, use --resume",
-    "do_train": "training is what a run is",
-    "do_eval": "set train.eval_strategy",
-    "do_predict": "the test rows are measured when the run ends",
-    "remove_unused_columns": "the collator decides what a batch holds",
-}
-"""Names of TrainingArguments that a run decides itself, and what to use in their place."""
 
 _KINDS = {
     "labels": ("classification", "similarity", "images"),
@@ -199,13 +190,13 @@ def check_train(train: TrainConfig) -> TrainConfig:
     from transformers import TrainingArguments
 
     for name in train.arguments:
-        if name in _OURS:
-            raise UserError("cannot be set", where=f"train.{name}", hint=_OURS[name])
+        if name in OURS:
+            raise UserError("cannot be set", where=f"train.{name}", hint=OURS[name])
     hints = get_type_hints(TrainingArguments)
     fields = {
         field.name: (_typed(hints[field.name], _RANGES.get(field.name)), None)
         for field in dataclasses.fields(TrainingArguments)
-        if field.name not in _OURS
+        if field.name not in OURS
     }
     # To be suggested like the others.
     fields |= {name: (field.annotation, None) for name, field in TrainConfig.model_fields.items()}
@@ -215,6 +206,7 @@ def check_train(train: TrainConfig) -> TrainConfig:
         TrainingArguments(output_dir="", **{"use_cpu": not torch.accelerator.is_available(), **arguments})
     except (ValueError, ImportError) as error:
         raise UserError(str(error), where="train") from error
+    check_arguments(arguments, own_optimizer=train.optimizer is not None)
     _check_course(train, arguments)
     own = {name: getattr(train, name) for name in TrainConfig.model_fields}
     return TrainConfig(**own, **arguments)

@@ -13,8 +13,8 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
             # The settings of one method, optimizer or schedule mean nothing to another.
-            names = {section["name"] for section in (merged[key], value) if key in _NAMED and "name" in section}
-            merged[key] = dict(value) if len(names) > 1 else merge(merged[key], value)
+            names = [section["name"] for section in (merged[key], value) if key in _NAMED and "name" in section]
+            merged[key] = dict(value) if names[1:] and names[0] != names[1] else merge(merged[key], value)
         else:
             merged[key] = deepcopy(value)
     return merged

@@ -200,6 +200,6 @@ def _choose(asked: str | None, written: str | None, file: str | Path | None) -> 
     name = asked or written
     if name is None:
         raise UserError("no recipe is named", hint=f"give one of {', '.join(RECIPES)}, or a file that names one")
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise UserError(f'no recipe is called "{name}"', hint=nearest(str(name), RECIPES))
     return RECIPES[name]

@@ -1,10 +1,20 @@
 """Driving a method: the step itself, and Hugging Face's trainer around it."""
 
 from contraverse.training.callbacks import Progress, StopOnInterrupt
-from contraverse.training.checkpoints import remove_all
+from contraverse.training.checkpoints import Torn, remove_all
 from contraverse.training.finite import Diverged
 from contraverse.training.log import read_metrics
 from contraverse.training.step import step
 from contraverse.training.trainer import DEFAULTS, Trainer
 
-__all__ = ["DEFAULTS", "Diverged", "Progress", "StopOnInterrupt", "Trainer", "read_metrics", "remove_all", "step"]
+__all__ = [
+    "DEFAULTS",
+    "Diverged",
+    "Progress",
+    "StopOnInterrupt",
+    "Torn",
+    "Trainer",
+    "read_metrics",
+    "remove_all",
+    "step",
+]

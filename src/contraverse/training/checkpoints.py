@@ -16,7 +16,7 @@ from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME
 
 from contraverse.errors import UserError
-from contraverse.writing import OUTSIDE, explain, sync
+from contraverse.writing import OUTSIDE, explain, of_the_system, sync
 
 RUNNING = "running.json"
 """The last file of a checkpoint: what the trainer adds, and ``files``, the size and CRC-32 of each of the others."""
@@ -24,6 +24,10 @@ ASIDE = "partial"
 """Folder beside the checkpoints for those that are being written or removed."""
 _NAME = re.compile(r"checkpoint-(\d+)\Z")
 _CHUNK = 1 << 20
+
+
+class Torn(UserError):
+    """A checkpoint cannot be gone on from."""
 
 
 class CheckpointingTrainer(transformers.Trainer):
@@ -60,7 +64,7 @@ class CheckpointingTrainer(transformers.Trainer):
                 remove_aside(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             if (described := _unwritten(error, folder)) is not None:
-                raise described from error
+                raise described from of_the_system(error) or OSError(str(error))
             raise
         finally:
             self._aside = None
@@ -228,10 +232,10 @@ def _crc(path: Path) -> int:
     return value
 
 
-def _unreadable(checkpoint: Path, why: str) -> UserError:
+def _unreadable(checkpoint: Path, why: str) -> Torn:
     others = [path for path in checkpoints(checkpoint.parent) if path != checkpoint and _fault(path) is None]
     way = f"it goes on from {others[-1].name}" if others else "training begins anew"
-    return UserError(
+    return Torn(
         f"this checkpoint cannot be read: {why}",
         where=str(checkpoint),
         hint=f"remove {'this folder' if others else 'the folder ' + str(checkpoint.parent)} and resume again: {way}",
@@ -240,7 +244,7 @@ def _unreadable(checkpoint: Path, why: str) -> UserError:
 
 def _unwritten(error: Exception, folder: Path) -> UserError | None:
     """Describe why a checkpoint could not be written; None for a fault of the program."""
-    cause = error if isinstance(error, OSError) else _disk_error(folder)
+    cause = of_the_system(error) or _disk_error(folder)
     if cause is None or (described := explain(cause, folder)) is None:
         return None
     shutil.rmtree(folder / ASIDE, ignore_errors=True)

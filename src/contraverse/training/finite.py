@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from contraverse.errors import UserError
+from contraverse.models.finite import not_finite
 from contraverse.training.checkpoints import CheckpointingTrainer, checkpoints
 from contraverse.types import Batch
 
@@ -104,9 +105,13 @@ class WatchedTrainer(CheckpointingTrainer):
 
     def _check_weights(self) -> None:
         assert isinstance(self.model, nn.Module)
-        if (name := not_finite(self.model)) is not None:
-            what = f"the weights are not finite after step {self.state.global_step} of {self._name()}, first {name}"
-            raise self._diverged(what)
+        name = not_finite(self.model)
+        # Statistics of batch norm are each process's own: all stop, or none.
+        if int(self.accelerator.gather(torch.tensor([name is not None], device=self.args.device)).sum()):
+            first = f", first {name}" if name is not None else ", on another process"
+            raise self._diverged(
+                f"the weights are not finite after step {self.state.global_step} of {self._name()}{first}"
+            )
 
     def _diverged(self, what: str, rows: list[int] | None = None) -> Diverged:
         known = [row for row in rows or [] if row >= 0]
@@ -122,11 +127,3 @@ class WatchedTrainer(CheckpointingTrainer):
 def waits(device: torch.device) -> bool:
     """Whether reading a tensor of ``device`` waits for work that it has yet to do."""
     return device.type != "cpu"
-
-
-def not_finite(model: nn.Module) -> str | None:
-    """The name of the first weight or buffer of ``model`` with a value that is not finite; waits for the device."""
-    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-    if not state or bool(torch.stack([value.isfinite().all() for value in state.values()]).all()):
-        return None
-    return next(name for name, value in state.items() if not bool(value.isfinite().all()))

@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from contraverse.writing import naming, write_text
 
 
 class MetricsLog:
@@ -17,14 +18,12 @@ class MetricsLog:
         """Start the file, or on resume keep only what was written up to ``step``: the rest is done again."""
         rows = [row for row in read_metrics(self.path) if row["step"] <= step] if step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def add(self, step: int, epoch: float | None, values: dict[str, Any]) -> None:
         # NaN and infinity are not JSON: a reader that is not Python would stop at them.
         clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "epoch": epoch, **clean}) + "\n")
 
 

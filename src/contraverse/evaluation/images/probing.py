@@ -13,6 +13,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images.pixels import as_floats, labels_of
 from contraverse.evaluation.predict import Progress
 from contraverse.models import evaluating
+from contraverse.models.finite import finite
 from contraverse.models.image import ImageModel
 from contraverse.types import Route
 
@@ -101,7 +102,9 @@ def features(
             found.append(h.float().cpu())
             if progress:
                 progress(len(rows))
-    return torch.cat(found)
+    every = torch.cat(found)
+    finite(every.numpy())
+    return every
 
 
 def _as_linear(fitted: Any, mean: np.ndarray, deviation: np.ndarray, classes: int) -> nn.Linear:
