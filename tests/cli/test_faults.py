@@ -47,7 +47,7 @@ def test_figures_are_on_disk_before_they_are_shown(
     assert json.loads((tmp_path / "e.json").read_text())["metrics"]
 
 
-@pytest.mark.parametrize("where", ["gone", "full", "ascii"])
+@pytest.mark.parametrize("where", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gone", "ascii"))])
 def test_a_bad_stdout_costs_no_file(where: str, classifier: Path, rows: Path, tmp_path: Path) -> None:
     args = ("evaluate", classifier, "--task", "text", "--data", rows, "--eps", ".3", "--output", tmp_path / "e.json")
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"} if where == "ascii" else {}

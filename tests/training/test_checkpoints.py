@@ -180,3 +180,32 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(
     resumed = build(CrossEntropy(), **SETTINGS)
     resumed.train(resume_from_checkpoint=True)
     assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in resumed.model.state_dict().items())
+
+
+@pytest.mark.parametrize("how", ["steps", "patience"])
+def test_a_training_that_was_over_takes_no_further_step(how: str, build: Build, tmp_path: Path) -> None:
+    """Killed after its last checkpoint, in mid-epoch: transformers would take one step more, or an epoch."""
+
+    class Falling:
+        def __init__(self) -> None:
+            self.value = 9.0
+
+        def __call__(self, model: Any) -> dict[str, float]:
+            self.value -= 1
+            return {"accuracy": self.value}
+
+    settings = {**SETTINGS, "max_steps": 5}
+    if how == "patience":
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
+        every = {"eval_strategy": "steps", "eval_steps": 2, "early_stopping_patience": 1, "max_steps": 11}
+        settings |= {**best, **every, "evaluators": {"dev": Falling()}}
+    whole = build(CrossEntropy(), **settings)
+    whole.train()
+    last = {"steps": 5, "patience": 4}[how]
+    assert whole.state.global_step == last
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    again = build(CrossEntropy(), **settings)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == last
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
+    assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in again.model.state_dict().items())

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any
 
-from rich.console import Console
+from rich.console import CaptureError, Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -48,8 +48,9 @@ def files_first(command: Callable[..., None]) -> Callable[..., None]:
             with held:
                 command(*args, **options)
         finally:
-            if text := held.get():
-                print_text(text)
+            with suppress(CaptureError):  # stdout cannot be written, which is on its way up
+                if text := held.get():
+                    print_text(text)
 
     return run
 

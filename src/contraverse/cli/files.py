@@ -256,8 +256,8 @@ def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
     """Refuse, before any work, a file that could not be written in the end.
 
     Raises:
-        UserError: its suffix is none of ``suffixes``, it exists and ``force`` is not given, or its folder does not.
-        OSError: nothing can be written there.
+        UserError: its suffix is none of ``suffixes``, it exists and ``force`` is not given, its folder does not, or
+            nothing can be written there.
     """
     if output.suffix not in suffixes:
         raise UserError(f"the output ends in {' or '.join(suffixes)}", where=str(output))
@@ -265,7 +265,11 @@ def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
         raise UserError("is there already", where=str(output), hint="choose another --output, or add --force")
     if not output.absolute().parent.is_dir():
         raise UserError("its folder does not exist", where=str(output))
-    probe(output)
+    try:
+        probe(output)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}"
+        raise UserError(reason, where=str(output), hint="choose another --output") from error
 
 
 def write_whole(output: Path, write: Callable[[IO[Any]], object], *, binary: bool = False) -> None:

@@ -13,6 +13,7 @@ import transformers
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
+from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from contraverse.errors import UserError
@@ -122,6 +123,21 @@ class CheckpointingTrainer(transformers.Trainer):
             raise
         except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise _unreadable(folder, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # From a checkpoint of the last step in mid-epoch, transformers would take one step more.
+        if self._is_over():
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _is_over(self) -> bool:
+        """Whether the last step was taken, or patience has ended, when the checkpoint was written."""
+        patient = [
+            callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
+        ]
+        spent = any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in patient)
+        return spent or self.state.global_step >= self.state.max_steps
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
         started = super()._init_training_state(*args, **kwargs)
