@@ -76,7 +76,10 @@ def check_run(config: RunConfig, output: Path, resume: bool) -> None:
         return
     where = str(output)
     if resume:
-        changed = _changed(load(output / CONFIG).model_dump(mode="json"), config.model_dump(mode="json"))
+        before, now = load(output / CONFIG).model_dump(mode="json"), config.model_dump(mode="json")
+        if now["model"].get("revision", "") is None:  # the run wrote down the one that it found on the Hub
+            now["model"]["revision"] = before["model"].get("revision")
+        changed = _changed(before, now)
         if not changed:
             return
         hint = f"resume with the run's own: contraverse train --output {shlex.quote(where)} --resume"
@@ -125,6 +128,12 @@ def write_config(config: RunConfig, output: Path) -> None:
     write_text(output / CONFIG, f"# contraverse {__version__}\n{config.to_yaml()}")
 
 
+def remove_models_aside(output: Path) -> None:
+    """Remove what a killed process left of a model that was being written."""
+    for path in output.glob(f".{MODEL}.*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> RunResult:
     """Write what comes from the figures, then the figures, which mark the run as finished; then remove checkpoints."""
     made_with = read_json(output / ENVIRONMENT) if (output / ENVIRONMENT).is_file() else environment()
@@ -133,6 +142,7 @@ def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> Ru
         write_json(output / EVALUATION, evaluation)
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     remove_all(output / CHECKPOINTS)
+    remove_models_aside(output)
     return RunResult(output, evaluation["split"], evaluation["metrics"], paths, list(evaluation["notes"]))
 
 
@@ -152,6 +162,7 @@ def complete(config: RunConfig, output: Path, say: Say) -> RunResult:
     if missing:
         return finish(config, output, evaluation)
     remove_all(output / CHECKPOINTS)
+    remove_models_aside(output)
     return RunResult(output, evaluation["split"], evaluation["metrics"], paths_of(output), evaluation["notes"])
 
 
@@ -166,7 +177,8 @@ def remove_run(output: Path) -> None:
         for path in (output / name, output / (name + PARTIAL)):
             path.unlink(missing_ok=True)
     remove_all(output / CHECKPOINTS)
-    for name in (MODEL, MODEL + PARTIAL, TENSORBOARD):
+    for name in (MODEL, TENSORBOARD):
         shutil.rmtree(output / name, ignore_errors=True)
+    remove_models_aside(output)
     with suppress(OSError):
         output.rmdir()

@@ -21,7 +21,7 @@ from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.pipeline.fingerprint import Changed
-from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_run
+from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_models_aside, remove_run
 from contraverse.pipeline.hub import sts_of
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.result import Interrupted, Say, read_json, silent
@@ -287,6 +287,8 @@ def _make_small(folder: Path) -> None:
     for name in (MODEL, CHECKPOINTS):
         for path in [*folder.glob(name), *folder.glob(f"*/{name}")]:
             shutil.rmtree(path)
+    for place in (folder, *folder.glob("*/")):
+        remove_models_aside(place)
     for path in [*folder.glob(LOCK), *folder.glob(f"*/{LOCK}")]:  # of a process that was killed
         path.unlink()
 
