@@ -31,7 +31,7 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
         )
 
 
-def finite(vectors: np.ndarray) -> np.ndarray:
+def checked(vectors: np.ndarray) -> np.ndarray:
     """Give back ``vectors`` (N, D).
 
     Raises:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
-from contraverse.models import opening, storage
+from contraverse.models import finite, opening, storage
 from contraverse.models.checkup import positions_of, token_classifier
-from contraverse.models.finite import finite
 from contraverse.models.heads import build_head, own_pooler
 from contraverse.models.layers import cutting
 from contraverse.models.loading import Origin
@@ -328,7 +327,7 @@ class TextModel(Model):
                 if rows.shape[1] == 0:
                     rows = np.empty((len(ids), z.shape[1]), dtype=np.float32)
                 rows[chosen] = z
-        return finite(rows)
+        return finite.checked(rows)
 
     def _embed(self, batch: Batch) -> Tensor:
         out = self(batch, want=(self.embedding,))

@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images.pixels import as_floats, labels_of
 from contraverse.evaluation.predict import Progress
 from contraverse.models import evaluating
-from contraverse.models.finite import finite
+from contraverse.models.finite import checked
 from contraverse.models.image import ImageModel
 from contraverse.types import Route
 
@@ -103,7 +103,7 @@ def features(
             if progress:
                 progress(len(rows))
     every = torch.cat(found)
-    finite(every.numpy())
+    checked(every.numpy())
     return every
 
 
