@@ -11,7 +11,7 @@ from rich.table import Table
 
 from contraverse.cli.checks import positive
 from contraverse.cli.console import counting, doing, result, say
-from contraverse.cli.files import check_target, load_model, tell, text_model, write_whole
+from contraverse.cli.files import check_target, load_model, tell, tell_tokens, text_model, write_whole
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def adversaries(
     with doing("Reading data…"):
         chosen = _rows(attacked, data, text, label, trained)
     chosen = chosen if rows is None else chosen.sample(rows, seed)
+    tell_tokens(attacked, chosen)
     with counting("Attacking", len(chosen) * len(epsilons)) as progress:
         report = find_adversaries(
             attacked,

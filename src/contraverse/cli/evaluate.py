@@ -19,6 +19,7 @@ from contraverse.cli.files import (
     own,
     read_texts,
     tell,
+    tell_tokens,
     text_model,
     write_whole,
 )
@@ -277,6 +278,7 @@ def _measure_task(
 
     with doing("Reading data…"):
         rows = _rows(loaded, task, data, split)
+    notes = tell_tokens(loaded.model, rows)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     what = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
     say(f"Measuring {what}")
@@ -288,6 +290,7 @@ def _measure_task(
         say(note)
     for warning in found.get("robustness", {}).get("warnings", ()):
         warn(warning)
+    found |= {"notes": [*notes, *found.get("notes", ())]}
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
 
 
@@ -302,6 +305,7 @@ def _measure_shift(
         raise UserError("--shift needs radii, and there are none", hint="give them with --eps")
     with doing("Reading data…"):
         rows = read_texts(data, text, 1, loaded)
+    tell_tokens(loaded.model, rows)
     seed = loaded.run.data.seed if loaded.run else DataConfig().seed
     say(f"Measuring the shift of {min(settings.rows or len(rows), len(rows))} of {len(rows)} sentences")
     with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:

@@ -252,6 +252,17 @@ def tell(splits: "Splits | ImageSplits", file: Path | None = None) -> None:
             say(note)
 
 
+def tell_tokens(model: "AnyModel", rows: "TextData", max_length: int | None = None) -> list[str]:
+    """Say how many rows are cut and how much of them is unknown to the tokenizer; gives the same in a list."""
+    from contraverse.models import TextModel
+    from contraverse.pipeline.lengths import token_notes
+
+    notes = token_notes(model, rows, max_length=max_length) if isinstance(model, TextModel) else []
+    for note in notes:
+        say(note)
+    return notes
+
+
 def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
     """Refuse, before any work, a file that could not be written in the end.
 

@@ -9,7 +9,17 @@ import typer
 
 from contraverse.cli.console import counting, say
 from contraverse.cli.evaluate import is_image_model
-from contraverse.cli.files import MODEL, Pool, Trust, check_target, load_model, read_texts, text_model, write_whole
+from contraverse.cli.files import (
+    MODEL,
+    Pool,
+    Trust,
+    check_target,
+    load_model,
+    read_texts,
+    tell_tokens,
+    text_model,
+    write_whole,
+)
 from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.images import encode_images, measured_route, predict_images
 from contraverse.errors import UserError
@@ -63,7 +73,9 @@ def encode(
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
-    rows = [texts[0] for texts in read_texts(input, [text] if text else None, 1, loaded).texts]
+    data = read_texts(input, [text] if text else None, 1, loaded)
+    tell_tokens(encoder, data, encoder.longest)
+    rows = [texts[0] for texts in data.texts]
     import numpy as np
 
     parts = []
@@ -114,6 +126,7 @@ def predict(
         _write_predictions(output, {"image": names} | _predictions(found, labels))
         return
     rows = read_texts(input, text, _width(loaded), loaded)
+    tell_tokens(loaded.model, rows)
     from contraverse.evaluation import predict as logits_of
 
     with counting("Predicting", len(rows)) as advance:

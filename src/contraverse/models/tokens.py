@@ -55,7 +55,7 @@ def count_tokens(tokenizer: Any, texts: Sequence[str | Sequence[str]], max_lengt
         unknown += int((ordinary == tokenizer.unk_token_id).sum()) if tokenizer.unk_token_id is not None else 0
     counts = np.asarray(lengths or [0])
     return TokenReport(
-        rows=len(texts),
+        rows=len(rows),
         max_length=max_length,
         cut=int((counts > max_length).sum()),
         median=int(np.median(counts)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from contraverse.data import ImageData, ImageSplits, ImageTask, get_image_task
+from contraverse.data import ImageData, ImageSplits, ImageTask, TextData, get_image_task
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.data.images.views import Augment
 from contraverse.errors import UserError
@@ -20,6 +20,7 @@ from contraverse.models.image import ClassifierInit
 from contraverse.models.loading import Origin, classes_of, commit_of, load_config
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
+from contraverse.pipeline.lengths import token_notes
 from contraverse.pipeline.rows import AnySplits, class_names
 from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, RunConfig
 from contraverse.types import UNLABELLED, HeadSpec, Method
@@ -76,6 +77,9 @@ def start(config: RunConfig, splits: AnySplits, method: Method) -> tuple[AnyMode
         notes.append(f"{name} is drawn at random, and is its own teacher: begin from a trained encoder with --init")
     # Without weights of its own, and refused by a model that has no pooler: better now than when a run has begun.
     model.add_heads({name: spec for name, spec in method.heads.items() if spec.kind == "pooler"})
+    for split in ("train", "validation", "test"):
+        if isinstance(model, TextModel) and isinstance(rows := getattr(splits, split), TextData):
+            notes += token_notes(model, rows, name=split)
     return model, notes
 
 
