@@ -52,7 +52,7 @@ def test_what_table_1_has_for_a_data_set_holds_with_the_paper_and_without(name: 
         expected |= {"start": start, "negatives": m, "temperature": 0.07, "momentum": 0.5}
     config = configure(name, task=task, paper=paper)
     has(config, {f"method.{key}": value for key, value in expected.items()})
-    has(config, {"train.per_device_train_batch_size": batch})
+    has(config, {"train.global_batch_size": batch})
 
 
 def test_the_start_of_carl_is_table_3_in_epochs() -> None:
@@ -64,7 +64,7 @@ def test_the_start_of_carl_is_table_3_in_epochs() -> None:
         ("ag_news", 7750, 60000),
     ):
         config = configure("carl", task=task)
-        batch = config.train.arguments["per_device_train_batch_size"]
+        batch = config.train.global_batch_size
         assert config.method.settings["start"] == pytest.approx(steps * batch / rows, abs=0.005)
 
 
@@ -82,7 +82,7 @@ def test_carl_and_rar_are_trained_and_measured_as_section_4_says(name: str, task
         "train.learning_rate": 1e-5,
         "train.lr_scheduler_type": "constant",
         "train.warmup_steps": 0,
-        "train.per_device_train_batch_size": 16 if task == "ag_news" else 32,
+        "train.global_batch_size": 16 if task == "ag_news" else 32,
         "train.load_best_model_at_end": True,
         "evaluation.epsilons": [0.02, 0.075, 0.1],
         "evaluation.attack": "pgd",
@@ -115,7 +115,7 @@ def test_scal_and_its_baselines_are_section_4_1(name: str, tasks: tuple[str, ...
             "model.name": model,
             "model.max_length": 128,
             "model.pooling": "cls",
-            "train.per_device_train_batch_size": batch,
+            "train.global_batch_size": batch,
             "train.learning_rate": 3e-5,
             "train.weight_decay": 0.01,
             "train.num_train_epochs": 15,
@@ -134,7 +134,7 @@ def test_scal_and_its_baselines_are_section_4_1(name: str, tasks: tuple[str, ...
 def test_without_a_model_the_papers_first_is_taken_and_of_another_one_of_its_family() -> None:
     assert configure("scal", task="mrpc", paper=True).model.name == BERT
     large = configure("scal", task="mrpc", paper=True, settings={"model.name": "FacebookAI/roberta-large"})
-    assert large.train.arguments["per_device_train_batch_size"] == 16
+    assert large.train.global_batch_size == 16
     # The row ALBERT of CARL's Table 2, and the row BERT of SCAL's Table 3.
     assert configure("ce", task="sst2", paper=True).train.arguments["learning_rate"] == 3e-5
     albert = configure("ce", task="sst2", paper=True, settings={"model.name": ALBERT})
@@ -145,7 +145,7 @@ def test_a_folder_is_of_the_family_that_its_configuration_says(tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text('{"model_type": "roberta"}')
     config = configure("scal", task="mrpc", paper=True, settings={"model.name": str(tmp_path / "mine")})
-    assert config.train.arguments["per_device_train_batch_size"] == 16
+    assert config.train.global_batch_size == 16
     assert config.model.name == str(tmp_path / "mine")
 
 
@@ -157,7 +157,7 @@ def test_anli_is_trained_as_infobert_without_up_sampling(name: str, model: str) 
     expected = {
         "model.name": model,
         "model.max_length": 128,
-        "train.per_device_train_batch_size": 32,
+        "train.global_batch_size": 32,
         "train.learning_rate": 2e-5,
         "train.warmup_steps": 1000,
         "evaluation.epsilons": [],
@@ -188,7 +188,7 @@ def test_simcse_is_the_authors(name: str, task: str, model: str, batch: int, rat
     expected = {
         "model.max_length": 32,
         "model.embedding": "h" if name == "simcse" else "z",
-        "train.per_device_train_batch_size": batch,
+        "train.global_batch_size": batch,
         "train.learning_rate": rate,
         "train.num_train_epochs": epochs,
         "train.eval_steps": 125,
@@ -205,7 +205,7 @@ def test_uscal_is_chosen_every_250_steps_on_stsb(model: str) -> None:
     config = configure("uscal", task="sentences", paper=True, settings={"model.name": model})
     expected = {
         "model.max_length": 32,
-        "train.per_device_train_batch_size": 64,
+        "train.global_batch_size": 64,
         "train.eval_steps": 250,
         "train.load_best_model_at_end": True,
         "evaluation.sts": "hub",
@@ -228,9 +228,9 @@ def test_isbert_learns_from_sentences_of_nli() -> None:
 def test_itpt_is_100_000_steps_and_then_fine_tuning() -> None:
     """Sun et al. (2019), 5.1: 100,000 steps of 32 at 5e-5, warm-up 10,000; then 24 at 2e-5, four epochs."""
     first, last = (stage.config for stage in split_stages(configure("itpt", task="trec", paper=True)))
-    has(first, {"train.max_steps": 100_000, "train.warmup_steps": 10_000, "train.per_device_train_batch_size": 32})
+    has(first, {"train.max_steps": 100_000, "train.warmup_steps": 10_000, "train.global_batch_size": 32})
     has(first, {"train.learning_rate": 5e-5, "model.name": BERT, "paper": False, "recipe": "mlm"})
-    has(last, {"train.per_device_train_batch_size": 24, "train.learning_rate": 2e-5, "train.num_train_epochs": 4})
+    has(last, {"train.global_batch_size": 24, "train.learning_rate": 2e-5, "train.num_train_epochs": 4})
     has(last, {"train.warmup_steps": 0.1, "paper": False, "recipe": "ce"})
     assert "max_steps" not in last.train.arguments
 

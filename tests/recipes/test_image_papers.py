@@ -27,9 +27,10 @@ def said(section: Any) -> dict[str, Any]:
 def test_pre_training_is_acls(name: str) -> None:
     config = on_images(name)
     train = config.train.arguments
-    assert (train["num_train_epochs"], train["per_device_train_batch_size"]) == (1000, 512)
+    assert (train["num_train_epochs"], config.train.global_batch_size) == (1000, 512)
     assert (train["learning_rate"], train["weight_decay"]) == (5.0, 1e-6)
     assert said(config.train.optimizer) == {"name": "lars", "momentum": 0.9}
+    assert config.train.sync_batch_norm
     every = {"every": "epoch"} if name == "dynacl" else {}
     assert said(config.train.schedule) == {"name": "cosine", "warmup_epochs": 10, "floor": 1e-6 / 5, **every}
     assert config.data.views.kind == "simclr"
@@ -44,7 +45,7 @@ def test_pre_training_is_acls(name: str) -> None:
 def test_fine_tuning_is_acls(name: str) -> None:
     config = on_images(name)
     train = config.train.arguments
-    assert (train["num_train_epochs"], train["per_device_train_batch_size"]) == (25, 128)
+    assert (train["num_train_epochs"], config.train.global_batch_size) == (25, 128)
     assert (train["learning_rate"], train["weight_decay"]) == (0.1, 2e-4)
     assert said(config.train.optimizer) == {"name": "sgd", "momentum": 0.9}
     assert said(config.train.schedule) == {"name": "milestones", "epochs": [15, 20], "factor": 0.1}
@@ -81,8 +82,8 @@ def test_stages_see_all_images_where_they_pre_train() -> None:
 def test_the_batch_follows_the_labels(name: str, labels: Any, batch: int) -> None:
     """25 + 225 images with and without a label at 10 %, 2 + 198 at 1 %, as the authors' script."""
     config = on_images(name, **{"data.labels": labels})
-    assert config.train.arguments["per_device_train_batch_size"] == batch
-    assert on_images(name).train.arguments["per_device_train_batch_size"] == 250
+    assert config.train.global_batch_size == batch
+    assert on_images(name).train.global_batch_size == 250
 
 
 def test_what_a_user_sets_stays(tmp_path: Any) -> None:
@@ -99,7 +100,7 @@ def test_what_a_user_sets_stays(tmp_path: Any) -> None:
     (tmp_path / "config.yaml").write_text(whole.to_yaml(), encoding="utf-8")
     assert configure(file=tmp_path / "config.yaml") == whole
     again = configure(file=tmp_path / "config.yaml", settings={"data.labels": "10%"})
-    assert again.train.arguments["per_device_train_batch_size"] == 200  # the file says so
+    assert again.train.global_batch_size == 200  # the file says so
 
 
 def test_a_probe_under_attack_is_chosen_under_attack() -> None:
@@ -210,7 +211,7 @@ def test_dynacl_plus_is_the_authors_post_processing() -> None:
         assert isinstance(config, ImageRunConfig)
         train = config.train.arguments
         assert (train["num_train_epochs"], train["learning_rate"]) == (epochs, rate)
-        assert (train["per_device_train_batch_size"], train["weight_decay"]) == (512, 1e-4)
+        assert (config.train.global_batch_size, train["weight_decay"]) == (512, 1e-4)
         assert said(config.train.schedule)["epochs"] == milestones
         assert (config.data.clusters, config.data.views.kind) == (10, "crop-flip")
         assert (config.model.dual, config.model.route) == (False, "adversarial")

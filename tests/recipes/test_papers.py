@@ -49,7 +49,7 @@ def test_the_optimiser_is_the_papers(name: str) -> None:
 def test_fine_tuning_is_15_epochs_of_batch_32_and_128_tokens_with_early_stopping(name: str) -> None:
     config = configure(name)
     assert config.model.max_length == 128
-    assert config.train.arguments["per_device_train_batch_size"] == 32
+    assert config.train.global_batch_size == 32
     assert config.train.arguments["num_train_epochs"] == 15
     assert config.train.early_stopping_patience is not None
 
@@ -58,7 +58,7 @@ def test_fine_tuning_is_15_epochs_of_batch_32_and_128_tokens_with_early_stopping
 def test_sentence_embeddings_are_batch_64_and_32_tokens_looked_at_every_250_steps(name: str) -> None:
     config = configure(name)
     assert config.model.max_length == 32
-    assert config.train.arguments["per_device_train_batch_size"] == 64
+    assert config.train.global_batch_size == 64
     assert config.train.arguments["eval_strategy"] == config.train.arguments["save_strategy"] == "steps"
     assert config.train.arguments["eval_steps"] == config.train.arguments["save_steps"] == 250
     assert config.train.early_stopping_patience is None
@@ -85,14 +85,14 @@ def test_consert_is_the_authors_script() -> None:
     assert (settings["first"], settings["second"], settings["feature_rate"]) == ("feature-cutoff", "shuffle", 0.2)
     assert (settings["temperature"], settings["encoder_dropout"]) == (0.1, False)
     assert (config.model.pooling, config.model.max_length) == ("last-two", 64)
-    assert (train["per_device_train_batch_size"], train["num_train_epochs"]) == (96, 10)
+    assert (config.train.global_batch_size, train["num_train_epochs"]) == (96, 10)
     assert (train["eval_steps"], config.train.early_stopping_patience) == (200, 10)
 
 
 def test_isbert_tests_the_mean_of_its_n_grams() -> None:
     config = configure("isbert")
     assert config.model.embedding == "ngrams"
-    assert (config.train.arguments["per_device_train_batch_size"], config.train.arguments["num_train_epochs"]) == (
+    assert (config.train.global_batch_size, config.train.arguments["num_train_epochs"]) == (
         32,
         1,
     )
@@ -106,7 +106,7 @@ def test_itpt_is_the_baseline_after_masked_language_modelling_on_the_same_rows()
     assert first.method.settings == {"mlm_probability": 0.15}
     assert (first.data, first.model, first.task) == (ce.data, ce.model, ce.task)
     train = first.train.arguments
-    assert (train["learning_rate"], train["per_device_train_batch_size"]) == (5e-5, 32)
+    assert (train["learning_rate"], first.train.global_batch_size) == (5e-5, 32)
     assert first.train.early_stopping_patience is None
 
 

@@ -128,6 +128,9 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("train.save_strategy=steps", ["train: ", "save and eval strategy to match"]),
         ("train.output_dir=x", ["cannot be set", "--output"]),
         ("train.resume_from_checkpoint=x", ["--resume"]),
+        ("train.fsdp=full_shard", ["train.fsdp: cannot be set", "torchrun"]),
+        ("train.deepspeed=zero.json", ["train.deepspeed: cannot be set", "torchrun"]),
+        ("train.global_batch_size=0", ["greater than or equal to 1"]),
         ("train=3", ["train: is a section of settings"]),
         ("method=at", ["method: is a section of settings"]),
         ("task=trecc", ["trecc", "trec"]),
@@ -144,6 +147,28 @@ def test_several_mistakes_are_told_at_once() -> None:
     assert "2 settings are wrong" in message
     assert "model.pooling" in message
     assert "'l2' or 'linf'" in message
+
+
+def test_a_batch_is_said_in_one_way(tmp_path: Path) -> None:
+    """The recipe's is of all processes; what is set above it, in either way, takes its place."""
+
+    def batch(**settings: Any) -> tuple[Any, Any]:
+        config = configure("scal", settings=settings)
+        file = tmp_path / "config.yaml"
+        file.write_text(config.to_yaml(), encoding="utf-8")
+        assert configure(file=file) == config
+        return config.train.global_batch_size, config.train.arguments.get("per_device_train_batch_size")
+
+    assert batch() == (32, None)
+    assert batch(**{"train.global_batch_size": 64}) == (64, None)
+    assert batch(**{"train.per_device_train_batch_size": 8}) == (None, 8)
+    assert batch(**{"train.per_device_train_batch_size": 8, "train.global_batch_size": None}) == (None, 8)
+    # Over a file that says it the other way.
+    (tmp_path / "mine.yaml").write_text("recipe: scal\ntrain: {per_device_train_batch_size: 8}\n", encoding="utf-8")
+    again = configure(file=tmp_path / "mine.yaml", settings={"train.global_batch_size": 16})
+    assert (again.train.global_batch_size, again.train.arguments.get("per_device_train_batch_size")) == (16, None)
+    both = mistake("train.global_batch_size=64", "train.per_device_train_batch_size=8")
+    assert "set one of them" in both
 
 
 def test_a_union_is_one_mistake_with_one_line() -> None:

@@ -116,3 +116,16 @@ def test_a_mistake_names_the_stage(setting: str, value: Any, says: list[str]) ->
     with pytest.raises(UserError) as caught:
         configure("itpt", settings={setting: value})
     assert all(part in str(caught.value) for part in says), str(caught.value)
+
+
+def test_a_stage_has_one_batch(tmp_path: Path) -> None:
+    """A stage's own takes the place of the whole's, in whichever way either is said."""
+    semi = configure("acl-semi", settings={"train.per_device_train_batch_size": 8})
+    batches = [
+        (config.train.global_batch_size, config.train.arguments.get("per_device_train_batch_size"))
+        for config in (stage.config for stage in split_stages(semi))
+    ]
+    assert batches == [(512, None), (128, None), (None, 8)]
+    semi = configure("acl-semi", settings={"stages.acl.train.per_device_train_batch_size": 8})
+    first = split_stages(semi)[0].config.train
+    assert (first.global_batch_size, first.arguments.get("per_device_train_batch_size")) == (None, 8)

@@ -1,7 +1,10 @@
 """Running a function on several gloo ranks, each a process of its own."""
 
+import math
 import os
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,34 @@ def _start(number: int, work: Callable[..., None], folder: Path, ranks: int, arg
     os._exit(0)
 
 
-def run_ranks(work: Callable[..., None], folder: Path, *arguments: Any, ranks: int = 2) -> None:
-    """Call ``work(rank, folder, *arguments)`` in ``ranks`` fresh processes, and raise what any of them raises."""
-    mp.spawn(_start, args=(work, folder, ranks, arguments), nprocs=ranks)
+def run_ranks(
+    work: Callable[..., None], folder: Path, *arguments: Any, ranks: int = 2, timeout: float | None = None
+) -> None:
+    """Call ``work(rank, folder, *arguments)`` in ``ranks`` fresh processes, and raise what any of them raises.
+
+    Raises:
+        TimeoutError: after ``timeout`` seconds, when the processes are ended: one waits for another.
+    """
+    context = mp.spawn(_start, args=(work, folder, ranks, arguments), nprocs=ranks, join=False)
+    end = time.monotonic() + (timeout or math.inf)
+    while not context.join(timeout=1):
+        if time.monotonic() > end:
+            for process in context.processes:
+                process.kill()
+            raise TimeoutError(f"not done after {timeout} s")
+
+
+def environment(number: int, port: int, ranks: int = 2) -> None:
+    """The variables that torchrun sets, for libraries that look at them."""
+    os.environ |= {
+        "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port

@@ -1,5 +1,6 @@
 """``contraverse train`` and ``contraverse quickstart``."""
 
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -102,10 +103,12 @@ def train(
     try:
         done = run(chosen, output, resume=resume, say=say, counting=counting)
     except Interrupted as stopped:
-        say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
-        say(f"  contraverse train --output {shlex.quote(str(output))} --resume")
+        if _is_first():
+            say(f"Stopped; the checkpoint is {stopped.checkpoint}. To go on:")
+            say(f"  {_launcher()}contraverse train --output {shlex.quote(str(output))} --resume")
         raise typer.Exit(stopped.exit_code) from stopped
-    _show(done)
+    if _is_first():
+        _show(done)
 
 
 def quickstart(
@@ -123,6 +126,21 @@ def quickstart(
     columns = {name: run.metrics for name, run in done.runs.items()}
     result.print(figures("test rows", columns))
     result.print(f"report  {done.report}", markup=False)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _launcher() -> str:
+    """What stands before the command where several processes run it."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if processes == 1:
+        return ""
+    machines = f"--nnodes {processes // here} " if processes > here else ""
+    return f"torchrun {machines}--nproc-per-node {here} --no-python "
 
 
 def _trained(run: Path, model: str | None) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from contraverse.attacks import NormBall, Objective, apgd, dead_rows, dlr, margin, perturbable, pgd
 from contraverse.data import Encoded
 from contraverse.errors import UserError
-from contraverse.evaluation.predict import Progress, batches, logits_of
-from contraverse.functional import Norm, norm
+from contraverse.evaluation.predict import Progress, batches, logits_of, settle_others
+from contraverse.functional import Norm, all_parts, norm
 from contraverse.models import AnyModel, ImageModel
 from contraverse.types import Batch, Inputs, Route
 
@@ -157,19 +157,22 @@ def attack_rows(
     gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
     for attempt in range(settings.restarts * len(losses)):
         loss, random = losses[attempt // settings.restarts], settings.random_start or attempt % settings.restarts > 0
-        survivors = np.flatnonzero(held)
+        survivors, parts = np.flatnonzero(held), []
         if progress:
             progress(len(rows) - len(survivors))
         for chosen, batch in batches(model, data, survivors, batch_size):
             inputs = perturbable(model, batch)
             ball = ball_of(inputs, chosen, epsilon, settings, attempt)
             found = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
-            held[chosen] = ~found.broken.cpu().numpy()
-            relative_size[chosen] = relative_sizes(found.delta, inputs, settings.norm).cpu().numpy()
-            gradients[loss] += found.gradients
-            unseen[loss] += found.dead
+            size = relative_sizes(found.delta, inputs, settings.norm)
+            parts.append((chosen, found.broken.cpu().numpy(), size.cpu().numpy(), found.gradients, found.dead))
             if progress:
                 progress(len(chosen))
+        for chosen, broken, sizes, taken, blind in all_parts(parts):
+            held[chosen], relative_size[chosen] = ~broken, sizes
+            gradients[loss] += taken
+            unseen[loss] += blind
+        settle_others(progress, len(survivors) - sum(len(chosen) for chosen, *_ in parts))
     return Outcome(held, relative_size, gradients, unseen)
 
 

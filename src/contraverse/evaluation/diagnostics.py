@@ -17,7 +17,7 @@ from contraverse.attacks import perturbable
 from contraverse.data import Encoded
 from contraverse.evaluation.attack_loop import AttackSettings, Outcome, attack_rows, ball_of
 from contraverse.evaluation.predict import Progress, batches, logits_of
-from contraverse.functional import direction
+from contraverse.functional import all_parts, direction
 from contraverse.models import AnyModel
 
 ROWS = 32
@@ -236,7 +236,7 @@ def _random(
     model: AnyModel, data: Encoded, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
 ) -> np.ndarray:
     """Which of all N rows are among ``rows`` and hold under one random perturbation of norm ``epsilon``."""
-    held = np.zeros(len(data), dtype=bool)
+    held, parts = np.zeros(len(data), dtype=bool), []
     for chosen, batch in batches(model, data, rows, batch_size):
         inputs = perturbable(model, batch)
         ball = ball_of(inputs, chosen, epsilon, replace(settings, seed=settings.seed + 2), attempt=0)
@@ -245,5 +245,7 @@ def _random(
         with torch.no_grad():
             logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype), route=settings.route)
         right = logits.argmax(-1) == batch["labels"]
-        held[chosen] = right.cpu().numpy()
+        parts.append((chosen, right.cpu().numpy()))
+    for chosen, intact in all_parts(parts):
+        held[chosen] = intact
     return held

@@ -10,11 +10,12 @@ from torch import Tensor
 from contraverse.data import Encoded, EncodedText, Rows, TextData
 from contraverse.data.labels import match_classes
 from contraverse.errors import UserError
+from contraverse.functional import all_parts, my_share
 from contraverse.models import AnyModel, TextModel, evaluating
 from contraverse.types import Batch, Route
 
 Progress = Callable[[int], None]
-"""Called after each batch with the number of rows that it settled."""
+"""Called after each batch with the number of rows that it settled; of several processes, last with the others' rows."""
 
 
 def predict(
@@ -41,14 +42,21 @@ def predict(
         UserError: ``data`` has no rows.
     """
     encoded = _tokens(model, data)
-    order, logits = [], []
+    parts = []
     with evaluating(model), torch.no_grad():
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
-            order.append(rows)
-            logits.append(logits_of(model, batch, route=route).cpu().numpy())
+            parts.append((rows, logits_of(model, batch, route=route).cpu().numpy()))
             if progress:
                 progress(len(rows))
+    order, logits = zip(*all_parts(parts), strict=True)
+    settle_others(progress, len(encoded) - sum(len(rows) for rows, _ in parts))
     return np.concatenate(logits)[np.argsort(np.concatenate(order))]
+
+
+def settle_others(progress: Progress | None, rows: int) -> None:
+    """Tell ``progress`` of the rows that other processes settled meanwhile, if there are any."""
+    if progress and rows:
+        progress(rows)
 
 
 def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None, *, route: Route = "adversarial") -> Tensor:
@@ -117,9 +125,10 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
     """``(rows, batch)`` for each batch of the chosen rows, on the model's device.
 
-    The longest come first: where memory does not suffice, that shows at once.
+    The longest come first: where memory does not suffice, that shows at once. Inside of
+    `contraverse.functional.sharing` this process's share of the batches alone: `all_parts` brings the results together.
     """
-    for chosen in length_sorted([data.lengths[row] for row in rows], batch_size):
+    for chosen in my_share(length_sorted([data.lengths[row] for row in rows], batch_size)):
         batch = data.collate([data[int(row)] for row in rows[chosen]])
         yield rows[chosen], {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
 

@@ -22,8 +22,8 @@ from contraverse.evaluation.attack_loop import (
     frozen,
     seeded,
 )
-from contraverse.evaluation.predict import Progress, batches, encode_data
-from contraverse.functional import Norm
+from contraverse.evaluation.predict import Progress, batches, encode_data, settle_others
+from contraverse.functional import Norm, all_parts
 from contraverse.models import AnyModel, attacking
 from contraverse.types import Batch, Inputs, Route
 
@@ -118,6 +118,7 @@ def representation_shift(
             "the shift of a regression under attack is not defined", hint="give rows without labels, or a classifier"
         )
     at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
+    parts = []
     with attacking(model), frozen(model), seeded(seed):
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
             inputs = perturbable(model, batch)
@@ -125,8 +126,12 @@ def representation_shift(
                 clean = _features(model, batch, route)
             for epsilon in radii:
                 moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
-                at[epsilon].cosine[rows] = F.cosine_similarity(clean, moved).cpu().numpy()
-                at[epsilon].euclidean[rows] = (moved - clean).norm(dim=1).cpu().numpy()
+                cosine, distance = F.cosine_similarity(clean, moved), (moved - clean).norm(dim=1)
+                parts.append((epsilon, rows, cosine.cpu().numpy(), distance.cpu().numpy()))
+    for epsilon, rows, cosines, distances in all_parts(parts):
+        at[epsilon].cosine[rows], at[epsilon].euclidean[rows] = cosines, distances
+    others = len(encoded) * len(radii) - sum(len(rows) for _, rows, *_ in parts)
+    settle_others(progress, others * shift_attempts(settings, classes, climbed == "class"))
     return ShiftReport(at, settings, climbed)
 
 

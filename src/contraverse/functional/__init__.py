@@ -1,4 +1,4 @@
-"""Pure equations: tensors in, tensors out, no state."""
+"""Pure equations, tensors in and tensors out; and what they, and all above, need of several processes."""
 
 from contraverse.functional.contrastive import SameClass, class_cosines, info_nce, nt_xent, scal_literal
 from contraverse.functional.divergence import kl, squared_distance, symmetric_kl
@@ -7,31 +7,53 @@ from contraverse.functional.jsd import jsd
 from contraverse.functional.mutual_information import anchored, club_bound, info_nce_bound
 from contraverse.functional.nce import log_partition, nce, sampled_softmax
 from contraverse.functional.norms import Norm, Scope, dead, direction, norm, project
+from contraverse.functional.processes import (
+    AnyOf,
+    all_parts,
+    from_all,
+    from_first,
+    my_share,
+    on_first,
+    processes,
+    share_buffers,
+    sharing,
+    wait_for_all,
+)
 from contraverse.functional.supervised import supervised_loss
 
 __all__ = [
+    "AnyOf",
     "Norm",
     "SameClass",
     "Scope",
+    "all_parts",
     "anchored",
     "class_cosines",
     "club_bound",
     "dead",
     "direction",
+    "from_all",
+    "from_first",
     "gather",
     "info_nce",
     "info_nce_bound",
     "jsd",
     "kl",
     "log_partition",
+    "my_share",
     "nce",
     "norm",
     "nt_xent",
+    "on_first",
+    "processes",
     "project",
     "rank",
     "sampled_softmax",
     "scal_literal",
+    "share_buffers",
+    "sharing",
     "squared_distance",
     "supervised_loss",
     "symmetric_kl",
+    "wait_for_all",
 ]

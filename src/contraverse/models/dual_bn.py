@@ -57,7 +57,7 @@ def to_dual(module: nn.Module) -> nn.Module:
             return DualBatchNorm(part)
         return part if isinstance(part, DualBatchNorm) else None
 
-    return _replaced(module, dual, {})
+    return replaced(module, dual, {})
 
 
 def to_plain(module: nn.Module, route: Route) -> nn.Module:
@@ -70,10 +70,10 @@ def to_plain(module: nn.Module, route: Route) -> nn.Module:
         ValueError: there is no such route.
     """
     _checked(route)
-    return _replaced(module, lambda part: part.of(route) if isinstance(part, DualBatchNorm) else None, {})
+    return replaced(module, lambda part: part.of(route) if isinstance(part, DualBatchNorm) else None, {})
 
 
-def _replaced(
+def replaced(
     module: nn.Module, new: Callable[[nn.Module], nn.Module | None], made: dict[nn.Module, nn.Module]
 ) -> nn.Module:
     """``module`` with what ``new`` makes in the place of a part; where that is None, the part's own parts are next."""
@@ -84,7 +84,7 @@ def _replaced(
             # named_children leaves out a module's second name.
             for name, child in list(module._modules.items()):
                 if child is not None:
-                    module._modules[name] = _replaced(child, new, made)
+                    module._modules[name] = replaced(child, new, made)
     return made[module]
 
 

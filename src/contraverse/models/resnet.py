@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contraverse.models.dual_bn import DualBatchNorm
 from contraverse.models.modes import Folding, is_hooked
 from contraverse.models.preact import PreActResNet, SiluPreActResNet, SiluWideResNet
+from contraverse.models.sync_bn import SyncedBatchNorm2d
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -37,7 +38,7 @@ def _fold(conv: nn.Module, norm: nn.Module) -> bool:
     """True where one convolution can do the work of both: batch norm in eval mode, with weights and statistics."""
     if type(conv) is not nn.Conv2d or conv.bias is not None or conv.padding_mode != "zeros" or norm.training:
         return False
-    ordinary = type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm)
+    ordinary = type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm, SyncedBatchNorm2d)
     return ordinary and all(part is not None for part in (norm.weight, norm.running_mean, norm.running_var))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
+from contraverse.functional import all_parts, my_share
 from contraverse.models import finite, opening, storage
 from contraverse.models.checkup import positions_of, token_classifier
 from contraverse.models.heads import build_head, own_pooler
@@ -317,17 +318,16 @@ class TextModel(Model):
         if isinstance(sentences, str):
             raise TypeError("encode takes a list of sentences, not one string")
         ids = self._tokenize(prompted(list(sentences), self.prompts, self.default_prompt if prompt is None else prompt))
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        rows = np.empty((len(ids), 0), dtype=np.float32)
+        if not ids:
+            return np.empty((0, 0), dtype=np.float32)
+        order, parts = sorted(range(len(ids)), key=lambda i: len(ids[i])), []
         with evaluating(self):
-            for first in range(0, len(order), batch_size):
-                chosen = order[first : first + batch_size]
+            for chosen in my_share([order[i : i + batch_size] for i in range(0, len(order), batch_size)]):
                 batch = self.tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
-                z = self._embed({k: v.to(self.device) for k, v in batch.items()}).float().cpu().numpy()
-                if rows.shape[1] == 0:
-                    rows = np.empty((len(ids), z.shape[1]), dtype=np.float32)
-                rows[chosen] = z
-        return finite.checked(rows)
+                z = self._embed({k: v.to(self.device) for k, v in batch.items()})
+                parts.append((chosen, z.float().cpu().numpy()))
+        places, vectors = zip(*all_parts(parts), strict=True)
+        return finite.checked(np.concatenate(vectors)[np.argsort(np.concatenate(places))])
 
     def _embed(self, batch: Batch) -> Tensor:
         out = self(batch, want=(self.embedding,))
@@ -370,8 +370,8 @@ class TextModel(Model):
         try:
             self.encoder.activation_checkpointing_enable({"use_reentrant": False}, **others)
         except ValueError as error:
-            network = type(self.encoder).__name__
-            raise UserError(f"a {network} cannot recompute its layers", where=CHECKPOINTING) from error
+            what = f"a {type(self.encoder).__name__} cannot recompute its layers"
+            raise UserError(what, where=CHECKPOINTING) from error
 
     def activation_checkpointing_disable(self) -> None:
         """Keep the outputs of all layers again."""

@@ -13,6 +13,7 @@ from transformers import set_seed
 
 from contraverse.data import ImageData, ImageSplits, Splits, TextData
 from contraverse.evaluation import StsbDev, StsSources
+from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel, load_model
 from contraverse.pipeline.course import Course, course_of
@@ -45,8 +46,9 @@ from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, r
 from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
 from contraverse.pipeline.stages import run_stages
 from contraverse.pipeline.start import pinned, start, teach, views_of
-from contraverse.recipes import RunConfig, split_stages
-from contraverse.training import StopOnInterrupt, Trainer
+from contraverse.recipes import RunConfig, TrainConfig, split_stages
+from contraverse.training import DEFAULTS, StopOnInterrupt, Trainer
+from contraverse.training.ranks import batch_of_process, refuse_split_weights, started_processes
 from contraverse.types import Method
 from contraverse.writing import naming
 
@@ -80,7 +82,8 @@ def run(
     output = Path(output)
     # Of several processes (torchrun) one looks at the folder and writes to it.
     first = os.environ.get("RANK", "0") == "0"
-    say = say if first else silent
+    say, counting = (say, counting) if first else (silent, uncounted)
+    _check_processes(config)
     if not resume and (names := check_hub(config)):
         say(f"From the Hugging Face Hub: {'; '.join(names)}")
     config = same_commit(config, output) if resume else config
@@ -116,7 +119,8 @@ def _run_one(
         say(f"  {note}")
     course = course_of(config, splits, sts, method)
     set_seed(config.train.arguments.get("seed", 42))
-    teach(config, splits, method)
+    with sharing():
+        teach(config, splits, method)
     seen = fingerprint(config, splits) if first else {}
     if first and resume and (output / FINGERPRINT).is_file():
         check_fingerprint(read_json(output / FINGERPRINT), seen, output)
@@ -130,17 +134,23 @@ def _run_one(
         begin(config, output, seen)
 
     trainer, training = _train(config, output, resume, splits, course, model, method, say)
-    if not first:
-        return RunResult(output, "", {}, {})
     say("Saving the model")
-    model = cast(AnyModel, method.kept_model(model))
-    if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
-        model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
-    with naming(output / MODEL):
-        model.save(output / MODEL)
+    if first:
+        model = cast(AnyModel, method.kept_model(model))
+        if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
+            model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
+        with naming(output / MODEL):
+            model.save(output / MODEL)
+    device = trainer.args.device
     del trainer
-    saved = load_model(output / MODEL, trust_remote_code=getattr(config.model, "trust_remote_code", False))
-    measured = _measure(config, splits, sts, saved, say, counting, test)
+    wait_for_all()
+    trusted = getattr(config.model, "trust_remote_code", False)
+    saved = load_model(output / MODEL, trust_remote_code=trusted).to(device)
+    with sharing():
+        measured = _measure(config, splits, sts, saved, say, counting, test)
+    notes = [*splits.notes, *measured.get("notes", [])]
+    if not first:
+        return RunResult(output, measured["split"], measured["metrics"], {}, notes)
     evaluation = {
         **measured,
         "labels": saved.labels,
@@ -149,9 +159,21 @@ def _run_one(
         "training": training,
         "rows": _sizes(splits),
         "skipped_rows": splits.skipped,
-        "notes": [*splits.notes, *measured.get("notes", [])],
+        "notes": notes,
     }
     return finish(config, output, evaluation)
+
+
+def _check_processes(config: RunConfig) -> None:
+    """See that several processes can run this.
+
+    Raises:
+        UserError: weights are split over them, or a batch cannot be divided by them.
+    """
+    refuse_split_weights()
+    for train in [stage.config.train for stage in split_stages(config)]:
+        if train.global_batch_size is not None:
+            batch_of_process(train.global_batch_size, train.arguments.get("gradient_accumulation_steps", 1))
 
 
 def _train(
@@ -165,10 +187,11 @@ def _train(
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
     train, arguments = splits.need("train"), course.arguments
-    if arguments.get("dataloader_drop_last") and len(train) < arguments.get("per_device_train_batch_size", 8):
+    at_once, a_step = _batch(config.train)
+    if arguments.get("dataloader_drop_last") and len(train) < at_once:
         arguments["dataloader_drop_last"] = False
         splits.notes.append(f"{len(train)} rows make no whole batch: the only one is smaller")
-    every, an_epoch = arguments.get("logging_steps"), len(train) // arguments.get("per_device_train_batch_size", 8)
+    every, an_epoch = arguments.get("logging_steps"), len(train) // a_step
     if isinstance(every, int) and every > an_epoch > 0:
         arguments["logging_steps"] = an_epoch  # a short run has a log, too
     trainer = Trainer(
@@ -180,6 +203,8 @@ def _train(
         output_dir=output / CHECKPOINTS,
         optimizer=_said(config.train.optimizer),
         schedule=_said(config.train.schedule),
+        global_batch_size=config.train.global_batch_size,
+        sync_batch_norm=config.train.sync_batch_norm,
         early_stopping_patience=course.patience,
         log_file=output / LOG,
         **arguments,
@@ -187,10 +212,14 @@ def _train(
     for note in method.notes:
         splits.notes.append(note)
         say("  " + note)
-    checkpoint, torn = trainer.newest_checkpoint() if resume else (None, [])
+    # One process looks: another may already see what the first has begun to write.
+    checkpoint, torn = trainer.newest_checkpoint() if from_first(resume) else (None, [])
     for note in torn:
         say("  " + note)
-    say(f"Training with {config.method.name} on {len(train):,} rows")
+    args = trainer.args
+    say(f"Training with {config.method.name} on {len(train):,} rows, {a_step} a step, rate {args.learning_rate:g}")
+    if args.world_size > 1:
+        say(f"  {args.world_size} processes, with {args.train_batch_size} rows at once each")
     started = time.perf_counter()
     with StopOnInterrupt() as stop:
         trainer.add_callback(stop)
@@ -215,6 +244,15 @@ def _train(
         **(splits.figures if isinstance(splits, ImageSplits) else {}),
     }
     return trainer, training
+
+
+def _batch(train: TrainConfig) -> tuple[int, int]:
+    """How many rows all processes compute at once, and in one step of the optimizer, which may accumulate."""
+    accumulated = train.arguments.get("gradient_accumulation_steps", 1)
+    if train.global_batch_size is not None:
+        return train.global_batch_size // accumulated, train.global_batch_size
+    each = train.arguments.get("per_device_train_batch_size", DEFAULTS["per_device_train_batch_size"])
+    return each * started_processes(), each * started_processes() * accumulated
 
 
 def _said(section: BaseModel | None) -> dict[str, Any] | None:

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import torch.distributed as dist
-
+from contraverse.functional import wait_for_all
 from contraverse.pipeline.folder import CONFIG, ENVIRONMENT, EVALUATION, LOG, MODEL, complete, finish, write_config
 from contraverse.pipeline.lock import one_writer
 from contraverse.pipeline.result import RunResult, Say, read_json, silent
@@ -56,7 +55,7 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
         with one_writer(folder, say=say) if first else nullcontext():
             result = run_one(placed, folder, resume=started)
         if number < len(stages):
-            _wait_for_all()
+            wait_for_all()  # the next stage begins with files that the first process writes
     last = output / stages[-1].folder
     if not first:
         return replace(result, folder=output) if result is not None else RunResult(output, "", {}, {})
@@ -73,12 +72,6 @@ def _placed(stage: Stage, output: Path) -> RunConfig:
     if stage.teacher is not None:
         data = data.model_copy(update={"pseudo_labels": str(output / stage.teacher)})
     return stage.config.model_copy(update={"model": model, "data": data})
-
-
-def _wait_for_all() -> None:
-    """The next stage begins with files that the first process writes."""
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
 
 
 def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> RunResult:

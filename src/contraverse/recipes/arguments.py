@@ -12,6 +12,10 @@ OURS = {
     "do_eval": "set train.eval_strategy",
     "do_predict": "the test rows are measured when the run ends",
     "remove_unused_columns": "the collator decides what a batch holds",
+    **dict.fromkeys(
+        ("fsdp", "fsdp_config", "deepspeed"),
+        "weights that are split over processes are neither saved nor measured here; start whole ones with torchrun",
+    ),
 }
 """Names that a run decides itself, and what to use in their place."""
 

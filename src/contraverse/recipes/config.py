@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.units import Number
 
@@ -158,7 +159,10 @@ class TrainConfig(Section):
 
     ``early_stopping_patience``: stop after so many evaluations without a better one; None: train to the end.
     ``optimizer`` and ``schedule``: in the place of transformers' own; None: what ``optim`` and ``lr_scheduler_type``
-    say.
+    say. ``global_batch_size``: rows of one step of the optimizer, over all processes and accumulated batches; each
+    process gets its share. A recipe's batch is this one. ``per_device_train_batch_size``, where it is set over a
+    recipe, takes its place. ``sync_batch_norm``: with several processes, batch norms in training take their statistics
+    over the rows of all of them, as one process with the whole batch does.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -166,6 +170,18 @@ class TrainConfig(Section):
     early_stopping_patience: int | None = Field(default=None, ge=1)
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None
+    global_batch_size: int | None = Field(default=None, ge=1)
+    sync_batch_norm: bool = False
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> "TrainConfig":
+        if self.global_batch_size is not None and self.arguments.get("per_device_train_batch_size") is not None:
+            raise UserError(
+                "global_batch_size and per_device_train_batch_size both say how many rows a step has",
+                where="train",
+                hint="set one of them",
+            )
+        return self
 
     @property
     def arguments(self) -> dict[str, Any]:

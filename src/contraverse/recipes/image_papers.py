@@ -25,6 +25,7 @@ _COMMON: dict[str, Any] = {
     "save_strategy": "epoch",
     "save_total_limit": 2,
     "dataloader_drop_last": True,
+    "sync_batch_norm": True,  # the papers train on one device, where batch norm sees the whole batch
     "seed": 42,
 }
 
@@ -33,7 +34,7 @@ _COMMON: dict[str, Any] = {
 # batch, epochs and the attack, and for the rest points to SimCLR.
 _PRETRAINING: dict[str, Any] = {
     "num_train_epochs": 1000,
-    "per_device_train_batch_size": 512,
+    "global_batch_size": 512,
     "learning_rate": 5.0,
     "weight_decay": 1e-6,
     "optimizer": {"name": "lars", "momentum": 0.9},
@@ -43,7 +44,7 @@ _PRETRAINING: dict[str, Any] = {
 # ACL 4: SGD at .1, batch 128, 25 epochs, a tenth of the rate from the 15th and from the 20th on.
 _FINE_TUNING: dict[str, Any] = {
     "num_train_epochs": 25,
-    "per_device_train_batch_size": 128,
+    "global_batch_size": 128,
     "learning_rate": 0.1,
     "weight_decay": 2e-4,
     "optimizer": {"name": "sgd", "momentum": 0.9},
@@ -168,7 +169,7 @@ def dynacl_plus() -> ImageRunConfig:
     Ten clusters, whatever the data, as in the authors' LPAFT.py. The result is an encoder again.
     """
     config, first = trades(), dynacl()
-    clustered = {"per_device_train_batch_size": 512, "weight_decay": 1e-4}
+    clustered = {"global_batch_size": 512, "weight_decay": 1e-4}
     stages = {
         "dynacl": StageConfig(
             method=first.method,
@@ -199,7 +200,7 @@ def deacl() -> ImageRunConfig:
     """DeACL's second stage, from a ``simclr`` run with --init: SGD at .5, batch 256, 100 epochs; crop and flip."""
     train = {
         "num_train_epochs": 100,
-        "per_device_train_batch_size": 256,
+        "global_batch_size": 256,
         "learning_rate": 0.5,
         "weight_decay": 5e-4,
         "optimizer": {"name": "sgd", "momentum": 0.9},
@@ -213,7 +214,7 @@ def selfie() -> ImageRunConfig:
     """As Adv-SS pre-trains by Selfie: SGD with Nesterov's momentum at .1, cosine, batch 128, 200 epochs."""
     train = {
         "num_train_epochs": 200,
-        "per_device_train_batch_size": 128,
+        "global_batch_size": 128,
         "learning_rate": 0.1,
         "weight_decay": 1e-4,
         "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
@@ -253,7 +254,7 @@ def probe() -> ImageRunConfig:
     validation images, under attack with ``method.attack=pgd``.
     """
     train = {
-        "per_device_train_batch_size": 512,
+        "global_batch_size": 512,
         "learning_rate": 0.01,
         "schedule": {"name": "milestones", "epochs": [11, 21], "factor": 0.1},
     }
@@ -274,7 +275,7 @@ def _chosen_under_attack(settings: Mapping[str, Any]) -> dict[str, Any]:
 _BATCH, _BATCH_OF_FEW = 250, 200
 _SEMI: dict[str, Any] = {
     "num_train_epochs": 15,
-    "per_device_train_batch_size": _BATCH,
+    "global_batch_size": _BATCH,
     "weight_decay": 5e-4,
     "schedule": {"name": "milestones", "epochs": [5, 10], "factor": 0.1},
 }
@@ -331,7 +332,7 @@ def _batch_of_few(settings: Mapping[str, Any]) -> dict[str, Any]:
     """200 images a batch where 1 % of the labels or fewer are kept, 250 where there are more."""
     data = settings.get("data")
     few = isinstance(data, Mapping) and _is_few(data.get("labels"))
-    return {"train": {"per_device_train_batch_size": _BATCH_OF_FEW}} if few else {}
+    return {"train": {"global_batch_size": _BATCH_OF_FEW}} if few else {}
 
 
 def _is_few(labels: object) -> bool:

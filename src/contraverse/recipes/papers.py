@@ -174,7 +174,7 @@ def labelled(name: str, **settings: Any) -> RunConfig:
     train: dict[str, Any] = {
         "early_stopping_patience": 3,
         "num_train_epochs": 15,
-        "per_device_train_batch_size": 32,
+        "global_batch_size": 32,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
     }
@@ -193,7 +193,7 @@ def sentences(
     """SCAL 4.1 on USCAL: batch 64, 32 tokens, STS-B's dev set every 250 steps, the best checkpoint kept; one epoch."""
     train: dict[str, Any] = {
         "num_train_epochs": 1,
-        "per_device_train_batch_size": 64,
+        "global_batch_size": 64,
         "eval_strategy": "steps",
         "eval_steps": 250,
         "save_strategy": "steps",
@@ -298,7 +298,7 @@ def uscal() -> RunConfig:
 # The authors' unsup-consert-base.sh.
 _CONSERT: dict[str, Any] = {
     "num_train_epochs": 10,
-    "per_device_train_batch_size": 96,
+    "global_batch_size": 96,
     "learning_rate": 5e-7,
     "eval_steps": 200,
     "save_steps": 200,
@@ -316,14 +316,14 @@ def consert() -> RunConfig:
 @recipe("isbert", summary="n-grams told by their sentence", paper="IS-BERT (Zhang et al. 2020)", task="sentences")
 def isbert() -> RunConfig:
     """IS-BERT: batch 32, one epoch, and 2e-5 over a warm-up of a tenth, their code's defaults; 32 tokens, as USCAL."""
-    return sentences("isbert", {}, embedding="ngrams", per_device_train_batch_size=32, learning_rate=2e-5)
+    return sentences("isbert", {}, embedding="ngrams", global_batch_size=32, learning_rate=2e-5)
 
 
 # ITPT: rate 5e-5, batch 32 and a warm-up over a tenth of the steps are the paper's. It takes 100,000 steps; the ten
 # epochs are ours.
 _FURTHER: dict[str, Any] = {
     "num_train_epochs": 10,
-    "per_device_train_batch_size": 32,
+    "global_batch_size": 32,
     "learning_rate": 5e-5,
     "early_stopping_patience": None,
 }

@@ -40,7 +40,7 @@ _CUT = Ours("data.validation_fraction", "a tenth of the training rows chooses th
 
 def _scal_tables(names: tuple[str, ...], glue: tuple[str, ...], ours: tuple[Ours, ...]) -> None:
     for model, batch in ((BERT, 32), (ROBERTA, 16)):
-        batches = {"train.per_device_train_batch_size": batch}
+        batches = {"train.global_batch_size": batch}
         experiment(
             *names,
             source="SCAL/USCAL (Miao et al. 2021), 4.1, Tables 3 and 4",
@@ -77,7 +77,7 @@ experiment(
         "stages.itpt.train.max_steps": 100_000,
         "stages.itpt.train.warmup_steps": 10_000,
         "train.num_train_epochs": 4,
-        "train.per_device_train_batch_size": 24,
+        "train.global_batch_size": 24,
         "train.learning_rate": 2e-5,
         "train.early_stopping_patience": None,
         **_NO_ATTACK,
@@ -159,7 +159,7 @@ def _own(name: str, task: str) -> dict[str, Any]:
 
 
 def _batch(task: str) -> dict[str, Any]:
-    return {"train.per_device_train_batch_size": 16 if task == "ag_news" else 32}
+    return {"train.global_batch_size": 16 if task == "ag_news" else 32}
 
 
 for _task in _FREELB_BY_TASK:
@@ -188,7 +188,7 @@ _ANLI_TRAINING: dict[str, Any] = {
     },
     "data.on_bad_row": "skip",
     "model.max_length": 128,
-    "train.per_device_train_batch_size": 32,
+    "train.global_batch_size": 32,
     "train.learning_rate": 2e-5,
     "train.warmup_steps": 1000,
     "train.num_train_epochs": 2,
@@ -264,7 +264,7 @@ for _model, _batch_size, _rate in ((BERT, 64, 3e-5), (ROBERTA, 512, 1e-5)):
         source="SimCSE (Gao et al. 2021), unsupervised, Table 5 and appendix A",
         tasks=("sentences",),
         model=_model,
-        settings={"train.per_device_train_batch_size": _batch_size, "train.learning_rate": _rate, **_SIMCSE},
+        settings={"train.global_batch_size": _batch_size, "train.learning_rate": _rate, **_SIMCSE},
         run=_ENCODERS,
     )
     experiment(
@@ -273,7 +273,7 @@ for _model, _batch_size, _rate in ((BERT, 64, 3e-5), (ROBERTA, 512, 1e-5)):
         tasks=("nli",),
         model=_model,
         settings={
-            "train.per_device_train_batch_size": 512,
+            "train.global_batch_size": 512,
             "train.learning_rate": 5e-5,
             "train.num_train_epochs": 3,
             **_SIMCSE,

@@ -8,6 +8,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from contraverse.functional import AnyOf, processes, rank
+
 
 class Progress(TrainerCallback):
     """One bar on stderr with the loss and the time left, and a line for every evaluation."""
@@ -63,13 +65,15 @@ class StopOnInterrupt(TrainerCallback):
     """Ctrl-C once ends training after the step in hand, with a checkpoint; twice, at once.
 
     SIGTERM, by which schedulers end a job, and SIGHUP, the end of a terminal, do the same. Use as a context around
-    ``trainer.train()``; ``interrupted`` and ``signal`` tell afterwards.
+    ``trainer.train()``; ``interrupted`` and ``signal`` tell afterwards. Of several processes, which the signal reaches
+    at different times, all end after the same step: the one in hand, or the next.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
         self.signal: int = signal.SIGINT
-        self._stopping = False
+        self._stopping = self._settled = False
+        self._question: AnyOf | None = None
 
     def __enter__(self) -> "StopOnInterrupt":
         caught = [signal.SIGINT, signal.SIGTERM]
@@ -83,14 +87,28 @@ class StopOnInterrupt(TrainerCallback):
             signal.signal(number, before)
 
     def _caught(self, signum: int, frame: Any) -> None:
-        if self.interrupted:
+        if self.interrupted or self._settled:
             raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
         self.interrupted, self.signal = True, signum
-        with suppress(OSError, ValueError):  # the terminal may be gone
-            print("\nStopping after this step, with a checkpoint (Ctrl-C again stops at once).", file=sys.stderr)
+        if rank() == 0:
+            with suppress(OSError, ValueError):  # the terminal may be gone
+                print("\nStopping after this step, with a checkpoint (Ctrl-C again stops at once).", file=sys.stderr)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if processes() > 1:  # answered while the step runs
+            self._question = AnyOf(self.interrupted)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if processes() > 1:  # the last word: what comes now reaches one process alone
+            self.interrupted, self._settled = AnyOf(self.interrupted).answer(), True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.interrupted:
+        if self.interrupted if self._question is None else self._question.answer():
+            self.interrupted = True
             self._stopping = control.should_training_stop = True
             if not _whole(state):
                 control.should_save = True

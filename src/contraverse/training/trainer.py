@@ -15,21 +15,30 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import Encoded, EncodedText, ImageData, LengthGroupedSampler, Rows, TextData
-from contraverse.data.images import OneView, SimCLRAugment, TwoViews
+from contraverse.data import Encoded, EncodedText, LengthGroupedSampler, Rows
+from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
-from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.functional import from_all, from_first, rank, share_buffers, sharing
+from contraverse.models import AnyModel, ImageModel
 from contraverse.models.modes import without_autocast
+from contraverse.models.sync_bn import to_synced
 from contraverse.training.callbacks import Progress
 from contraverse.training.finite import WatchedTrainer
+from contraverse.training.inputs import Views, encoded, views_for
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
+from contraverse.training.ranks import (
+    batch_of_process,
+    check_processes,
+    over_processes,
+    rank_seed,
+    refuse_split_weights,
+)
 from contraverse.training.schedules import build_schedule
 from contraverse.training.step import step
 from contraverse.types import Batch, Evaluator, Facts, Method
 from contraverse.writing import sync
 
-Views = OneView | TwoViews
 METHOD_STATE = "method.safetensors"
 
 DEFAULTS: dict[str, Any] = {
@@ -66,6 +75,9 @@ class Trainer(WatchedTrainer):
         optimizer: ``name`` and settings for `build_optimizer`, in place of ``optim``; the weight decay is over all
             that is trained.
         schedule: ``name`` and settings of one of `SCHEDULES`, in place of ``lr_scheduler_type``.
+        global_batch_size: rows of one step, over all processes and ``gradient_accumulation_steps``, in place of
+            ``per_device_train_batch_size``.
+        sync_batch_norm: with several processes, batch norms in training take their statistics over the rows of all.
         early_stopping_patience: stop after so many evaluations that did not improve ``metric_for_best_model``.
         callbacks: further ones of transformers'.
         log_file: where to write ``metrics.jsonl`` instead of into ``output_dir``.
@@ -74,6 +86,13 @@ class Trainer(WatchedTrainer):
     A checkpoint holds the method's buffers and the running sums of the log besides what transformers saves: a
     resumed run ends with the weights and the log of one that was never interrupted, bit for bit on CPU. Training stops
     at the first loss or gradient that is not finite (`Diverged`).
+
+    Several processes (torchrun) are one: each draws by a seed of its own, evaluations are shared out and give every
+    process the same metrics, and what follows from them is the same everywhere. Evaluators are called on every process.
+
+    Raises:
+        UserError: settings that do not go together, a model that does not fit the rows or the method, a batch that
+            cannot be divided by the processes, or weights that are split over them (FSDP, DeepSpeed).
     """
 
     def __init__(
@@ -88,14 +107,22 @@ class Trainer(WatchedTrainer):
         args: TrainingArguments | None = None,
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
+        global_batch_size: int | None = None,
+        sync_batch_norm: bool = False,
         early_stopping_patience: int | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         log_file: Path | None = None,
         **training_arguments: Any,
     ) -> None:
-        if args is not None and (output_dir is not None or training_arguments):
-            names = ", ".join([*(["output_dir"] if output_dir is not None else []), *training_arguments])
-            raise UserError(f"Trainer got args, and beside it {names}", hint="put all of them into args")
+        named = {"output_dir": output_dir, "global_batch_size": global_batch_size}
+        beside = [*(name for name, value in named.items() if value is not None), *training_arguments]
+        if args is not None and beside:
+            raise UserError(f"Trainer got args, and beside it {', '.join(beside)}", hint="put all of them into args")
+        if global_batch_size is not None:
+            if "per_device_train_batch_size" in training_arguments:
+                raise UserError("Trainer got two sizes of a batch", hint="give global_batch_size or the process's own")
+            accumulated = training_arguments.get("gradient_accumulation_steps", 1)
+            training_arguments["per_device_train_batch_size"] = batch_of_process(global_batch_size, accumulated)
         if args is None:
             if output_dir is None:
                 raise UserError("Trainer needs an output_dir", hint='for example Trainer(..., output_dir="runs/mine")')
@@ -103,6 +130,7 @@ class Trainer(WatchedTrainer):
             args = TrainingArguments(
                 output_dir=str(output_dir), **{**DEFAULTS, "report_to": report, **training_arguments}
             )
+        refuse_split_weights(args)
         if args.remove_unused_columns:  # transformers would remove all of them: it knows no batch of ours
             args = dataclasses.replace(args, remove_unused_columns=False)
         if args.n_gpu > 1:
@@ -110,19 +138,25 @@ class Trainer(WatchedTrainer):
                 f"{args.n_gpu} GPUs in one process",
                 hint="start one process a GPU with torchrun, or choose one with CUDA_VISIBLE_DEVICES",
             )
+        if args.world_size > 1 and args.data_seed is None:  # the order of rows is one for all
+            args = dataclasses.replace(args, data_seed=args.seed)
         set_seed(args.seed)
         model.add_heads(method.heads)
+        if sync_batch_norm and args.world_size > 1:
+            to_synced(model)
         if method.trains == "classifier":
             model.freeze_encoder()
-        rows = _encoded(model, train)
+        rows = encoded(model, train)
         self.own_optimizer, self.own_schedule = optimizer, schedule
-        self.views = _views(model, method, views)
+        self.views = views_for(model, method, views)
         method.prepare(_facts(model, rows, args))
         self.method = method.to(args.device)
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
         # Sum and count of each part since the last log; tensors, since reading one makes a GPU wait.
         self._parts: dict[str, tuple[Tensor | float, int]] = {}
+        self._counts: set[str] = set()  # parts that count rows
+        self._each: list[dict[str, Any]] = []  # the sums of every process, for a checkpoint
         self._resumed: dict[str, Any] = {}
         self._sampler: LengthGroupedSampler | None = None
         super().__init__(
@@ -190,6 +224,8 @@ class Trainer(WatchedTrainer):
             for name, value in parts.items():
                 summed, count = self._parts.get(name, (0.0, 0))
                 self._parts[name] = (summed + value.detach(), count + 1)
+                if not value.is_floating_point():
+                    self._counts.add(name)
         self._see_loss(total, batch)
         return total
 
@@ -207,25 +243,34 @@ class Trainer(WatchedTrainer):
         """Call every evaluator with what the method keeps of the model, in the weights' own precision; what they draw
         does not reach training's generators."""
         metrics: dict[str, float] = {}
+        self._share_buffers()
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         assert isinstance(self.model, nn.Module)
         kept = self.method.kept_model(self.model)
-        with torch.random.fork_rng(devices=devices), without_autocast(kept):
+        with torch.random.fork_rng(devices=devices), without_autocast(kept), sharing():
             for evaluator in self.evaluators.values():
                 metrics.update(evaluator(kept))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        metrics = from_first({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # One process that stops alone leaves the others waiting for ever.
+        vars(self.control).update(from_first(vars(self.control)))
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Choose among models of the whole method: without a best one before, early stopping does not count either."""
         return self.method.complete and super()._determine_best_metric(metrics, trial)
 
+    def _share_buffers(self) -> None:
+        """Batch norm's statistics are the first process's everywhere, as DDP has them in the next step."""
+        for module in (self.model, getattr(self.method, "frozen", None)):
+            if isinstance(module, nn.Module):
+                share_buffers(module)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the method's parts to a training row; write every row but the closing summary."""
         if "loss" in logs:
-            logs = {**logs, **{name: float(summed) / count for name, (summed, count) in self._parts.items()}}
+            logs = {**logs, **over_processes(self._parts, self._counts)}
             self._parts.clear()
         super().log(logs, start_time)
         if "train_runtime" not in logs and self.is_world_process_zero():
@@ -237,8 +282,14 @@ class Trainer(WatchedTrainer):
             sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(data)
             return sampler
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self._sampler = LengthGroupedSampler(data.lengths, self.args.train_batch_size, seed)
+        # The processes get its batches in turn: what they get at once is a batch of one process with all their rows.
+        self._sampler = LengthGroupedSampler(data.lengths, self.args.train_batch_size * self.args.world_size, seed)
         return self._sampler
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        parts = {name: (float(summed), count) for name, (summed, count) in self._parts.items()}
+        self._each = from_all({"loss": self._tr_loss.item(), "parts": parts})
+        super()._save_checkpoint(model, trial)
 
     def _save_extra(self, folder: Path) -> None:
         if self.method.state_dict():
@@ -250,10 +301,9 @@ class Trainer(WatchedTrainer):
 
     def _running(self) -> dict[str, Any]:
         return {
-            "loss": self._tr_loss.item(),
             "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
-            "parts": {name: (float(summed), count) for name, (summed, count) in self._parts.items()},
+            "processes": self._each,
         }
 
     def _load_best_model(self) -> None:
@@ -264,41 +314,13 @@ class Trainer(WatchedTrainer):
 
     def _load_method(self, folder: Path) -> None:
         if self.method.state_dict():
-            self.method.load_state_dict(load_file(folder / METHOD_STATE, device=str(self.args.device)))
+            # Onto the CPU, whose name of several processes, cpu:0, safetensors does not know; copied from there.
+            self.method.load_state_dict(load_file(folder / METHOD_STATE))
 
     def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
+        check_processes(folder, len(running["processes"]))
         self._load_method(folder)
-        self._resumed = running
-
-
-def _encoded(model: AnyModel, rows: Rows) -> Encoded:
-    if isinstance(rows, ImageData) != isinstance(model, ImageModel):
-        kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
-        raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
-    if isinstance(rows, TextData):
-        assert isinstance(model, TextModel)
-        return EncodedText(rows, model.tokenizer, model.max_length)
-    return rows
-
-
-def _views(model: AnyModel, method: Method, views: Views | None) -> Views | None:
-    """What is made of each batch.
-
-    Raises:
-        UserError: the model or the method reads no images, or the views have no strength, which the method sets.
-    """
-    read = "images" if isinstance(model, ImageModel) else "text"
-    if method.reads not in ("both", read):
-        raise UserError(f"{method.name} trains on {method.reads}, and this is a model of {read}")
-    if read == "text":
-        if views is not None:
-            raise UserError("texts have no views", hint="leave views out: dropout makes them")
-        return None
-    if views is None and method.image_views == 2:
-        views = TwoViews(SimCLRAugment())
-    if method.strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
-        raise UserError(f"{method.name} sets the strength of the views", hint="give views=TwoViews(SimCLRAugment())")
-    return views
+        self._resumed = {**running, **running["processes"][rank()]}
 
 
 def _epoch_rows(args: TrainingArguments, rows: int) -> int:
@@ -349,6 +371,8 @@ class _Exactness(TrainerCallback):
         trainer = self.trainer
         if trainer.is_world_process_zero():
             trainer.rows.begin(state.global_step)
+        if args.world_size > 1:  # now that all have the same heads; where a run goes on, its own state comes later
+            set_seed(rank_seed(args.seed, args.process_index))
         if not trainer._resumed:
             return
         trainer._tr_loss += trainer._resumed["loss"]

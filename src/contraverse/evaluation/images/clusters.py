@@ -8,6 +8,7 @@ from torch import Tensor
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
 from contraverse.evaluation.images.probing import features
+from contraverse.functional import on_first
 from contraverse.models.image import ImageModel
 from contraverse.types import Route
 
@@ -33,7 +34,7 @@ def find_clusters(
     if not 2 <= clusters <= len(data):
         raise UserError(f"{clusters} clusters of {len(data):,} images are not possible", where=data.source)
     embedded = features(model, data, route, batch_size).numpy()
-    found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(embedded)
+    found = on_first(lambda: KMeans(clusters, n_init=10, random_state=seed).fit_predict(embedded))
     return torch.from_numpy(found).long()
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
 from contraverse.evaluation.images.pixels import as_floats, labels_of
-from contraverse.evaluation.predict import Progress
+from contraverse.evaluation.predict import Progress, settle_others
+from contraverse.functional import all_parts, my_share, on_first
 from contraverse.models import evaluating
 from contraverse.models.finite import checked
 from contraverse.models.image import ImageModel
@@ -81,7 +82,7 @@ def linear_separability(
     x = features(model, train, route, batch_size, progress).double().numpy()
     mean, deviation = x.mean(0), x.std(0)
     deviation[deviation < 1e-12] = 1.0
-    fitted = LogisticRegression(C=penalty, max_iter=5000).fit((x - mean) / deviation, y)
+    fitted = on_first(lambda: LogisticRegression(C=penalty, max_iter=5000).fit((x - mean) / deviation, y))
     classifier = _as_linear(fitted, mean, deviation, len(train.label_names or ()))
     found = []
     for embedded, labels in ((torch.from_numpy(x), y), (features(model, test, route, batch_size, progress), y_test)):
@@ -94,17 +95,17 @@ def features(
     model: ImageModel, data: ImageData, route: Route, batch_size: int = 250, progress: Progress | None = None
 ) -> Tensor:
     """h of every image in eval mode, (N, H) fp32 on the CPU."""
-    found = []
+    parts = []
     with evaluating(model), torch.no_grad():
-        for rows in data.pixels.split(batch_size):
+        for number, rows in my_share(list(enumerate(data.pixels.split(batch_size)))):
             h = model({"pixel_values": as_floats(rows, model.device)}, want=("h",), route=route).h
             assert isinstance(h, Tensor)
-            found.append(h.float().cpu())
+            parts.append((number, h.float().cpu().numpy()))
             if progress:
                 progress(len(rows))
-    every = torch.cat(found)
-    checked(every.numpy())
-    return every
+    whole = dict(all_parts(parts))
+    settle_others(progress, len(data.pixels) - sum(len(h) for _, h in parts))
+    return torch.from_numpy(checked(np.concatenate([whole[number] for number in sorted(whole)])))
 
 
 def _as_linear(fitted: Any, mean: np.ndarray, deviation: np.ndarray, classes: int) -> nn.Linear:

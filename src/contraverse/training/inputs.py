@@ -1,0 +1,44 @@
+"""Rows and views as a model and a method take them."""
+
+from contraverse.data import Encoded, EncodedText, ImageData, Rows, TextData
+from contraverse.data.images import OneView, SimCLRAugment, TwoViews
+from contraverse.errors import UserError
+from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.types import Method
+
+Views = OneView | TwoViews
+
+
+def encoded(model: AnyModel, rows: Rows) -> Encoded:
+    """``rows`` as the model reads them.
+
+    Raises:
+        UserError: images for a model of texts, or the other way round.
+    """
+    if isinstance(rows, ImageData) != isinstance(model, ImageModel):
+        kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
+        raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
+    if isinstance(rows, TextData):
+        assert isinstance(model, TextModel)
+        return EncodedText(rows, model.tokenizer, model.max_length)
+    return rows
+
+
+def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | None:
+    """The views that are made of each batch; None of texts.
+
+    Raises:
+        UserError: the model or the method reads no images, or the views have no strength, which the method sets.
+    """
+    read = "images" if isinstance(model, ImageModel) else "text"
+    if method.reads not in ("both", read):
+        raise UserError(f"{method.name} trains on {method.reads}, and this is a model of {read}")
+    if read == "text":
+        if views is not None:
+            raise UserError("texts have no views", hint="leave views out: dropout makes them")
+        return None
+    if views is None and method.image_views == 2:
+        views = TwoViews(SimCLRAugment())
+    if method.strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
+        raise UserError(f"{method.name} sets the strength of the views", hint="give views=TwoViews(SimCLRAugment())")
+    return views
