@@ -95,7 +95,7 @@ def test_latin1_says_what_is_wrong_and_how_to_mend_it(tmp_path: Path) -> None:
     error = refused("text", path)
     assert "2 of 4 rows" in error
     assert "line 2: 'text' is not valid UTF-8 (byte 0xe9)" in error
-    assert "iconv -f latin1 -t utf-8" in error
+    assert "iconv -f windows-1252 -t utf-8" in error
 
 
 def test_bytes_that_are_not_utf8_in_a_column_that_is_not_used_do_no_harm(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -11,7 +11,16 @@ from rich.table import Table
 
 from contraverse.cli.checks import positive
 from contraverse.cli.console import counting, doing, result, say
-from contraverse.cli.files import check_target, load_model, tell, tell_tokens, text_model, write_whole
+from contraverse.cli.files import (
+    Delimiter,
+    Encoding,
+    check_target,
+    load_model,
+    tell,
+    tell_tokens,
+    text_model,
+    write_whole,
+)
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ def adversaries(
     output: Annotated[Path, typer.Option(help="X.jsonl: a line for each sentence that is kept.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     eps: Annotated[str, typer.Option(help="Radii of the attack, smallest first.")] = ".1,.3,1",
     norm: Annotated[Literal["l2", "linf"], typer.Option(help="l2 of a sequence, or linf.")] = "l2",
     steps: Annotated[int, typer.Option(min=1, help="Steps of PGD.")] = 5,
@@ -66,7 +77,7 @@ def adversaries(
     from contraverse.evaluation.adversaries import Closeness, find_adversaries
 
     with doing("Reading data…"):
-        chosen = _rows(attacked, data, text, label, trained)
+        chosen = _rows(attacked, data, text, label, trained, delimiter=delimiter, encoding=encoding)
     chosen = chosen if rows is None else chosen.sample(rows, seed)
     tell_tokens(attacked, chosen)
     with counting("Attacking", len(chosen) * len(epsilons)) as progress:
@@ -107,7 +118,12 @@ def _load(name: str, device: str | None) -> "tuple[TextModel, Columns | None]":
 
 
 def _rows(
-    model: "TextModel", source: str, text: str | None, label: str | None, trained: "Columns | None"
+    model: "TextModel",
+    source: str,
+    text: str | None,
+    label: str | None,
+    trained: "Columns | None",
+    **form: Any,
 ) -> "TextData":
     """The rows of a file with the model's classes, which are what its logits mean."""
     from contraverse.data import get_task, load_splits
@@ -118,7 +134,7 @@ def _rows(
     file = Path(source)
     if not file.is_file():
         raise UserError("there is no such file", where=source)
-    splits = load_splits(task, {"test": file}, text=text, label=label, trained=trained)
+    splits = load_splits(task, {"test": file}, text=text, label=label, trained=trained, **form)
     tell(splits, file)
     return splits.need("test")
 

@@ -10,6 +10,8 @@ from contraverse.cli.checks import IMAGES, check_image_flags, positive
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.files import (
     MODEL,
+    Delimiter,
+    Encoding,
     Loaded,
     Pool,
     Split,
@@ -42,6 +44,8 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="A file or folder. (default: the run's)")] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     split: Annotated[Split, typer.Option(help="Rows to measure on.")] = "test",
     eps: Annotated[
         str | None, typer.Option(help="Radii, as .1,.3,1 or 8/255; none for no attack. (default: the run's)")
@@ -152,6 +156,7 @@ def evaluate(
         **{"--relative": relative, "--shift": shift, "--diagnostics": diagnostics, "--corruptions": corruptions},
         **{"--corrupted": corrupted, "--unforeseen": unforeseen, "--unforeseen-attacks": unforeseen_attacks},
         **{"--sts": sts, "--anli": anli, "--text": text, "--route": route},
+        **{"--delimiter": delimiter, "--encoding": encoding},
         **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
     flags = {name: value for name, value in flags.items() if value not in (None, False, [])}
@@ -165,6 +170,7 @@ def evaluate(
         raise UserError(
             "AutoAttack, corruptions, unforeseen attacks and --route are for images, and this model is one of texts"
         )
+    form = {"delimiter": delimiter, "encoding": encoding}
     where: dict[str, Any] = {"source": data, "label": label, "on_bad_row": on_bad_row}
     if of_images:
         assert isinstance(settings, ImageEvaluationConfig)
@@ -188,11 +194,11 @@ def evaluate(
     elif anli is not None:
         found = _measure_anli(loaded, anli)
     elif loaded.model.labels is None and settings.shift and sts is None:
-        found = _measure_shift(loaded, settings, data, text)
+        found = _measure_shift(loaded, settings, data, text, **form)
     elif loaded.model.labels is None or sts is not None:
         found = _measure_sts(loaded, settings)
     else:
-        found = _measure_task(loaded, settings, *_source(loaded, task, {**where, "text": text}), split)
+        found = _measure_task(loaded, settings, *_source(loaded, task, {**where, "text": text, **form}), split)
     if output is not None:
         write_whole(
             output, lambda file: json.dump({"model": " ".join(filter(None, (module, model))), **found}, file, indent=2)
@@ -295,7 +301,7 @@ def _measure_task(
 
 
 def _measure_shift(
-    loaded: Loaded, settings: EvaluationConfig, data: str | None, text: list[str] | None
+    loaded: Loaded, settings: EvaluationConfig, data: str | None, text: list[str] | None, **form: Any
 ) -> dict[str, Any]:
     from contraverse.pipeline import measure_shift, settled_in_all
 
@@ -304,7 +310,7 @@ def _measure_shift(
     if not settings.epsilons:
         raise UserError("--shift needs radii, and there are none", hint="give them with --eps")
     with doing("Reading data…"):
-        rows = read_texts(data, text, 1, loaded)
+        rows = read_texts(data, text, 1, loaded, **form)
     tell_tokens(loaded.model, rows)
     seed = loaded.run.data.seed if loaded.run else DataConfig().seed
     say(f"Measuring the shift of {min(settings.rows or len(rows), len(rows))} of {len(rows)} sentences")

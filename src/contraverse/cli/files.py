@@ -53,6 +53,12 @@ Pool = Annotated[
 ]
 
 
+Delimiter = Annotated[
+    str | None, typer.Option(help="Between the fields of a CSV file, as ';' or tab. (default: told by the rows)")
+]
+Encoding = Annotated[str | None, typer.Option(help="Of text files, as windows-1252. (default: utf-8)")]
+
+
 def load_model(
     name: str | None,
     *,
@@ -210,15 +216,19 @@ def own(loaded: Loaded, source: Any) -> bool:
     return bool(source == mine)
 
 
-def read_texts(source: str, columns: list[str] | None, width: int, loaded: Loaded | None = None) -> "TextData":
+def read_texts(
+    source: str, columns: list[str] | None, width: int, loaded: Loaded | None = None, **form: Any
+) -> "TextData":
     """The texts of a file, ``width`` to a row, labels or none; ``-`` is stdin, a text a line.
 
-    Where no ``columns`` are named, those are read that the run of ``loaded`` was trained on, if it is known.
+    Where no ``columns`` are named, those are read that the run of ``loaded`` was trained on, if it is known. ``form``:
+    ``delimiter`` and ``encoding`` of `load_splits`.
 
     Raises:
         UserError: the file cannot be read, a column cannot be told, or a row has no text.
     """
     from contraverse.data import get_task, load_splits
+    from contraverse.data.reading import MEND
 
     width = len(columns) if columns else width
     task = get_task("sentences")
@@ -236,10 +246,10 @@ def read_texts(source: str, columns: list[str] | None, width: int, loaded: Loade
             with naming(file):
                 file.write_bytes(sys.stdin.buffer.read())
         try:
-            splits = load_splits(task, {"test": file}, text=columns, trained=trained)
+            splits = load_splits(task, {"test": file}, text=columns, trained=trained, **form)
         except UserError as error:
             # Whoever asks for one result a row is not helped by leaving rows out.
-            hint = "mend the rows first" if "--on-bad-row" in str(error) else error.hint
+            hint = error.hint and error.hint.replace(MEND, "mend the rows first.")
             raise UserError(error.what, where=error.where, hint=hint) from error
         tell(splits, file)
     return splits.need("test")

@@ -2,12 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from contraverse.cli.console import doing, say
-from contraverse.cli.files import MODEL, Loaded, Pool, Trust, load_model, read_texts, text_model
+from contraverse.cli.files import MODEL, Delimiter, Encoding, Loaded, Pool, Trust, load_model, read_texts, text_model
 from contraverse.errors import UserError
 from contraverse.recipes import BERT, NLI_SENTENCES
 
@@ -35,6 +35,8 @@ def postprocess(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the sentences (flow). (default: 1)")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn (flow). (default: 0)")] = None,
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 64,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
     trust_remote_code: Trust = False,
@@ -60,7 +62,7 @@ def postprocess(
     loaded = text_model(found, "postprocess")
     if loaded.labels is not None:
         raise UserError("a classifier has no sentence embeddings to put through it", where=name)
-    rows = _sentences(sentences, text, found)
+    rows = _sentences(sentences, text, found, delimiter=delimiter, encoding=encoding)
     from contraverse.models import fit_flow, fit_whitening
 
     with doing(f"Fitting a {kind.value} to {len(rows)} sentences…"):
@@ -72,10 +74,10 @@ def postprocess(
     say(f"{output}: a sentence encoder with a {kind.value} fitted to {len(rows)} sentences")
 
 
-def _sentences(source: str | None, text: str | None, loaded: Loaded) -> list[str]:
+def _sentences(source: str | None, text: str | None, loaded: Loaded, **form: Any) -> list[str]:
     """The sentences of a file; of none, those of SNLI and MNLI, each once."""
     if source is not None:
-        return [texts[0] for texts in read_texts(source, [text] if text else None, 1, loaded).texts]
+        return [texts[0] for texts in read_texts(source, [text] if text else None, 1, loaded, **form).texts]
     from contraverse.data import load_splits
 
     try:

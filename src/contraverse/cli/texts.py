@@ -11,6 +11,8 @@ from contraverse.cli.console import counting, say
 from contraverse.cli.evaluate import is_image_model
 from contraverse.cli.files import (
     MODEL,
+    Delimiter,
+    Encoding,
     Pool,
     Trust,
     check_target,
@@ -53,6 +55,8 @@ def encode(
     output: Annotated[Path, typer.Option(help="X.npy (N, H), or X.parquet with text and embedding.")],
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     pooling: Pool = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     size: Size = None,
     on_bad_row: OnBadRow = "error",
     route: Route = None,
@@ -73,7 +77,7 @@ def encode(
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
-    data = read_texts(input, [text] if text else None, 1, loaded)
+    data = read_texts(input, [text] if text else None, 1, loaded, delimiter=delimiter, encoding=encoding)
     tell_tokens(encoder, data, encoder.longest)
     rows = [texts[0] for texts in data.texts]
     import numpy as np
@@ -105,6 +109,8 @@ def predict(
     input: Input,
     output: Annotated[Path, typer.Option(help="X.csv, X.jsonl or X.parquet.")],
     text: Text = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     size: Size = None,
     on_bad_row: OnBadRow = "error",
     route: Route = None,
@@ -125,7 +131,7 @@ def predict(
         found, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_predictions(output, {"image": names} | _predictions(found, labels))
         return
-    rows = read_texts(input, text, _width(loaded), loaded)
+    rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
     tell_tokens(loaded.model, rows)
     from contraverse.evaluation import predict as logits_of
 

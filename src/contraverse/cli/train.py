@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from contraverse.cli.console import counting, doing, figures, print_text, quiet, result, say
-from contraverse.cli.files import Trust
+from contraverse.cli.files import Delimiter, Encoding, Trust
 from contraverse.errors import UserError
 from contraverse.recipes import (
     RunConfig,
@@ -59,6 +59,8 @@ def train(
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of the images in a Parquet file or Hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     size: Annotated[int | None, typer.Option(help="Of images: height and width to scale them to.")] = None,
     labels: Annotated[
         str | None,
@@ -79,6 +81,8 @@ def train(
         "paper": paper or None,
         "data.source": data,
         "data.on_bad_row": on_bad_row,
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
         "data.text": text[0] if text and len(text) == 1 else text,
         "data.image": image,
         "data.label": label,

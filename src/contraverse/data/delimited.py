@@ -2,25 +2,48 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 from contraverse.data.tables import Fault, Table, check_names
 from contraverse.errors import UserError
 
+_SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
+"""The first line that Excel writes and reads to say what separates the fields."""
+_MARKS = (",", ";", "\t", "|")
+_TRIED = 200
+"""Lines by which the separator is told."""
 
-def read_delimited(text: str, path: Path, delimiter: str | None = None, headerless: tuple[str, ...] = ()) -> Table:
-    """Read a table with a header line.
 
-    ``delimiter`` None: the first of comma, semicolon and tab that the header holds. ``headerless``: the names of the
-    columns if the first line has as many fields and a bare number among them, which no header has.
+def read_delimited(
+    text: str,
+    path: Path,
+    delimiter: str | None = None,
+    headerless: tuple[str, ...] = (),
+    *,
+    usual: str = ",",
+    hint: str | None = None,
+) -> Table:
+    """Read a table with a header line, and before it perhaps Excel's line ``sep=;``.
+
+    ``delimiter`` None: what the line ``sep=`` says, else that one of comma, semicolon, tab and | in the header with
+    which the fewest of the first lines are faulty, ``usual`` before others. ``headerless``: the names of the columns if
+    the first line has as many fields and a bare number among them, which no header has. ``hint``: the way out where the
+    header is not UTF-8.
 
     Raises:
         UserError: there is no header, it names a column twice, or it is not UTF-8.
     """
     lines = list(io.StringIO(text, newline=""))
+    notes = []
+    named = _SEP.fullmatch(lines[0]) if lines else None
+    if named is not None:
+        lines[0] = "\n"  # keeps the numbers of the others
+        delimiter = delimiter or named[1]
     if delimiter is None:
-        first = lines[0] if lines else ""
-        delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+        delimiter, unsure = _told_by_rows(lines, usual)
+        if unsure:
+            notes.append(f"{path}: fields are separated by {_spoken(delimiter)} (told by the rows; --delimiter)")
     records = _quoted(lines, delimiter)
     if delimiter == "\t" and '"' in text:
         # GLUE's tables are not quoted: a quotation mark there is a letter like any other. Read as quoted, such a table
@@ -36,7 +59,7 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None, headerle
         names = headerless
     else:
         fields, numbers = fields[1:], numbers[1:]
-        check_names(names, str(path))
+        check_names(names, str(path), hint)
     place = {name: i for i, name in enumerate(names)}
     return Table(
         where=str(path),
@@ -45,8 +68,28 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None, headerle
         rows=numbers,
         unit="line",
         faults=[Fault(str(path), "line", line, problem) for line, problem in records.faults],
-        blank=records.blank,
+        blank=records.blank - (named is not None),
+        notes=notes,
     )
+
+
+def _told_by_rows(lines: list[str], usual: str) -> tuple[str, bool]:
+    """The separator, and whether another might have been meant."""
+    header = next((line for line in lines if line.strip()), "")
+    marks = [mark for mark in sorted(_MARKS, key=lambda mark: mark != usual) if mark in header]
+    if len(marks) < 2:
+        return (marks[0], marks[0] == "|") if marks else (usual, False)
+    faults = {}
+    for mark in marks:
+        records = _quoted(lines[:_TRIED], mark)
+        if records.fields and len(records.fields[0]) > 1:  # else the header holds it within quotes alone
+            faults[mark] = len(records.faults)
+    chosen = min(faults, key=lambda mark: faults[mark], default=usual)
+    return chosen, len(faults) > 1
+
+
+def _spoken(mark: str) -> str:
+    return {"\t": "a tab"}.get(mark, repr(mark))
 
 
 _LONGEST = 2**31 - 1

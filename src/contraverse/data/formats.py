@@ -9,12 +9,15 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from contraverse.data.decoding import decode
 from contraverse.data.delimited import read_delimited
+from contraverse.data.json_rows import read_json
 from contraverse.data.nearest import nearest
-from contraverse.data.tables import Fault, Table, Unit, check_names
+from contraverse.data.tables import Table, check_names
 from contraverse.errors import UserError
 
 EXTENSIONS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
@@ -34,11 +37,25 @@ def is_compressed(path: Path) -> bool:
     return path.suffix.lower() in _UNPACK
 
 
-def read_table(path: Path, headerless: tuple[str, ...] = ()) -> Table:
+class Form(NamedTuple):
+    """What the user says of how text files are written.
+
+    ``delimiter``: one character, None to tell it by the rows; a .txt file is a table where one is named.
+    ``encoding``: any that Python knows, None for UTF-8.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+AS_IT_IS = Form()
+
+
+def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_IS) -> Table:
     """Read one file; ``headerless`` as in `read_delimited`.
 
-    Text is UTF-8, with or without a byte order mark. Bytes that are not UTF-8 come through as lone surrogates: whoever
-    uses the row reports it.
+    Text is UTF-8, with or without a byte order mark, or as ``form`` says. Bytes that are not UTF-8 come through as lone
+    surrogates: whoever uses the row reports it.
 
     Raises:
         UserError: the file is not there, cannot be read, is damaged, of an unknown kind, or names a column twice.
@@ -55,14 +72,26 @@ def read_table(path: Path, headerless: tuple[str, ...] = ()) -> Table:
     data = _read_bytes(path)
     if kind == ".parquet":
         return _read_parquet(data, path)
-    text = _decode(data, path)
-    if kind == ".csv":
-        return read_delimited(text, path, headerless=headerless)
-    if kind == ".tsv":
-        return read_delimited(text, path, "\t", headerless)
-    if kind == ".txt":
-        return _read_text(text, path)
-    return _read_json(text, path)
+    text, hint = decode(data, path, form.encoding)
+    delimiter = _delimiter(form.delimiter)
+    if kind in (".csv", ".tsv") or (kind == ".txt" and delimiter is not None):
+        usual = "\t" if kind == ".tsv" else ","
+        table = read_delimited(text, path, delimiter, headerless, usual=usual, hint=hint)
+    elif kind == ".txt":
+        table = _read_text(text, path)
+    else:
+        table = read_json(text, path, _lines(text))
+    return replace(table, hint=hint)
+
+
+def _delimiter(named: str | None) -> str | None:
+    if named is None:
+        return None
+    mark = {"\\t": "\t", "tab": "\t"}.get(named, named)
+    if len(mark) != 1 or mark in '"\r\n\0 ' or mark.isalnum():
+        hint = "One sign, for example ';' or '|'; tab for a tabulator."
+        raise UserError(f"{named!r} cannot separate fields", where="--delimiter", hint=hint)
+    return mark
 
 
 def _not_there(path: Path) -> UserError:
@@ -87,16 +116,6 @@ def _read_bytes(path: Path) -> bytes:
         ) from error
 
 
-def _decode(data: bytes, path: Path) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(
-            "is UTF-16, not UTF-8",
-            where=str(path),
-            hint=f"Save it as UTF-8: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}",
-        )
-    return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-
-
 def _lines(text: str) -> list[str]:
     """Split at line feeds alone: str.splitlines would cut at form feeds and U+2028, which occur inside sentences."""
     lines = text.split("\n")
@@ -116,46 +135,6 @@ def _read_text(text: str, path: Path) -> Table:
         unit="line",
         blank=len(lines) - len(kept),
         plain=True,
-    )
-
-
-def _read_json(text: str, path: Path) -> Table:
-    """One object a line; or, in a .json file that begins with a bracket, one list of objects."""
-    values: list[tuple[int, Any]] = []
-    faults: list[Fault] = []
-    blank = 0
-    unit: Unit = "line"
-    if extension(path) == ".json" and text.lstrip().startswith("["):
-        unit = "row"
-        try:
-            values = list(enumerate(json.loads(text), start=1))
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"is not JSON: {error}", where=str(path), hint="Expected one object a line, or one list of objects."
-            ) from error
-    else:
-        for number, line in enumerate(_lines(text), start=1):
-            if not line.strip():
-                blank += 1
-                continue
-            try:
-                values.append((number, json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                faults.append(Fault(str(path), unit, number, f"is not JSON ({error})"))
-    objects = [(number, value) for number, value in values if isinstance(value, dict)]
-    faults += [
-        Fault(str(path), unit, number, f"is a JSON {type(value).__name__}, not an object")
-        for number, value in values
-        if not isinstance(value, dict)
-    ]
-    return Table(
-        where=str(path),
-        names=tuple(dict.fromkeys(name for _, value in objects for name in value)),
-        column=lambda name: [value.get(name) for _, value in objects],
-        rows=[number for number, _ in objects],
-        unit=unit,
-        faults=sorted(faults),
-        blank=blank,
     )
 
 

@@ -30,6 +30,7 @@ from typing import Any, cast
 from contraverse.data.columns import Columns
 from contraverse.data.dataset import Labels, TextData
 from contraverse.data.folder import SPLITS, SplitName
+from contraverse.data.formats import AS_IT_IS, Form
 from contraverse.data.nearest import nearest
 from contraverse.data.reading import OnBadRow, Read, read_source
 from contraverse.data.tasks import TASKS, Task
@@ -134,6 +135,7 @@ def read_parts(
     label: str | None,
     seed: int,
     on_bad_row: OnBadRow,
+    form: Form = AS_IT_IS,
 ) -> Read:
     """Read and join the parts of each split; ``text`` and ``label`` are for parts of the run's task that name none.
 
@@ -160,6 +162,7 @@ def read_parts(
                 on_bad_row=on_bad_row,
                 names=names,
                 only=part.split,
+                form=form,
             )
             skipped += read.skipped
             notes += read.notes

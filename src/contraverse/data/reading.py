@@ -9,13 +9,14 @@ from typing import Literal
 from contraverse.data.columns import Columns, arrange, find_columns
 from contraverse.data.dataset import TextData
 from contraverse.data.folder import SPLITS, SplitName, find_files
-from contraverse.data.formats import EXTENSIONS, extension, read_table
+from contraverse.data.formats import AS_IT_IS, EXTENSIONS, Form, extension, read_table
 from contraverse.data.hub import is_hub_id, load_hub
 from contraverse.data.rows import NOT_UTF8, Rows, infer_classes, read_rows, to_data
 from contraverse.data.tables import Fault, Table
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
 
+MEND = "Mend them, or leave them out with --on-bad-row skip."
 _SHOWN = 5
 
 OnBadRow = Literal["error", "skip"]
@@ -43,6 +44,7 @@ def read_source(
     names: tuple[str, ...] | None = None,
     only: Collection[SplitName] = SPLITS,
     trained: Columns | None = None,
+    form: Form = AS_IT_IS,
 ) -> Read:
     """Read and check the splits of one source; the arguments are those of `load_splits`.
 
@@ -52,7 +54,7 @@ def read_source(
     Raises:
         UserError: as `load_splits`.
     """
-    tables, notes = _open(source, task)
+    tables, notes = _open(source, task, form)
     tables = {split: part for split, part in tables.items() if split in only}
     if text is None:
         tables = {split: [arrange(table, task) for table in part] for split, part in tables.items()}
@@ -61,7 +63,7 @@ def read_source(
     data = _to_data(rows, task, task.labels or names, notes)
     faults = _in_order(tables, [fault for part in rows.values() for fault in part.faults])
     if faults and on_bad_row == "error":
-        raise _bad_rows(faults, sum(len(table.rows) + len(table.faults) for table in _all(tables)))
+        raise _bad_rows(faults, _all(tables))
     notes += _notes_on_rows(tables, faults)
     for split in tables:
         if split not in rows or (split in data and not len(data[split])):
@@ -72,7 +74,7 @@ def read_source(
     return Read(data, len(faults), notes, first)
 
 
-def _open(source: str | Path | Files | None, task: Task) -> tuple[dict[SplitName, list[Table]], list[str]]:
+def _open(source: str | Path | Files | None, task: Task, form: Form) -> tuple[dict[SplitName, list[Table]], list[str]]:
     notes: list[str] = []
     files: dict[SplitName, list[Path]]
     if isinstance(source, Mapping):
@@ -83,7 +85,8 @@ def _open(source: str | Path | Files | None, task: Task) -> tuple[dict[SplitName
         files, notes = find_files(path, task.splits)
     else:
         files = {"train": [path]}
-    return {name: [read_table(path, task.headerless) for path in paths] for name, paths in files.items()}, notes
+    tables = {name: [read_table(path, task.headerless, form) for path in paths] for name, paths in files.items()}
+    return tables, [*notes, *(note for table in _all(tables) for note in table.notes)]
 
 
 def is_local(source: str) -> bool:
@@ -165,13 +168,14 @@ def _in_order(tables: Mapping[SplitName, Sequence[Table]], of_rows: Sequence[Fau
     return sorted(faults, key=lambda fault: (place[fault.where], fault.row))
 
 
-def _bad_rows(faults: Sequence[Fault], total: int) -> UserError:
+def _bad_rows(faults: Sequence[Fault], tables: Sequence[Table]) -> UserError:
+    total = sum(len(table.rows) + len(table.faults) for table in tables)
     listed = [f"  {fault.where}, {fault.unit} {fault.row}: {fault.problem}" for fault in faults[:_SHOWN]]
     if len(faults) > _SHOWN:
         listed.append(f"  and {len(faults) - _SHOWN} more")
-    hint = "Mend them, or leave them out with --on-bad-row skip."
-    if any(NOT_UTF8 in fault.problem for fault in faults):
-        hint += " A file that is not UTF-8 can be converted: iconv -f latin1 -t utf-8 OLD > NEW"
+    hint = MEND
+    foreign = {fault.where for fault in faults if NOT_UTF8 in fault.problem}
+    hint += "".join(f" {table.hint}" for table in tables if table.where in foreign and table.hint)
     return UserError("\n".join([f"{len(faults)} of {total} rows cannot be used:", *listed]), hint=hint)
 
 

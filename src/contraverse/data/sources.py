@@ -7,6 +7,7 @@ from typing import Any, Literal
 from contraverse.data.adversaries import with_adversaries
 from contraverse.data.columns import Columns
 from contraverse.data.dataset import Splits, TextData
+from contraverse.data.formats import Form
 from contraverse.data.mixture import find_parts, read_parts
 from contraverse.data.reading import OnBadRow, read_source
 from contraverse.data.tasks import TASKS, Task, get_task
@@ -30,6 +31,8 @@ def load_splits(
     adversaries: str | Path | None = None,
     on_bad_row: OnBadRow = "error",
     trained: Columns | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
 ) -> Splits:
     """Load a task's data.
 
@@ -49,6 +52,9 @@ def load_splits(
     many rows of a split, a stratified sample by ``seed``; where validation rows are cut, ``validation_rows`` is how
     many. Training rows are drawn after the cut: the validation rows do not depend on their number.
 
+    ``delimiter``: what separates the fields of CSV and TSV files, None to tell it by their rows; a .txt file is a
+    table where it is named. ``encoding``: of text files, None for UTF-8.
+
     ``trained``: the columns that a model was trained on (`Splits.read_from`); they are read where they are there and
     no others are named, and a note says which is missing.
 
@@ -67,12 +73,12 @@ def load_splits(
     kept = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     _check_arguments(task, validation_fraction, rows, kept, on_bad_row)
     columns = [text] if isinstance(text, str) else text
-    parts = find_parts(source)
+    parts, form = find_parts(source), Form(delimiter, encoding)
     if parts is None:
         assert not isinstance(source, Sequence) or isinstance(source, str)
-        read = read_source(source, task, text=columns, label=label, on_bad_row=on_bad_row, trained=trained)
+        read = read_source(source, task, text=columns, label=label, on_bad_row=on_bad_row, trained=trained, form=form)
     else:
-        read = read_parts(parts, task, text=columns, label=label, seed=seed, on_bad_row=on_bad_row)
+        read = read_parts(parts, task, text=columns, label=label, seed=seed, on_bad_row=on_bad_row, form=form)
     found = read.data
     parts_of = found.get("train"), found.get("validation"), found.get("test")
     splits = Splits(*parts_of, task, read.skipped, read.notes, read.columns)

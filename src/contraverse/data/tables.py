@@ -37,12 +37,16 @@ class Table:
     faults: Sequence[Fault] = ()
     blank: int = 0
     """Blank lines, which are no rows."""
+    notes: Sequence[str] = ()
+    """How it was read, where that had to be told."""
+    hint: str | None = None
+    """The way out for rows that are not UTF-8."""
     plain: bool = False
     """Lines of text, which have no columns that could be mistaken."""
 
 
-def check_names(names: Sequence[str], where: str) -> None:
-    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8."""
+def check_names(names: Sequence[str], where: str, hint: str | None = None) -> None:
+    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8, with this ``hint``."""
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         raise UserError(
@@ -51,6 +55,4 @@ def check_names(names: Sequence[str], where: str) -> None:
             hint="Rename one of these columns.",
         )
     if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
-        raise UserError(
-            "the header is not valid UTF-8", where=where, hint="Convert the file: iconv -f latin1 -t utf-8 OLD > NEW"
-        )
+        raise UserError("the header is not valid UTF-8", where=where, hint=hint or "Write it in UTF-8.")

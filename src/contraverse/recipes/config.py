@@ -69,7 +69,8 @@ class DataConfig(Section):
 
     ``rows``: ``paper`` draws as many rows of each class as the task's paper does. ``train_rows``, ``validation_rows``
     and ``test_rows`` keep so many rows of a split, each class in its share. ``adversaries``: a file that
-    ``contraverse adversaries`` wrote, whose texts are added to the training rows alone.
+    ``contraverse adversaries`` wrote, whose texts are added to the training rows alone. ``delimiter``: between the
+    fields of a CSV file, None to tell it by the rows. ``encoding``: of text files, None for UTF-8.
     """
 
     source: str | list[Any] | dict[str, Any] | None = None
@@ -83,6 +84,8 @@ class DataConfig(Section):
     test_rows: int | None = Field(default=None, ge=1)
     adversaries: str | None = None
     on_bad_row: Literal["error", "skip"] = "error"
+    delimiter: str | None = None
+    encoding: str | None = None
 
     @field_validator("source", mode="before")
     @classmethod
