@@ -1,19 +1,38 @@
 """What the user sees: results on stdout, everything else on stderr."""
 
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any
 
-from rich.console import CaptureError, Console
+from rich.console import CaptureError, Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
-result = Console(soft_wrap=True, highlight=False)
-notes = Console(stderr=True, soft_wrap=True, highlight=False)
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""What a terminal obeys and does not show: control characters, marks of the direction of writing; half surrogates."""
+
+
+def visible(text: str) -> str:
+    """``text`` with its hidden characters as escapes: a label can then neither colour nor clear a terminal."""
+    return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+class _Visible(Console):
+    """A console that shows what texts, labels and names hold, and lets none of them act on the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+result = _Visible(soft_wrap=True, highlight=False)
+notes = _Visible(stderr=True, soft_wrap=True, highlight=False)
 
 
 def say(line: str) -> None:
@@ -95,10 +114,10 @@ def figures(title: str, columns: Mapping[str, Mapping[str, float]], digits: int 
     """A table with a row for each metric and a column for each name in ``columns``, ``{name: {metric: value}}``."""
     from contraverse.reporting.names import MISSING, heading
 
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=escape(visible(title)), title_justify="left", title_style="bold")
     table.add_column("")
     for name in columns:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(visible(name)), justify="right")
     for metric in dict.fromkeys(metric for metrics in columns.values() for metric in metrics):
         values = (metrics.get(metric) for metrics in columns.values())
         table.add_row(heading(metric), *(MISSING if value is None else f"{value:.{digits}f}" for value in values))

@@ -120,7 +120,10 @@ def predict(
     force: Force = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Write the most probable label of every row and its probability, in order; a regression's score."""
+    """Write the most probable label of every row and its probability, in order; a regression's score.
+
+    In a CSV file a label that begins as a formula of a spreadsheet does (=, +, -, @) stands after an apostrophe.
+    """
     check_target(output, (".csv", ".jsonl", ".parquet"), force)
     loaded = load_model(model, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code)
     labels = loaded.model.labels
@@ -172,9 +175,20 @@ def _write_lines(file: IO[str], columns: dict[str, list[Any]], suffix: str) -> N
     if suffix == ".csv":
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([_harmless(value) for value in row] for row in rows)
     else:
         file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _harmless(value: Any) -> Any:
+    """A cell that a spreadsheet takes for text: what begins like a formula, and is no number, after an apostrophe."""
+    if not isinstance(value, str) or (not value.lstrip().startswith(("=", "+", "-", "@")) and value[:1] not in "\t\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
 
 
 def _write_parquet(output: Path, columns: dict[str, list[Any]]) -> None:

@@ -69,6 +69,7 @@ def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_
             where=str(path),
             hint=f"Known endings: {', '.join(EXTENSIONS)}; each may be followed by .gz or .bz2.",
         )
+    check_regular(path)
     data = _read_bytes(path)
     if kind == ".parquet":
         return _read_parquet(data, path)
@@ -92,6 +93,17 @@ def _delimiter(named: str | None) -> str | None:
         hint = "One sign, for example ';' or '|'; tab for a tabulator."
         raise UserError(f"{named!r} cannot separate fields", where="--delimiter", hint=hint)
     return mark
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which may never end.
+
+    Raises:
+        UserError: ``path`` is one, or a folder.
+    """
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "is a pipe, a device or the like, not a file"
+        raise UserError(what, where=str(path), hint="Write what it gives into a file first.")
 
 
 def _not_there(path: Path) -> UserError:

@@ -40,7 +40,7 @@ def read_parquet(
             hint="The file is damaged, cut short, or not Parquet at all.",
         ) from error
     columns = _columns(table.schema.names, where, task, image, label)
-    images = _encoded(table.column(columns[0]).to_pylist(), where, columns[0], path.parent)
+    images = _encoded(table.column(columns[0]).to_pylist(), where, columns[0], path.parent, [path.parent])
     labels = None if columns[1] is None else table.column(columns[1]).to_pylist()
     classes = declared_classes(table.schema.metadata or {}).get(columns[1] or "")
     chosen, notes = _split_rows(table, where, columns)
@@ -90,7 +90,7 @@ def read_hub(source: str | None, task: ImageTask, image: str | None, label: str 
             classes = getattr(rows.features.get(label_column), "names", None)
             part = Part(
                 where,
-                _encoded(rows[image_column][:], where, image_column, Path()),
+                _encoded(rows[image_column][:], where, image_column, Path(), _caches()),
                 None if label_column is None else rows[label_column][:],
                 [f"{where}, row {i + 1}" for i in range(len(rows))],
                 tuple(classes) if classes else None,
@@ -117,13 +117,40 @@ def _columns(
     return found, label or next((name for name in (task.label, *_LABELS) if name in names and name != found), None)
 
 
-def _encoded(values: Sequence[Any], where: str, column: str, folder: Path) -> list[Path | bytes | None]:
-    """The encoded bytes of each row, or the file that holds them."""
+def _caches() -> list[Path]:
+    """Folders in which `datasets` keeps what it fetches."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    names = datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE
+    return [Path(name) for name in names]
+
+
+def _encoded(
+    values: Sequence[Any], where: str, column: str, folder: Path, inside: Sequence[Path]
+) -> list[Path | bytes | None]:
+    """The encoded bytes of each row, or the file that holds them, relative to ``folder``.
+
+    Raises:
+        UserError: a value is neither, or a file lies outside the folders ``inside``: a table from anywhere could
+            otherwise take any image of the disk into a training set.
+    """
     encoded: list[Path | bytes | None] = []
-    for value in values:
+    roots = [root.resolve() for root in inside]
+    for row, value in enumerate(values, start=1):
         held = value.get("bytes") if isinstance(value, Mapping) else value
         if held is None and isinstance(value, Mapping) and value.get("path"):
-            held = folder / value["path"]
+            held = folder / str(value["path"])
+            try:
+                outside = not any(held.resolve().is_relative_to(root) for root in roots)
+            except (OSError, ValueError, RuntimeError):  # NUL bytes, loops of links, names that are too long
+                outside = True
+            if outside:
+                raise UserError(
+                    f"the path of the image leads out of the folder: {str(value['path'])[:200]!r}",
+                    where=f"{where}, row {row}",
+                    hint="Put the images beside the table, or their bytes into it.",
+                )
         if not isinstance(held, bytes | Path | None):
             raise UserError(
                 f"column {column!r} holds {type(value).__name__}, not encoded images",

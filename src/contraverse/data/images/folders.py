@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contraverse.data.folder import SplitName, match_names
 from contraverse.data.images.decode import EXTENSIONS
-from contraverse.data.images.parts import Part, listed
+from contraverse.data.images.parts import Part, listed, spelled
 from contraverse.errors import UserError
 
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
@@ -69,7 +69,7 @@ def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
         notes += [f"{folder}: left out {listed(left)}"] if left else []
         if not images:
             raise UserError("the folder holds no images", where=str(folder), hint=LAYOUT)
-        return Part(str(folder), images, None, list(map(str, images)))
+        return Part(spelled(folder), images, None, list(map(spelled, images)))
     notes += [f"{folder}: left out beside the classes: {listed([path.name for path in beside])}"] if beside else []
     files: list[Path] = []
     labels: list[str | None] = []
@@ -81,23 +81,23 @@ def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
         faults += [f"{path}: is not an image by its ending" for path in found if path.suffix.lower() not in EXTENSIONS]
         has_class = one.name.casefold() not in _NO_CLASS
         files += images
-        labels += [one.name if has_class else None] * len(images)
+        labels += [spelled(one.name) if has_class else None] * len(images)
         if images:
-            names += [one.name] if has_class else []
+            names += [spelled(one.name)] if has_class else []
         elif train and has_class:
             faults.append(f"{one}: the folder of this class holds no image")
         else:
             notes.append(f"{one}: holds no image")
     if not files:
         raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
-    return Part(str(folder), files, labels, list(map(str, files)), tuple(names), faults)
+    return Part(spelled(folder), files, labels, list(map(spelled, files)), tuple(names), faults)
 
 
 def _without_classes(folder: Path, notes: list[str]) -> Part:
     found = _below(folder, notes)
     files = [path for path in found if path.suffix.lower() in EXTENSIONS]
     faults = [f"{path}: is not an image by its ending" for path in found if path not in files]
-    return Part(str(folder), files, None, list(map(str, files)), faults=faults)
+    return Part(spelled(folder), files, None, list(map(spelled, files)), faults=faults)
 
 
 def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:

@@ -100,8 +100,8 @@ def _cifar_python(
     classes = None
     if (folder / meta).is_file():
         stored = unpickle_arrays(folder / meta)
-        named = stored.get(b"label_names") or stored.get(b"fine_label_names")
-        classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in named) if named else None
+        named = stored.get(b"label_names", stored.get(b"fine_label_names"))
+        classes = _class_names(named, folder / meta)
 
     def read(path: Path) -> Part:
         batch = unpickle_arrays(path)
@@ -115,12 +115,32 @@ def _cifar_python(
     return _read_each(folder, files, read)
 
 
+def _class_names(named: Any, path: Path) -> tuple[str, ...] | None:
+    """The names in a data set's own list of classes.
+
+    Raises:
+        UserError: it is no list of names.
+    """
+    if named is None:
+        return None
+    try:
+        if isinstance(named, str | bytes):
+            raise TypeError
+        names = tuple(name.decode() if isinstance(name, bytes) else name for name in named)
+    except (TypeError, UnicodeDecodeError) as error:
+        raise UserError("holds no class names", where=str(path), hint=_DAMAGED) from error
+    if not all(isinstance(name, str) and name.strip() for name in names) or len(set(names)) < len(names):
+        raise UserError("holds no class names, or one twice", where=str(path), hint=_DAMAGED)
+    return names or None
+
+
 def _cifar_binary(
     folder: Path, files: Mapping[SplitName, Sequence[str]], names: str, label_bytes: int
 ) -> tuple[Parts, list[str]]:
     """Rows of one label byte (CIFAR-100: the coarse and the fine label) and 3,072 bytes of pixels."""
-    found = (folder / names).read_text(encoding="utf-8").split() if (folder / names).is_file() else None
-    classes = tuple(found) if found else None
+    classes = _class_names(
+        (folder / names).read_bytes().split() if (folder / names).is_file() else None, folder / names
+    )
 
     def read(path: Path) -> Part:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)

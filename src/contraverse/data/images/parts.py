@@ -1,5 +1,6 @@
 """Images as a source gives them: decoded arrays or encoded files, before anything is known about their classes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,11 @@ class Part:
     def place(self, i: int) -> str:
         """What image ``i`` is called."""
         return f"{self.where}, image {i}" if self.places is None else self.places[i]
+
+
+def spelled(path: Path | str) -> str:
+    """``path`` as text that can be written anywhere: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from contraverse.data.folder import SPLITS, SplitName, match_names
+from contraverse.data.formats import check_regular
 from contraverse.data.hub import is_hub_id
 from contraverse.data.images.bundled import BUNDLED, read_bundled
 from contraverse.data.images.classes import find_classes
@@ -15,7 +16,7 @@ from contraverse.data.images.decode import EXTENSIONS
 from contraverse.data.images.encoded import read_hub, read_parquet
 from contraverse.data.images.folders import read_classes, read_image_folder, wrapped
 from contraverse.data.images.formats import Parts, read_array_folder, read_npz
-from contraverse.data.images.parts import Part, listed
+from contraverse.data.images.parts import Part, listed, spelled
 from contraverse.data.images.reading import Reading
 from contraverse.data.images.tasks import ImageTask, get_image_task
 from contraverse.data.nearest import nearest
@@ -130,7 +131,7 @@ def read_images(
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not files:
             raise UserError("no images are here", where=source, hint="give a folder, an image, or .npz or .parquet")
-        parts, notes = [Part(source, files, None, [str(file) for file in files])], []
+        parts, notes = [Part(source, files, None, list(map(spelled, files)))], []
     reading = Reading(task, None, size)
     images, names = reading.read_plain(parts)
     reading.check(on_bad_row, sum(len(part.images) for part in parts))
@@ -184,6 +185,7 @@ def _open_file(path: Path, task: ImageTask, image: str | None, label: str | None
         near = ", ".join(nearest(path.name, beside)[:5])
         hint = f"In that folder: {near}." if near else f"The folder {path.parent} is not there either, or is empty."
         raise UserError("there is no such file or folder", where=str(path), hint=hint)
+    check_regular(path)
     if path.suffix.lower() == ".npz":
         return read_npz(path), []
     if path.suffix.lower() == ".parquet":
