@@ -13,7 +13,8 @@ def part_rows(
 ) -> tuple[list[int], list[int]]:
     """``(rest, part)``, sorted: ``part`` has this fraction (0 to 1, exclusive) of ``count`` rows, at least one.
 
-    Stratified where there are ``classes``: each one's share of ``part`` is its share of the whole to within one row.
+    Stratified where there are ``classes``: each one's share of ``part`` is its share of the whole to within one
+    row, and a class of two rows or more has one in ``part`` where that leaves room.
 
     Raises:
         UserError: the fraction is out of range, or there are fewer than two rows.
@@ -24,7 +25,29 @@ def part_rows(
         raise UserError(f"{count} row(s) cannot be split", where=where)
     size = min(max(1, round(count * fraction)), count - 1)
     order = _spread(count, classes, seed, 0.5)
-    return sorted(order[size:]), sorted(order[:size])
+    rest, part = order[size:], order[:size]
+    if classes is not None:
+        _one_of_each(rest, part, np.asarray(classes), size / count)
+    return sorted(rest), sorted(part)
+
+
+def _one_of_each(rest: list[int], part: list[int], classes: np.ndarray, share: float) -> None:
+    """Exchange rows of classes that have more than their share of ``part`` for classes that have none, in place."""
+    names, counts = np.unique(classes, return_counts=True)
+    over = {name: -count * share for name, count in zip(names, counts, strict=True)}
+    for row in part:
+        over[classes[row]] += 1
+    inside = set(classes[part].tolist())
+    for name, count in zip(names, counts, strict=True):
+        if name in inside or count < 2:
+            continue
+        most = max(over, key=lambda other: over[other])
+        if over[most] <= 0 or sum(classes[row] == most for row in part) < 2:
+            return
+        i = max(i for i, row in enumerate(part) if classes[row] == most)
+        j = next(j for j, row in enumerate(rest) if classes[row] == name)
+        part[i], rest[j] = rest[j], part[i]
+        over[most], over[name] = over[most] - 1, over[name] + 1
 
 
 def sample_rows(count: int, classes: Sequence[int] | None, n: int, seed: int) -> list[int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contraverse.data.adversaries import with_adversaries
+from contraverse.data.class_notes import alike, check_cut, unmeasured
 from contraverse.data.columns import Columns
 from contraverse.data.dataset import Splits, TextData
 from contraverse.data.formats import Form
@@ -120,6 +121,9 @@ def _set_validation_aside(splits: Splits, seed: int, per_class: int | None, part
         if part >= len(train):
             raise UserError(f"{part:g} of {len(train)} training rows cannot be set aside", where=train.source)
         splits.train, validation = train.split(part / len(train) if part >= 1 else part, seed)
+        if train.label_names is not None:
+            before, after = set(train.labels or ()), set(splits.train.labels or ())
+            check_cut(before, after, len(validation), len(train), "rows", train.source)
     validation.repeats = None
     splits.validation = validation
     splits.notes.append(f"no validation split: {len(validation)} training rows were set aside for it (seed {seed})")
@@ -147,6 +151,12 @@ def _look(splits: Splits) -> None:
         notes.append("there is no training split")
     else:
         _check_classes(train, notes)
+        validation = splits.validation
+        if train.label_names is not None:
+            notes += alike(train.label_names)
+            if validation is not None:
+                present = set(map(int, validation.labels or ()))
+                notes += unmeasured(train.label_names, set(map(int, train.labels or ())), present, "row")
         notes += _repeats(train, splits.validation, splits.test)
     if splits.task.labelled and splits.test is None:
         notes.append("no labelled test split: nothing is measured on test rows")

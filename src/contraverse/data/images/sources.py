@@ -6,6 +6,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from contraverse.data.class_notes import alike, check_cut, unmeasured
 from contraverse.data.folder import SPLITS, SplitName, match_names
 from contraverse.data.formats import check_regular
 from contraverse.data.hub import is_hub_id
@@ -264,6 +265,8 @@ def _set_validation_aside(splits: ImageSplits, seed: int, part: float) -> None:
     if part >= labelled:
         raise UserError(f"{part:g} of {labelled} labelled training images cannot be set aside", where=train.source)
     splits.train, splits.validation = train.split(part / labelled if part >= 1 else part, seed)
+    aside = len(splits.validation)
+    check_cut(_present(train), _present(splits.train), aside, labelled, "images", train.source)
     count = len(splits.validation)
     splits.notes.append(f"no validation split: {count} training images were set aside for it (seed {seed})")
 
@@ -286,7 +289,7 @@ def _look(splits: ImageSplits) -> None:
     if train.labels is not None and train.label_names is not None:
         without = len(train) - int(train.has_label.sum())
         notes += [f"{without:,} of {len(train):,} training images have no label"] if without else []
-        present = set(train.labels[train.has_label].tolist())
+        present = _present(train)
         if len(present) < 2:
             name = train.label_names[next(iter(present))]
             raise UserError(
@@ -297,9 +300,17 @@ def _look(splits: ImageSplits) -> None:
             )
         absent = [name for i, name in enumerate(train.label_names) if i not in present]
         notes += [f"no training image has the label {listed(absent)}"] if absent else []
+        notes += alike(train.label_names)
+        if splits.validation is not None:
+            notes += unmeasured(train.label_names, present, _present(splits.validation), "image")
     notes += _repeats(train, splits.validation, splits.test)
     if splits.test is None:
         notes.append("no labelled test split: nothing is measured on test images")
+
+
+def _present(data: ImageData) -> set[int]:
+    """The classes of which there are images."""
+    return set() if data.labels is None else set(data.labels[data.has_label].tolist())
 
 
 def _inside(sources: Iterable[str]) -> str | None:
