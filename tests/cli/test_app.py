@@ -78,6 +78,31 @@ def test_our_mistake_is_a_message_a_log_and_1(invoke: Any, monkeypatch: pytest.M
     assert "Traceback (most recent call last)" in log.read_text()
 
 
+@pytest.mark.parametrize(
+    "given",
+    [("--set", "model.token=s3cret"), ("--set=model.token=s3cret",), ("--set", "model={token: 's3cret'}"),
+     ("--set", "model.token = s3cret"), ("x", "hf_abcdefghijklmnop"), ()],
+)  # fmt: skip
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_token_is_in_no_log(
+    invoke: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str, ...], debug: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("CONTRAVERSE_DEBUG", debug)
+    monkeypatch.setattr("sys.argv", ["contraverse", "train", "ce", *given, "--task", "text"])
+    monkeypatch.setenv("HF_TOKEN", "fromtheenvironment")
+    fail_with(monkeypatch, ZeroDivisionError("s3cret fromtheenvironment hf_abcdefghijklmnop oh no"))
+    told = invoke("list", "recipes", code=1).stderr
+    logs = list(tmp_path.glob("contraverse-*.log"))
+    assert len(logs) == (not debug)
+    for text in (told, *(log.read_text() for log in logs)):
+        assert "oh no" in text
+        secrets = ("fromtheenv", "hf_abc", "s3cret" if "s3cret" in str(given) else "hf_")
+        assert not [secret for secret in secrets if secret in text]
+    if logs:
+        assert "--task text" in logs[0].read_text()
+
+
 @pytest.mark.parametrize("how", ["flag", "environment"])
 def test_debug_shows_the_traceback(invoke: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

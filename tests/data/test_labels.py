@@ -22,6 +22,7 @@ UNNAMED = ["LABEL_0", "LABEL_1", "LABEL_2"]
         (["0", "1"], UNNAMED, None),
         (["neg", "mid", "pos"], UNNAMED, None),
         (None, ["score"], None),
+        (["0", "1", "2"], ["score"], None),
         (["a"], None, None),
     ],
 )
@@ -34,7 +35,13 @@ def test_classes_are_matched(names: list[str] | None, labels: list[str] | None, 
 
 @pytest.mark.parametrize(
     ("names", "labels"),
-    [(["a", "b"], ["a", "c"]), (["a", "b"], UNNAMED), (["0", "1", "2"], ["no", "yes"]), (["a", "b", "c"], ["a", "b"])],
+    [
+        (["a", "b"], ["score"]),
+        (["a", "b"], ["a", "c"]),
+        (["a", "b"], UNNAMED),
+        (["0", "1", "2"], ["no", "yes"]),
+        (["a", "b", "c"], ["a", "b"]),
+    ],
 )
 def test_other_classes_are_refused(names: list[str], labels: list[str]) -> None:
     with pytest.raises(UserError, match="apart"):

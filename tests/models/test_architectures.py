@@ -1,4 +1,8 @@
-"""Every architecture that transformers offers for text works, or is refused when it is loaded: nothing in between."""
+"""Every architecture that transformers offers for text works, or is refused when it is loaded: nothing in between.
+
+The slow test goes over 255 of them with transformers 5.23: 196 are tried, 59 cannot be built so small or want
+packages of their own. A minute on one core, and some more where it is shared.
+"""
 
 from pathlib import Path
 

@@ -234,6 +234,11 @@ def test_a_tokenizer_of_a_larger_table_is_refused(tiny_model: Make, tmp_path: Pa
         TextModel.load(model.save(tmp_path / "model"))
 
 
+def test_a_model_is_tried_in_its_own_precision(tiny_folder: Callable[..., Path]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        TextModel.from_pretrained(tiny_folder(), labels=LABELS)
+
+
 # images
 
 

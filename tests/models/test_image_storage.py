@@ -1,5 +1,6 @@
 """What is saved of an image model loads here, in torchvision's names, and in onnxruntime, with the same numbers."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_module_of_ones_own_needs_another_like_it_to_be_loaded(tmp_path: Path)
     for route in ROUTES:
         assert torch.equal(loaded(image_batch(), route=route).logits, model(image_batch(), route=route).logits)
     with pytest.raises(UserError, match="do not fit"):
-        ImageModel.load(tmp_path / "model", encoder=nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten()))
+        ImageModel.load(tmp_path / "model", encoder=nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Flatten()))
 
 
 def test_weights_that_are_shared_stay_shared(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_save_that_fails_leaves_the_old_folder(tmp_path: Path, monkeypatch: py
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("contraverse.models.image_storage.save_file", full)
+    monkeypatch.setattr("contraverse.models.folders.save_file", full)
     with pytest.raises(OSError, match="no space"):
         tiny(labels=None).save(tmp_path / "model")
     assert ImageModel.load(tmp_path / "model").labels == list(CLASSES)
@@ -180,6 +181,38 @@ def test_a_trained_folder_or_file_is_a_start_for_another_task(tmp_path: Path) ->
     encoder = ImageModel.from_pretrained(file)
     expected = model(batch, want=("h",), route="adversarial").h
     torch.testing.assert_close(encoder(batch, want=("h",)).h, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_an_export_is_whole_and_as_readable_as_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxscript")
+
+    def export(model: ImageModel) -> Path:
+        path = tmp_path / f"model.{kind}"
+        return model.export_weights(path) if kind == "safetensors" else model.export_onnx(path, size=8)
+
+    (tmp_path / "plain").touch()
+    path = export(tiny())
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    before, torn = path.read_bytes(), []
+
+    def full(*given: Any, **_: Any) -> None:
+        (place,) = (part for part in given if isinstance(part, Path))
+        place.write_bytes(b"half")
+        torn.append(place)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("contraverse.models.folders.save_file", full)
+    monkeypatch.setattr("torch.onnx.ONNXProgram.save", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        export(tiny())
+    assert caught.value.filename == str(path)
+    assert torn[0] != path
+    assert path.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"plain", path.name}
 
 
 @torch.no_grad()

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForMaskedLM
 
+from contraverse.models.heads import ReconstructionHead
+from contraverse.models.mlm_heads import start_from_checkpoint
 from contraverse.pipeline.folder import same_commit
 from contraverse.pipeline.start import pinned, start_model
 from contraverse.recipes import ModelConfig, RunConfig, change, configure, load, split_stages
@@ -41,6 +44,18 @@ def test_the_commit_is_pinned(on_hub: str, tmp_path: Path) -> None:
     assert start_model(again.model, None, {})[0].words == model.words
     other = config.model_copy(update={"model": config.model.model_copy(update={"revision": "v2"})})
     assert same_commit(other, tmp_path / "run") == other
+
+
+def test_a_head_starts_from_the_pinned_commit(on_hub: str, tmp_path: Path, tiny_folder: Callable[..., Path]) -> None:
+    """The newest commit is another one, whose files are not in the cache."""
+    AutoModelForMaskedLM.from_pretrained(tiny_folder()).save_pretrained(
+        tmp_path / "hub" / "models--someone--tiny" / "snapshots" / COMMIT
+    )
+    (tmp_path / "hub" / "models--someone--tiny" / "refs" / "main").write_text("f" * 40)
+    settings = ModelConfig(name=on_hub, revision=COMMIT, max_length=16)
+    model, _ = start_model(settings, None, {})
+    head = ReconstructionHead(model.width, *model.words)
+    assert start_from_checkpoint(head, model.encoder)
 
 
 def test_a_folder_is_not_pinned(tiny_folder: Callable[..., Path]) -> None:

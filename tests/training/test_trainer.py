@@ -165,12 +165,12 @@ def test_heads_are_added_and_trained(build: Build) -> None:
     assert not torch.equal(trainer.model.heads["z"].dense.weight, before)
 
 
-def test_bfloat16_trains_to_nearly_the_same_loss(build: Build) -> None:
+def test_bfloat16_trains_to_nearly_the_same_loss(build: Build, tiny_model: Make) -> None:
     """T17."""
-    runs = count()
+    runs, start = count(), tiny_model(dropout=0.0)  # it is tried when it is loaded, and bfloat16 would not pass
 
     def losses(half: bool = False) -> Tensor:
-        trainer = build(SCAL(), f"bf16-{next(runs)}", bf16=half, max_steps=4)
+        trainer = build(SCAL(), f"bf16-{next(runs)}", model=copy.deepcopy(start), bf16=half, max_steps=4)
         train(trainer)
         assert weights(trainer.model).dtype == torch.float32
         return torch.tensor([row["loss"] for row in log(trainer) if "loss" in row])

@@ -14,6 +14,7 @@ from contraverse.cli.console import counting, doing, result, say
 from contraverse.cli.files import (
     Delimiter,
     Encoding,
+    Trust,
     check_target,
     load_model,
     tell,
@@ -64,6 +65,7 @@ def adversaries(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the GPU where there is one)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write sentences that change a classifier's prediction and stay close to their originals.
 
@@ -72,8 +74,9 @@ def adversaries(
     """
     check_target(output, (".jsonl",), force)
     epsilons = sorted(set(positive(eps, "--eps")))
-    attacked, trained = _load(model, device)
-    others = {name: _load(name, device)[0] for name in dict.fromkeys((encoder, against)) if name is not None}
+    attacked, trained = _load(model, device, trust_remote_code)
+    names = [name for name in dict.fromkeys((encoder, against)) if name is not None]
+    others = {name: _load(name, device, trust_remote_code)[0] for name in names}
     from contraverse.evaluation.adversaries import Closeness, find_adversaries
 
     with doing("Reading data…"):
@@ -105,9 +108,9 @@ def adversaries(
     say(f"{output}: {len(lines)} sentences")
 
 
-def _load(name: str, device: str | None) -> "tuple[TextModel, Columns | None]":
+def _load(name: str, device: str | None, trust_remote_code: bool) -> "tuple[TextModel, Columns | None]":
     """The model, and the columns that it was trained on."""
-    loaded = load_model(name)
+    loaded = load_model(name, trust_remote_code=trust_remote_code)
     model = text_model(loaded, "adversaries")
     if device is None:
         return model, loaded.columns

@@ -1,11 +1,14 @@
 """The commands, and what becomes of an error in any of them."""
 
 import os
+import re
+import shlex
 import sys
 import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -28,6 +31,9 @@ from contraverse.errors import UserError
 from contraverse.writing import explain
 
 DEBUG = "CONTRAVERSE_DEBUG"
+HIDDEN = "***"
+_TOKEN = re.compile(r"""\btoken["']?\s*[=:]\s*["']?([^\s"',}]+)""")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class Commands(TyperGroup):
@@ -73,13 +79,28 @@ def _drop_stdout() -> None:
 
 
 def _unexpected(error: Exception) -> None:
-    trace = "".join(traceback.format_exception(error))
+    trace = without_tokens("".join(traceback.format_exception(error)), sys.argv)
     if os.environ.get(DEBUG):
         say(trace)
         return
-    log = _log(f"contraverse {__version__}\n{' '.join(sys.argv)}\n\n{trace}")
+    command = without_tokens(shlex.join(sys.argv), sys.argv)
+    log = _log(f"contraverse {__version__}\n{command}\n\n{trace}")
     where = f"The traceback is in {log}\n(--debug shows it)." if log else f"The traceback:\n{trace}"
-    complain(f"{type(error).__name__}: {error}\nThis was not foreseen. {where}")
+    message = without_tokens(f"{type(error).__name__}: {error}", sys.argv)
+    complain(f"{message}\nThis was not foreseen. {where}")
+
+
+def without_tokens(text: str, arguments: Sequence[str]) -> str:
+    """``text`` with ``***`` in the place of every access token.
+
+    One is in the environment, has the form of the Hub's, or is in ``arguments``, those of the command line, where
+    ``--set`` gives one as ``model.token=...`` or in ``model={token: ...}``.
+    """
+    secrets = {found for argument in arguments for found in _TOKEN.findall(argument)}
+    secrets |= {os.environ[name] for name in _TOKENS if os.environ.get(name)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return re.sub(r"\bhf_\w{8,}", HIDDEN, text)
 
 
 def _log(text: str) -> str | None:

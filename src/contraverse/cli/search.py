@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contraverse.cli.console import doing, notes, quiet, result, say
+from contraverse.cli.files import Trust
 from contraverse.errors import UserError
 from contraverse.recipes import SearchConfig, configure, load_search, parse, read_space, space_of
 
@@ -49,6 +50,7 @@ def search(
     timeout: Annotated[float | None, typer.Option(min=0, help="Begin no trial after so many seconds.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is tried; train.seed is that of every trial.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --output.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Try settings of a recipe, compare them on validation rows, and write the best as a configuration.
 
@@ -56,11 +58,18 @@ def search(
     """
     with doing("Loading PyTorch…"):
         if resume:
-            given = (recipe, model, task, paper or None, data, set_, space, config, robust)
+            trusted = trust_remote_code or None
+            given = (recipe, model, task, paper or None, data, set_, space, config, robust, trusted)
             plan, output = _own_plan(output, any(option is not None for option in given))
             plan = plan.model_copy(update={"trials": trials or plan.trials})
         else:
-            flags = {"model.name": model, "task": task, "paper": paper or None, "data.source": data}
+            flags = {
+                "model.name": model,
+                "task": task,
+                "paper": paper or None,
+                "data.source": data,
+                "model.trust_remote_code": trust_remote_code or None,
+            }
             settings = {name: value for name, value in flags.items() if value is not None} | parse(set_ or [])
             chosen = configure(recipe, file=config, settings=settings)
             varied = read_space(space) if space else space_of(chosen.method.name, paper=chosen.paper)

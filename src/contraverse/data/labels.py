@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from contraverse.data.dataset import EncodedText, TextData
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
+
+if TYPE_CHECKING:
+    from contraverse.data import Rows
 
 
 def is_unnamed(labels: Sequence[str]) -> bool:
@@ -51,8 +57,12 @@ def match_classes(names: Sequence[str] | None, labels: Sequence[str] | None) -> 
     Raises:
         UserError: a class of the rows is none of the model's.
     """
-    if names is None or labels is None or len(labels) == 1 or list(names) == list(labels):
+    if names is None or labels is None or list(names) == list(labels):
         return None
+    if len(labels) == 1:
+        if is_unnamed(names):  # whole numbers, which are scores here
+            return None
+        raise _other(f"nothing, and gives one score ({labels[0]}),", names)
     places = {label.casefold(): i for i, label in enumerate(labels)}
     if all(name.casefold() in places for name in names) and len(places) == len(labels):
         return np.array([places[name.casefold()] for name in names])
@@ -60,6 +70,32 @@ def match_classes(names: Sequence[str] | None, labels: Sequence[str] | None) -> 
     if numbered or (is_unnamed(labels) and len(names) == len(labels)):
         return None
     raise _other(_listed(labels), names)
+
+
+def matched(data: "Rows", labels: Sequence[str] | None) -> "Rows":
+    """``data`` with its labels as ids of a model's classes ``labels``, matched as `match_classes` does.
+
+    Raises:
+        UserError: a class of the rows is none of the model's, tokenized rows have the classes in another order, or the
+            labels are scores and the model's are classes.
+    """
+    rows = data.data if isinstance(data, EncodedText) else data
+    scores = isinstance(rows, TextData) and any(isinstance(label, float) for label in (rows.labels or ())[:1])
+    if scores and labels is not None and len(labels) > 1:
+        hint = "give class ids or names, or a model of a single score: labels=['score']"
+        raise UserError(f"the model tells {_listed(labels)} apart, and the rows have scores", hint=hint)
+    places = match_classes(rows.label_names if rows.labels is not None else None, labels)
+    if places is None or labels is None:
+        return data
+    if isinstance(data, EncodedText):
+        raise UserError("the rows' classes are in another order than the model's", hint="give them as TextData")
+    if isinstance(data, TextData):
+        ids = [int(places[int(label)]) for label in data.labels or ()]
+        return replace(data, labels=ids, label_names=tuple(labels))
+    assert data.labels is not None
+    known = data.labels >= 0  # the others have no label
+    moved = torch.from_numpy(places)[data.labels.clamp(min=0)]
+    return replace(data, labels=torch.where(known, moved, data.labels), label_names=tuple(labels))
 
 
 def _other(told: str, names: Sequence[str]) -> UserError:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contraverse.data import Encoded, EncodedText, Rows, TextData
-from contraverse.data.labels import match_classes
+from contraverse.data.labels import matched
 from contraverse.errors import UserError
 from contraverse.functional import all_parts, my_share
 from contraverse.models import AnyModel, TextModel, evaluating
@@ -69,12 +69,12 @@ def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None, *, rou
 def encode_data(model: AnyModel, data: Rows) -> Encoded:
     """Texts as tokens of the model's own tokenizer, each row once, however often training sees it; images as they are.
 
-    Labels are the ids of the model's classes: see `matched`.
+    Labels are the ids of the model's classes: see `contraverse.data.labels.matched`.
 
     Raises:
         UserError: ``data`` has no rows, or of classes that the model does not know.
     """
-    return _tokens(model, matched(model, data))
+    return _tokens(model, matched(data, model.labels))
 
 
 def _tokens(model: AnyModel, data: Rows) -> Encoded:
@@ -84,29 +84,6 @@ def _tokens(model: AnyModel, data: Rows) -> Encoded:
         return data
     assert isinstance(model, TextModel)
     return EncodedText(replace(data, repeats=None), model.tokenizer, model.max_length)
-
-
-def matched(model: AnyModel, data: Rows) -> Rows:
-    """``data`` with its labels as ids of the model's classes, matched by name, as `match_classes` does.
-
-    Raises:
-        UserError: a class of the rows is none of the model's.
-    """
-    if isinstance(data, EncodedText):
-        if match_classes(data.data.label_names, model.labels) is not None:
-            raise UserError("the rows' classes are in another order than the model's", hint="give them as TextData")
-        return data
-    places = match_classes(data.label_names if data.labels is not None else None, model.labels)
-    if places is None:
-        return data
-    names = tuple(model.labels or ())
-    if isinstance(data, TextData):
-        ids = [int(places[int(label)]) for label in data.labels or ()]
-        return replace(data, labels=ids, label_names=names)
-    assert data.labels is not None
-    known = data.labels >= 0  # the others have no label
-    moved = torch.from_numpy(places)[data.labels.clamp(min=0)]
-    return replace(data, labels=torch.where(known, moved, data.labels), label_names=names)
 
 
 def labels_of(data: Rows) -> np.ndarray:

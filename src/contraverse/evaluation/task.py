@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from contraverse.data import Rows
+from contraverse.data.labels import matched
 from contraverse.evaluation.metrics import check_names, compute
-from contraverse.evaluation.predict import encode_data, labels_of, matched, predict
+from contraverse.evaluation.predict import encode_data, labels_of, predict
 from contraverse.evaluation.robustness import robust_accuracy
 from contraverse.models import AnyModel
 from contraverse.types import Route
@@ -32,7 +33,7 @@ class TaskEvaluator:
         self.route: Route = route
 
     def __call__(self, model: AnyModel) -> dict[str, float]:
-        rows = matched(model, self.data)
+        rows = matched(self.data, model.labels)
         labels = self.labels if rows is self.data else labels_of(rows)
         return compute(self.metrics, predict(model, rows, self.batch_size, route=self.route), labels)
 

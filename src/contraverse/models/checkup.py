@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contraverse.errors import UserError
-from contraverse.models.modes import evaluating
+from contraverse.models.modes import evaluating, without_autocast
 from contraverse.models.pooling import LAYERS, pool
 from contraverse.types import Outputs
 
@@ -44,7 +44,7 @@ def check_model(model: "TextModel", where: str, *, choose_pooling: bool) -> bool
     batch = _probe(model, where)
     alone = {name: value[1:, :_SHORT] for name, value in batch.items()}
     zero = torch.zeros(2, _LONG, width, dtype=dtype)
-    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with evaluating(model), without_autocast(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
 
         def passes() -> list[Outputs | Exception]:
             return [_attempt(model, batch), _attempt(model, batch, zero), _attempt(model, alone)]

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, contiguous_format
 
 from contraverse.errors import UserError
 from contraverse.models.loading import AGAIN, read_object
@@ -125,15 +125,17 @@ def read_settings(folder: Path, kind: type[Settings]) -> Settings:
         raise UserError(f"is damaged: {named}: {first['msg']}", where=str(path), hint=AGAIN) from error
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """``tensors`` as a safetensors file that may be read as other files are; shared memory is written twice."""
-    save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, path)
-    probe = Path(tempfile.mkdtemp(dir=path.parent)) / "mode"
-    try:
-        probe.touch()
-        share([path], like=probe)
-    finally:
-        shutil.rmtree(probe.parent, ignore_errors=True)
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write ``tensors`` as a safetensors file with the permissions of any new file; shared memory is written twice.
+
+    safetensors itself leaves a file that its owner alone can read.
+    """
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    # Copies: safetensors takes no tensors that share memory, as tied weights do.
+    copies = {name: value.detach().clone(memory_format=contiguous_format) for name, value in tensors.items()}
+    save_file(copies, path, metadata)
+    path.chmod(mode)
 
 
 def share(paths: Iterable[Path], *, like: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 
 from contraverse.errors import UserError
 from contraverse.models.dual_bn import to_plain
+from contraverse.models.folders import write_tensors
 from contraverse.types import Route
 from contraverse.writing import whole_file
 
@@ -29,11 +29,7 @@ def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
     notes = {"mean": model.mean, "std": model.std, "labels": model.labels}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
-        save_file(
-            {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()},
-            partial,
-            metadata={"format": "pt"} | {name: json.dumps(value) for name, value in notes.items()},
-        )
+        write_tensors(state, partial, {"format": "pt"} | {name: json.dumps(value) for name, value in notes.items()})
     return path
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from contraverse.errors import UserError
 from contraverse.models.backbones import build_backbone
 from contraverse.models.finite import refuse_not_finite
-from contraverse.models.folders import SETTINGS, read_settings, replace_folder
+from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
 from contraverse.models.loading import damaged, read_object
 from contraverse.types import HeadSpec
 
@@ -55,11 +55,7 @@ def save(model: "ImageModel", folder: Path) -> Path:
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
     }
 
-    def write(new: Path) -> None:
-        # Copies, since safetensors takes no weights that two names share.
-        save_file({name: value.clone() for name, value in model.state_dict().items()}, new / WEIGHTS)
-
-    return replace_folder(folder, settings, write)
+    return replace_folder(folder, settings, lambda new: write_tensors(model.state_dict(), new / WEIGHTS))
 
 
 def is_image_model(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Origin:
     name: str
     trust_remote_code: bool = False
     revision: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     dtype: str = "float32"
     attn_implementation: str | None = None
 
@@ -85,6 +85,8 @@ def load_config(origin: Origin) -> PretrainedConfig:
         if (Path(origin.path) / "config.json").is_file():
             read_object(Path(origin.path) / "config.json")
         config = AutoConfig.from_pretrained(origin.path, **origin.arguments)
+    # Of no use to transformers any more, but to what reads further files of the same commit.
+    config._commit_hash = commit_of(origin)
     config._attn_implementation = origin.attn_implementation
     config._experts_implementation = None
     return config

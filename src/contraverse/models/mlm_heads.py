@@ -68,7 +68,7 @@ def _files(encoder: PreTrainedModel) -> list[Path]:
     source = encoder.name_or_path
 
     def find(name: str) -> Path | None:
-        revision = getattr(encoder.config, "_commit_hash", None)
+        revision = getattr(encoder.config, "_commit_hash", None)  # set by `loading.load_config`
         try:
             found = cached_file(source or "", name, revision=revision, local_files_only=True)
         except OSError:

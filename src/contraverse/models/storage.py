@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from contraverse.errors import UserError
 from contraverse.models import loading, st_folder
 from contraverse.models.finite import refuse_not_finite
 from contraverse.models.flow import Flow
-from contraverse.models.folders import SETTINGS, read_settings, replace_folder
+from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
 from contraverse.models.opening import open_model
 from contraverse.models.pooling import Pooling
 from contraverse.models.postprocess import Postprocess
@@ -69,9 +69,8 @@ def _write(model: "TextModel", folder: Path) -> None:
         st_folder.add_modules(model, folder)
     parts = {HEADS: model.heads, POSTPROCESS: model.postprocess, TAIL: model.tail}
     for name, part in parts.items():
-        weights = {} if part is None else {k: v.clone().contiguous() for k, v in part.state_dict().items()}
-        if weights:
-            save_file(weights, folder / name)
+        if part is not None and (weights := part.state_dict()):
+            write_tensors(weights, folder / name)
 
 
 def load(folder: Path, cls: "type[TextModel]", *, trust_remote_code: bool = False) -> "TextModel":

@@ -2,6 +2,7 @@
 
 from contraverse.data import Encoded, EncodedText, ImageData, Rows, TextData
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
+from contraverse.data.labels import matched
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.types import Method
@@ -9,15 +10,17 @@ from contraverse.types import Method
 Views = OneView | TwoViews
 
 
-def encoded(model: AnyModel, rows: Rows) -> Encoded:
-    """``rows`` as the model reads them.
+def encoded(model: AnyModel, method: Method, rows: Rows) -> Encoded:
+    """``rows`` as the model reads them, and the method, where it needs labels: their ids are the model's.
 
     Raises:
-        UserError: images for a model of texts, or the other way round.
+        UserError: images for a model of texts, or the other way round, or classes that the model does not know.
     """
     if isinstance(rows, ImageData) != isinstance(model, ImageModel):
         kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
         raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
+    if method.needs == "labels":
+        rows = matched(rows, model.labels)
     if isinstance(rows, TextData):
         assert isinstance(model, TextModel)
         return EncodedText(rows, model.tokenizer, model.max_length)

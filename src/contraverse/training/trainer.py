@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
@@ -20,6 +20,7 @@ from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
 from contraverse.functional import from_all, from_first, rank, share_buffers, sharing
 from contraverse.models import AnyModel, ImageModel
+from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.training.callbacks import Progress
@@ -65,7 +66,8 @@ class Trainer(WatchedTrainer):
     Args:
         model: gets the heads that the method needs.
         method: what to train with.
-        train: rows to train on, texts tokenized or not, or images; the method is told of them (`Method.prepare`).
+        train: rows to train on, texts tokenized or not, or images; the method is told of them (`Method.prepare`). Where
+            it needs labels, classes are matched with the model's by name.
         views: what makes random views of a batch of images, on its device; None: SimCLR's where the method wants two
             of each, else the images as they are.
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
@@ -146,7 +148,7 @@ class Trainer(WatchedTrainer):
             to_synced(model)
         if method.trains == "classifier":
             model.freeze_encoder()
-        rows = encoded(model, train)
+        rows = encoded(model, method, train)
         self.own_optimizer, self.own_schedule = optimizer, schedule
         self.views = views_for(model, method, views)
         method.prepare(_facts(model, rows, args))
@@ -292,10 +294,8 @@ class Trainer(WatchedTrainer):
         super()._save_checkpoint(model, trial)
 
     def _save_extra(self, folder: Path) -> None:
-        if self.method.state_dict():
-            # Copies: safetensors refuses tensors that share memory, as the tied weights of a frozen model do.
-            state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in self.method.state_dict().items()}
-            save_file(state, folder / METHOD_STATE)
+        if state := self.method.state_dict():
+            write_tensors(state, folder / METHOD_STATE)
         if self.rows.path.is_file():
             sync(self.rows.path)
 
