@@ -259,3 +259,11 @@ def test_names_that_are_no_text_are_refused(text: str, tmp_path: Path) -> None:
     task = None if text.startswith("task") else "text"
     with pytest.raises(UserError):
         configure(file=tmp_path / "c.yaml", task=task, source="rows.csv")
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    with pytest.raises(UserError) as caught:
+        configure("scal", settings={"method.epsilon": "x" * 5000})
+    assert "'xxx" in str(caught.value)
+    assert "x… is not possible: it must be a valid number" in str(caught.value)
+    assert len(str(caught.value)) < 400

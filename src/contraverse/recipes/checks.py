@@ -77,13 +77,19 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
             what, hint = "is a section of settings, not a value", f"set {where}.<setting>=value"
         else:
             wanted = item["msg"].replace("Input should be", "it must be")
-            what = f"{item['input']!r} is not possible: {wanted}"
+            what = f"{_shortened(item['input'])} is not possible: {wanted}"
             hint = "write null for none" if str(item["input"]).lower() == "none" else None
         # Each member of a union has its say; the last is the widest.
         found[where] = UserError(what, where=where, hint=hint)
     if len(found) == 1:
         return next(iter(found.values()))
     return UserError(f"{len(found)} settings are wrong:\n" + "\n".join(str(mistake) for mistake in found.values()))
+
+
+def _shortened(value: Any, longest: int = 200) -> str:
+    """``value`` as Python writes it, of a long one the beginning."""
+    written = repr(value)
+    return written if len(written) <= longest else f"{written[:longest]}…"
 
 
 def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:

@@ -182,12 +182,7 @@ def parse(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"cannot be read: {reason}", where=str(file)) from error
-    written = notation.read(text, str(file))
+    written = notation.read_file(file)
     if not isinstance(written, dict):
         raise UserError("holds no configuration: sections with settings are expected", where=str(file))
     # A section whose lines are all commented out reads as null.

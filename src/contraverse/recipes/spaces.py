@@ -159,11 +159,7 @@ def parse_range(name: str, written: Any) -> Range | Choices:
 
 
 def _file(file: Path) -> Mapping[str, Written]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(file)) from error
-    written = notation.read(text, str(file))
+    written = notation.read_file(file)
     if not isinstance(written, dict):
         raise UserError("holds no space: lines as method.epsilon: .1:1:log are expected", where=str(file))
     return written

@@ -109,10 +109,7 @@ def load_study(file: str | Path) -> StudyConfig:
     Raises:
         UserError: the file cannot be read, or is no study; every cell of its selection is checked.
     """
-    try:
-        written = notation.read(Path(file).read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(file)) from error
+    written = notation.read_file(Path(file))
     if not isinstance(written, dict):
         raise UserError("holds no study", where=str(file), hint="see docs/studies.md")
     try:
