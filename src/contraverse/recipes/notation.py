@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
         return super().construct_document(node)
 
-    def construct_number(self, node: yaml.Node) -> bool | int | float | None:
+    def construct_number(self, node: Any) -> bool | int | float | None:
         """The value of a scalar that is no text; its text need not be of that kind where its tag is written out."""
         kind, text = node.tag.rpartition(":")[2], self.construct_scalar(node)
         # A whole number with the tag of a float is a float.
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             return text.lower() == "true"
         return int(text) if kind == "int" else float(text)
 
-    def construct_whole(self, node: yaml.Node) -> list[Any] | dict[Any, Any]:
+    def construct_whole(self, node: Any) -> list[Any] | dict[Any, Any]:
         """A list or a mapping with everything in it at once, so that one which holds itself is refused."""
         if node.tag.endswith("seq"):
             return self.construct_sequence(node, deep=True)
