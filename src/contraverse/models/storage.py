@@ -111,7 +111,7 @@ def _load_own(folder: Path, cls: "type[TextModel]", origin: loading.Origin) -> "
     )
     with loading.damaged(folder / HEADS):
         model.add_heads(stored.heads)
-        if stored.heads:
+        if model.heads.state_dict():  # the encoder's own pooler as a head has no weights of its own, and no file
             model.heads.load_state_dict(load_file(folder / HEADS))
     if stored.postprocess is not None:
         with loading.damaged(folder / SETTINGS):
