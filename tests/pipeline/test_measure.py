@@ -14,7 +14,8 @@ from contraverse.recipes import configure
 OF_IMAGES = [
     case
     for case, (name, settings) in CASES.items()
-    if METHODS[name].reads != "text" and all(head.kind != "mlm" for head in METHODS[name](**settings).heads.values())
+    if METHODS[name].reads != "text"
+    and all(head.kind not in ("mlm", "pooler") for head in METHODS[name](**settings).heads.values())
 ]
 
 
