@@ -50,12 +50,13 @@ def test_a_row_is_its_texts_and_its_label() -> None:
         ((["a", " "],), "row 1: expected 1 non-empty"),
         (([("a", 3)],), "row 0: expected 2 non-empty"),
         ((["a", "b"], [1]), "2 rows, but 1 labels"),
-        ((["a", "b"], [0, None]), "row 1: label None is none of the 1 classes"),
+        ((["a", "b"], [0, None]), "row 1: the label is missing"),
         ((["a", "b"], [0, -1]), "row 1: label -1"),
         ((["a", "b"], [0, 2], ["x", "y"]), "row 1: label 2 is none of the 2 classes"),
         ((["a", "b"], ["x", "z"], ["x", "y"]), "row 1: label 'z'"),
         ((["a", "b"], [0, 0.5], ["x", "y"]), "row 1: label 0.5"),
-        ((["a", "b"], [0.5, float("nan")]), "row 1: a score is not a finite number"),
+        ((["a", "b"], [0.5, float("nan")]), "row 1: the label is missing"),
+        ((["a", "b"], [0.5, float("inf")]), "row 1: a score is not a finite number"),
     ],
 )
 def test_rows_that_cannot_be_used(arguments: Any, says: str) -> None:

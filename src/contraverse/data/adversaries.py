@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from contraverse.data.dataset import Labels, Splits, TextData
+from contraverse.data.dataset import Splits, TextData
 from contraverse.data.formats import extension, read_table
+from contraverse.data.values import Labels
 from contraverse.errors import UserError
 
 _SHOWN = 5

@@ -1,6 +1,5 @@
 """Texts with their labels, split into training, validation and test rows, and their tokens."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -13,14 +12,13 @@ from contraverse.data.columns import Columns
 from contraverse.data.drawing import part_rows, sample_rows
 from contraverse.data.folder import BY_SPLIT
 from contraverse.data.tasks import Task
+from contraverse.data.values import Labels, class_ids, text_rows
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _COLUMNS = {1: ("text",), 2: ("sentence1", "sentence2"), 3: ("anchor", "positive", "negative")}
-
-Labels = list[int] | list[float] | None
 
 
 class Row(NamedTuple):
@@ -57,26 +55,19 @@ class TextData:
     ) -> "TextData":
         """Rows from Python values.
 
-        ``texts``: a string or a tuple of strings for each row. ``labels``: class ids, class names or float scores.
+        ``texts``: a string or a tuple of strings for each row. ``labels``: class ids, class names or float scores, in a
+        list, an array, a tensor or a column; floats that are all whole are ids.
         ``label_names`` default to the sorted names, or for ids to "0", "1", ... up to the largest.
 
         Raises:
             UserError: there are no rows, a text is not a string or is empty, rows differ in their number of texts,
                 or a label is missing or is no class.
         """
-        rows = [(row,) if isinstance(row, str) else tuple(row) for row in texts]
-        if not rows:
-            raise UserError("there are no rows")
-        width = len(rows[0])
-        if width not in _COLUMNS:
-            raise UserError(f"a row holds one, two or three texts, not {width}", where="row 0")
-        for i, row in enumerate(rows):
-            if len(row) != width or not all(isinstance(text, str) and text.strip() for text in row):
-                raise UserError(f"expected {width} non-empty string(s), found {row!r}", where=f"row {i}")
+        rows = text_rows(texts, _COLUMNS)
         if labels is not None and len(labels) != len(rows):
             raise UserError(f"{len(rows)} rows, but {len(labels)} labels")
-        ids, names = _class_ids(labels, label_names)
-        return cls(rows, ids, names, _COLUMNS[width])
+        ids, names = class_ids(labels, label_names)
+        return cls(rows, ids, names, _COLUMNS[len(rows[0])])
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -129,31 +120,6 @@ class TextData:
     @property
     def _classes(self) -> list[int] | None:
         return None if self.label_names is None else cast(list[int] | None, self.labels)
-
-
-def _class_ids(
-    labels: Sequence[int] | Sequence[float] | Sequence[str] | None, names: Sequence[str] | None
-) -> tuple[Labels, tuple[str, ...] | None]:
-    if labels is None:
-        return None, tuple(names) if names else None
-    values: list[Any] = [value.item() if isinstance(value, np.generic) else value for value in labels]
-    kinds = {type(value) for value in values}
-    if kinds == {str}:
-        known = tuple(names) if names else tuple(sorted(set(values)))
-        ids = {name: i for i, name in enumerate(known)}
-        values = [ids.get(value, value) for value in values]
-    elif kinds <= {int, float} and float in kinds and not names:
-        for i, value in enumerate(values):
-            if not math.isfinite(value):
-                raise UserError("a score is not a finite number", where=f"row {i}")
-        return [float(value) for value in values], None
-    else:
-        whole = [value for value in values if isinstance(value, int)]
-        known = tuple(names) if names else tuple(str(i) for i in range(max(whole, default=-1) + 1))
-    for i, value in enumerate(values):
-        if not isinstance(value, int) or not 0 <= value < len(known):
-            raise UserError(f"label {value!r} is none of the {len(known)} classes", where=f"row {i}")
-    return [int(value) for value in values], known
 
 
 @dataclass

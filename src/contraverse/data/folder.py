@@ -63,6 +63,8 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
     (``train-00000-of-00002``) belong together; of one name in two formats the first of `EXTENSIONS` is taken,
     uncompressed before compressed. Where no name says anything, a folder of one file is a training set.
 
+    Where the folder holds none, but its folder ``data`` does, or the only folder in it with files, that is read.
+
     Raises:
         UserError: the folder holds no file that can be read, or several of which none names a split.
     """
@@ -71,6 +73,12 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
     except OSError as error:
         raise UserError(f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
     files = [path for path in inside if path.is_file() and extension(path) in EXTENSIONS]
+    holders = [path for path in inside if path.is_dir() and _holds_files(path)]
+    inner = next((path for path in holders if path.name == "data"), holders[0] if len(holders) == 1 else None)
+    if not files and inner is not None:
+        # A repository of the Hub has its files in data/, an archive in a folder of its own.
+        files_inside, notes = find_files(inner, splits)
+        return files_inside, [f"{folder}: its files are those of {inner.name}/", *notes]
     if not files:
         found = ", ".join(path.name for path in inside[:10]) or "nothing"
         raise UserError(
@@ -97,6 +105,13 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
     used = {path for paths in taken.values() for path in paths}
     left = [path.name for path in files if path not in used]
     return taken, [f"{folder}: left out {', '.join(left)}"] if left else []
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return any(path.is_file() and extension(path) in EXTENSIONS for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _files(kinds: Mapping[tuple[bool, int], list[Path]]) -> list[Path]:

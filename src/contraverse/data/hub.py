@@ -34,7 +34,9 @@ class OnHub(Protocol):
 
 def load_hub(source: str | None, task: Task) -> dict[SplitName, list[Table]]:
     """The splits of a Hub data set as tables; see `hub_splits`."""
-    return {split: [_table(part, where) for where, part in parts] for split, parts in hub_splits(source, task).items()}
+    return {
+        split: [table_of(part, where) for where, part in parts] for split, parts in hub_splits(source, task).items()
+    }
 
 
 def hub_splits(source: str | None, task: OnHub) -> dict[SplitName, list[tuple[str, Any]]]:
@@ -80,7 +82,9 @@ def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:
         raise UserError(f"the Hub's data set cannot be loaded ({why[:500]})", where=where, hint=hint) from error
 
 
-def _table(split: Any, where: str) -> Table:
+def table_of(split: Any, where: str) -> Table:
+    """One split of `datasets` as a table."""
+
     def column(name: str) -> Sequence[Any]:
         return split[name][:]
 

@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from contraverse.data.columns import Columns
-from contraverse.data.dataset import Labels, TextData
+from contraverse.data.dataset import TextData
 from contraverse.data.folder import SPLITS, SplitName
 from contraverse.data.formats import AS_IT_IS, Form
+from contraverse.data.in_memory import is_table
 from contraverse.data.nearest import nearest
 from contraverse.data.reading import OnBadRow, Read, read_source
 from contraverse.data.tasks import TASKS, Task
+from contraverse.data.values import Labels
 from contraverse.errors import UserError
 
 
@@ -60,7 +62,7 @@ def find_parts(source: Any) -> dict[SplitName, list[Part]] | None:
         UserError: a key or split is unknown, or a value is of the wrong kind; ``data.source[1]`` says which.
     """
     where = "data.source"
-    if source is None or isinstance(source, str | Path):
+    if source is None or isinstance(source, str | Path) or is_table(source):
         return None
     if isinstance(source, Sequence):
         return {"train": _parts(source, "train", where)}
@@ -72,7 +74,7 @@ def find_parts(source: Any) -> dict[SplitName, list[Part]] | None:
             "A source with settings of its own is one of a list: [{task: snli}]" if set(source) & set(_KEYS) else None
         )
         raise UserError(f"files are named as train, validation and test, not {named}", where=where, hint=hint)
-    if all(isinstance(part, str | Path) for part in source.values()):
+    if all(isinstance(part, str | Path) for part in source.values()) or all(map(is_table, source.values())):
         return None
     parts = {}
     for split in SPLITS:

@@ -1,5 +1,6 @@
 """From one source to checked rows: a Hub data set, a file, a folder, or files by split."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from contraverse.data.dataset import TextData
 from contraverse.data.folder import SPLITS, SplitName, find_files
 from contraverse.data.formats import AS_IT_IS, EXTENSIONS, Form, extension, read_table
 from contraverse.data.hub import is_hub_id, load_hub
-from contraverse.data.rows import NOT_UTF8, Rows, infer_classes, read_rows, to_data
+from contraverse.data.in_memory import is_table, read_in_memory
+from contraverse.data.rows import Rows, infer_classes, read_rows, to_data
 from contraverse.data.tables import Fault, Table
 from contraverse.data.tasks import Task
+from contraverse.data.values import NOT_UTF8
 from contraverse.errors import UserError
 
 MEND = "Mend them, or leave them out with --on-bad-row skip."
@@ -77,6 +80,10 @@ def read_source(
 def _open(source: str | Path | Files | None, task: Task, form: Form) -> tuple[dict[SplitName, list[Table]], list[str]]:
     notes: list[str] = []
     files: dict[SplitName, list[Path]]
+    if is_table(source):
+        return {"train": [read_in_memory(source, "the table")]}, notes
+    if isinstance(source, Mapping) and all(map(is_table, source.values())):
+        return {name: [read_in_memory(source[name], f"the {name} table")] for name in SPLITS if name in source}, notes
     if isinstance(source, Mapping):
         files = {name: [Path(source[name]).expanduser()] for name in SPLITS if name in source}
     elif source is None or (isinstance(source, str) and not is_local(source)):
@@ -91,6 +98,9 @@ def _open(source: str | Path | Files | None, task: Task, form: Form) -> tuple[di
 
 def is_local(source: str) -> bool:
     """True for what exists, and for what can only be a path."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
+        hint = "Give OWNER/NAME of a data set on the Hub, or fetch the file first."
+        raise UserError("is an address, not a file, a folder or a name on the Hub", where=source, hint=hint)
     path = Path(source).expanduser()
     return path.exists() or extension(path) in EXTENSIONS or not is_hub_id(source) or source.startswith(".")
 

@@ -11,9 +11,9 @@ from contraverse.data.columns import Columns
 from contraverse.data.dataset import TextData
 from contraverse.data.tables import Fault, Table
 from contraverse.data.tasks import Task
+from contraverse.data.values import text_problem
 from contraverse.errors import UserError
 
-NOT_UTF8 = "is not valid UTF-8"
 _INTEGER = re.compile(r"[+-]?\d+")
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
 _MOST_CLASSES = 1000
@@ -49,7 +49,7 @@ def read_rows(tables: Sequence[tuple[Table, Columns]], task: Task, *, may_be_unl
     for (table, columns), labels in zip(tables, raw, strict=True):
         texts = [table.column(name) for name in columns.texts]
         for number, found, *row in zip(table.rows, labels, *texts, strict=True):
-            label, problem = found, next(filter(None, map(_text_problem, row, columns.texts)), None)
+            label, problem = found, next(filter(None, map(text_problem, row, columns.texts)), None)
             if labelled and problem is None:
                 label, problem = _score(found) if task.kind == "similarity" else _class_name(found)
             if problem is not None:
@@ -87,22 +87,6 @@ def _known(task: Task) -> dict[str, int]:
     return {alias: i for alias, i in aliases.items() if i is not None} | ids
 
 
-def _text_problem(text: Any, column: str) -> str | None:
-    if not isinstance(text, str):
-        return f"{column!r} is {'missing' if text is None else f'a {type(text).__name__}, not text'}"
-    if not text or text.isspace():
-        return f"{column!r} is empty"
-    if "\0" in text:
-        return f"{column!r} holds a NUL byte"
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = ord(text[error.start])
-            return f"{column!r} {NOT_UTF8}" + (f" (byte 0x{code - 0xDC00:02x})" if 0xDC80 <= code <= 0xDCFF else "")
-    return None
-
-
 def _score(label: Any) -> tuple[float, str | None]:
     if label is None or label == "":
         return 0.0, "the score is missing"
@@ -121,7 +105,7 @@ def _class_name(label: Any) -> tuple[str, str | None]:
         label = label.strip()
         if _WHOLE.fullmatch(label):
             label = label.split(".")[0]
-        if problem := (_text_problem(label, "label") if label else "the label is missing"):
+        if problem := (text_problem(label, "label") if label else "the label is missing"):
             return "", problem
         return label, None
     if label is None or (isinstance(label, float) and math.isnan(label)):

@@ -9,12 +9,14 @@ from contraverse.data.class_notes import alike, check_cut, unmeasured
 from contraverse.data.columns import Columns
 from contraverse.data.dataset import Splits, TextData
 from contraverse.data.formats import Form
+from contraverse.data.in_memory import is_table
 from contraverse.data.mixture import find_parts, read_parts
 from contraverse.data.reading import OnBadRow, read_source
 from contraverse.data.tasks import TASKS, Task, get_task
 from contraverse.errors import UserError
 
-Source = str | Path | Mapping[str, Any] | Sequence[Any] | None
+Source = Any
+"""A path, a Hub id, files or tables by split, a data frame, a data set of `datasets`, or a list of sources."""
 
 
 def load_splits(
@@ -39,7 +41,8 @@ def load_splits(
 
     ``source``: a file (the training rows), a folder (files called train, validation or dev, and test; the rule is
     in `find_files`), ``{"train": file, "validation": file, "test": file}``, a Hub id (``owner/name`` or
-    ``owner/name:configuration``), or None for the task's own Hub data set. A list is several of these, whose training
+    ``owner/name:configuration``), or None for the task's own Hub data set; a data frame of pandas, a
+    `datasets.Dataset`, or such tables by split. A list is several of these, whose training
     rows are mixed: see `contraverse.data.mixture`. ``text`` and ``label`` name columns; what is not named is found
     as `find_columns` says.
 
@@ -76,7 +79,7 @@ def load_splits(
     columns = [text] if isinstance(text, str) else text
     parts, form = find_parts(source), Form(delimiter, encoding)
     if parts is None:
-        assert not isinstance(source, Sequence) or isinstance(source, str)
+        assert source is None or isinstance(source, str | Path | Mapping) or is_table(source)
         read = read_source(source, task, text=columns, label=label, on_bad_row=on_bad_row, trained=trained, form=form)
     else:
         read = read_parts(parts, task, text=columns, label=label, seed=seed, on_bad_row=on_bad_row, form=form)

@@ -14,8 +14,14 @@ def encoded(model: AnyModel, method: Method, rows: Rows) -> Encoded:
     """``rows`` as the model reads them, and the method, where it needs labels: their ids are the model's.
 
     Raises:
-        UserError: images for a model of texts, or the other way round, or classes that the model does not know.
+        UserError: images for a model of texts, or the other way round, classes that the model does not know, or a table
+            that is not read yet.
     """
+    if hasattr(rows, "iloc") or hasattr(rows, "column_names") or isinstance(rows, list | dict):
+        raise UserError(
+            f"the trainer takes a TextData or an ImageData, not a {type(rows).__name__}",
+            hint="read it first: load_splits(task, rows).train, or TextData.from_rows(texts, labels)",
+        )
     if isinstance(rows, ImageData) != isinstance(model, ImageModel):
         kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
         raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
