@@ -72,6 +72,19 @@ def match_classes(names: Sequence[str] | None, labels: Sequence[str] | None) -> 
     raise _other(_listed(labels), names)
 
 
+def in_order_of(labels: Sequence[str], own: Sequence[str] | None) -> list[str]:
+    """Classes of a classifier that starts from one of the classes ``own``, None for no classifier.
+
+    Those of ``own``, in their order, where they are ``labels`` by name or both have numbers alone, so that the
+    classifier can be kept; else ``labels``.
+    """
+    if own is None or len(own) != len(labels):
+        return list(labels)
+    names = {name.casefold() for name in own}
+    same = len(names) == len(own) and names == {name.casefold() for name in labels}
+    return list(own if same or (is_unnamed(own) and is_unnamed(labels)) else labels)
+
+
 def matched(data: "Rows", labels: Sequence[str] | None) -> "Rows":
     """``data`` with its labels as ids of a model's classes ``labels``, matched as `match_classes` does.
 

@@ -9,6 +9,7 @@ import torch
 from contraverse.data import ImageData, ImageSplits, ImageTask, TextData, get_image_task
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.data.images.views import Augment
+from contraverse.data.labels import in_order_of
 from contraverse.errors import UserError
 from contraverse.evaluation import predict
 from contraverse.evaluation.images import find_clusters, matched_accuracy
@@ -257,7 +258,8 @@ def start_model(
 ) -> tuple[TextModel, list[str]]:
     """The model that training begins with, and what its user should know.
 
-    From a model that was trained before, the encoder is taken; its classifier if it is for exactly ``labels``; and
+    From a model that was trained before, the encoder is taken; its classifier, with its own order, if it tells
+    ``labels`` apart, which the trainer matches with the rows'; and
     those of its heads that are among ``heads``, of the same kind and size. Everything else is drawn anew.
 
     Raises:
@@ -273,10 +275,11 @@ def start_model(
             modules = read_modules(folder)
         except UserError as error:
             notes.append(f"{error.where} {error.what}: training starts from the network alone")
+    origin = origin_of(settings) if modules is None else replace(origin_of(settings), name=str(modules.encoder))
     model = open_model(
         TextModel,
-        origin_of(settings) if modules is None else replace(origin_of(settings), name=str(modules.encoder)),
-        labels,
+        origin,
+        labels if labels is None else in_order_of(labels, classes_of(load_config(origin))),
         # A recipe's cls is the token that stands for the text: in a decoder, the last.
         pooling=None if settings.pooling == "cls" else settings.pooling,
         embedding=settings.embedding,
