@@ -1,5 +1,6 @@
 """Commands on a folder that brings code of its own, with a yes on standard input: none of it runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from reference.foreign import edit_json, evil_folder
 from typer.testing import CliRunner
 
 from contraverse.cli.app import app
+from contraverse.recipes import SearchConfig, configure
 
+TRUST = "model.trust_remote_code"
 SMALL = ("--set", "train.num_train_epochs=1", "--set", "evaluation.epsilons=[]", "--set", "train.report_to=none")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "train": ("train", "ce", "--task", "text", "--model", "EVIL", "--data", "ROWS", "--output", "OUT", *SMALL),
@@ -89,3 +92,35 @@ def test_images_load_no_code(invoke: Any, tmp_path: Path, evil: Path, folder: Pa
         result = invoke(*words, "--model", name, stdin="y\n", code=2)
         assert not (tmp_path / "ran").exists(), result.stderr
         assert not list(tmp_path.glob("out*"))
+
+
+def test_a_file_does_not_allow_a_models_code(invoke: Any, tmp_path: Path, evil: Path, rows: Path) -> None:
+    """A configuration, a stage of one, a search and a study are files that people hand on; the reader decides."""
+    model = {"name": str(evil), "trust_remote_code": True}
+    run = {"recipe": "ce", "task": "text", "model": model, "data": {"source": str(rows)}}
+    staged = {"recipe": "itpt", "task": "text", "data": {"source": str(rows)}, "stages": {"itpt": {"model": model}}}
+    for name, written in (("run", run), ("staged", staged)):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(written))
+        for command in ("train", "search"):
+            words = (command, "--config", tmp_path / f"{name}.yaml", "--output", tmp_path / "out")
+            assert "--trust-remote-code" in invoke(*words, code=2).stderr
+    plan = SearchConfig(config=configure("ce", source=str(rows), settings={TRUST: True}), space={TRUST: [True]})
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "search.yaml").write_text(plan.to_yaml())
+    assert "--trust-remote-code" in invoke("search", "--output", tmp_path / "search", "--resume", code=2).stderr
+    for place in ("settings", "methods", "tasks"):
+        allowed = {TRUST: True, "model.name": str(evil)}
+        study = {
+            "name": "x",
+            "question": "?",
+            "settings": allowed if place == "settings" else {},
+            "tasks": {"text": {"data.source": str(rows)} | (allowed if place == "tasks" else {})},
+            "methods": {"ce": {"recipe": "ce", "settings": allowed if place == "methods" else {}}},
+            "seeds": [1],
+            "baseline": "ce",
+        }
+        (tmp_path / "study.yaml").write_text(json.dumps(study))
+        refused = invoke("study", tmp_path / "study.yaml", "--output", tmp_path / "out", code=2).stderr
+        assert "a file does not decide" in refused
+    assert not (tmp_path / "ran").exists()
+    assert not list(tmp_path.glob("out*"))

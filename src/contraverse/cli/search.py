@@ -12,7 +12,7 @@ from rich.table import Table
 from contraverse.cli.console import doing, notes, quiet, result, say
 from contraverse.cli.files import Trust
 from contraverse.errors import UserError
-from contraverse.recipes import SearchConfig, configure, load_search, parse, read_space, space_of
+from contraverse.recipes import SearchConfig, configure, load_search, parse, read_space, refuse_trust, space_of
 
 if TYPE_CHECKING:
     from contraverse.pipeline import SearchResult
@@ -58,9 +58,9 @@ def search(
     """
     with doing("Loading PyTorch…"):
         if resume:
-            trusted = trust_remote_code or None
-            given = (recipe, model, task, paper or None, data, set_, space, config, robust, trusted)
+            given = (recipe, model, task, paper or None, data, set_, space, config, robust)
             plan, output = _own_plan(output, any(option is not None for option in given))
+            refuse_trust(plan.config, asked=trust_remote_code)
             plan = plan.model_copy(update={"trials": trials or plan.trials})
         else:
             flags = {

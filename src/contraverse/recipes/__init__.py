@@ -15,7 +15,7 @@ from contraverse.recipes.experiments import Experiment, Ours
 from contraverse.recipes.image_experiments import CIFAR as _registered  # noqa: F401
 from contraverse.recipes.images import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
 from contraverse.recipes.papers import RECIPES, Recipe
-from contraverse.recipes.resolve import change, configure, load, load_search, made_with, parse
+from contraverse.recipes.resolve import change, configure, load, load_search, made_with, parse, refuse_trust
 from contraverse.recipes.spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
 from contraverse.recipes.stages import Stage, split_stages
 from contraverse.recipes.text_experiments import BERT, NLI_SENTENCES
@@ -56,6 +56,7 @@ __all__ = [
     "parse",
     "parse_range",
     "read_space",
+    "refuse_trust",
     "space_of",
     "split_stages",
 ]

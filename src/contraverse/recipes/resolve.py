@@ -17,6 +17,8 @@ from contraverse.recipes.layers import merge, nested
 from contraverse.recipes.papers import RECIPES, Recipe, is_image_task
 from contraverse.recipes.stages import SECTIONS, split_stages, with_token
 
+TRUST = "model.trust_remote_code"
+
 
 def configure(
     recipe: str | None = None,
@@ -44,7 +46,21 @@ def configure(
     """
     short = {"task": task, "data.source": source, "paper": paper or None}
     given = {name: value for name, value in short.items() if value is not None}
-    return _checked(_merged(recipe, file, {**given, **(settings or {})}))
+    config = _checked(_merged(recipe, file, {**given, **(settings or {})}))
+    refuse_trust(config, (settings or {}).get(TRUST) is True)
+    return config
+
+
+def refuse_trust(config: RunConfig, asked: bool) -> None:
+    """Stop where a file, and not its reader, allows code that comes with a model.
+
+    Raises:
+        UserError: ``config`` allows it, in a stage too, and it was not ``asked`` for.
+    """
+    runs = [config, *(stage.config for stage in split_stages(config))] if config.stages else [config]
+    if not asked and any(getattr(run.model, "trust_remote_code", False) for run in runs):
+        hint = "if you trust it, give --trust-remote-code"
+        raise UserError("a file does not decide that a model's own code is run", where=TRUST, hint=hint)
 
 
 def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:

@@ -15,7 +15,7 @@ from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.recipes.checks import explain, nearest
 from contraverse.recipes.config import RunConfig, Section
-from contraverse.recipes.resolve import configure
+from contraverse.recipes.resolve import configure, refuse_trust
 
 Stage = Literal["select", "test"]
 Grid = dict[str, list[Any]]
@@ -155,6 +155,7 @@ def cell(study: StudyConfig, stage: Stage, task: str, label: str, settings: Mapp
         config = _configure(entry.recipe, json.dumps(merged))
     except UserError as error:
         raise UserError(error.what, where=f"{label} on {task}: {error.where or ''}", hint=error.hint) from error
+    refuse_trust(config, asked=False)
     return Cell(stage, task, label, dict(settings), seed, config)
 
 
