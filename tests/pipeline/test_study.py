@@ -14,6 +14,7 @@ import pytest
 from contraverse.errors import UserError
 from contraverse.evaluation.paired import pack_rows
 from contraverse.pipeline.board import Board
+from contraverse.pipeline.result import Interrupted
 from contraverse.pipeline.study import read_lines, run_study
 from contraverse.recipes.study import Cell, Finished, StudyConfig, load_study, ready, total_cells
 from contraverse.reporting.study import csv_lines, latex, markdown, tabulate
@@ -183,13 +184,14 @@ def test_a_cell_that_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert (again.done, again.failed) == (9, 0)
 
 
-def test_ctrl_c_puts_the_cell_in_hand_up_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted(Path("checkpoint-2"))])
+def test_ctrl_c_puts_the_cell_in_hand_up_again(tmp_path: Path, stop: BaseException) -> None:
     seen: list[str] = []
 
     def train(cell: Cell, folder: Path) -> dict[str, Any]:
         seen.append(cell.key)
         if len(seen) == 3:
-            raise KeyboardInterrupt
+            raise stop
         return line(cell)
 
     with pytest.raises(KeyboardInterrupt):

@@ -69,7 +69,7 @@ def _work(
     others = [subprocess.Popen(command, env=environment) for _ in range(jobs - 1)]
     try:
         progress = pipeline.run_study(plan, output, storage, results=results, keep_models=keep_models, say=say)
-    except (KeyboardInterrupt, pipeline.Interrupted) as stopped:
+    except KeyboardInterrupt as stopped:
         say(f"Stopped. To go on:\n  contraverse study {shlex.quote(str(path))} --output {shlex.quote(str(output))}")
         raise typer.Exit(130) from stopped
     finally:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from contraverse.pipeline.board import Board
-from contraverse.pipeline.result import Say, silent
+from contraverse.pipeline.result import Interrupted, Say, silent
 from contraverse.pipeline.run import run
+from contraverse.recipes import change
 from contraverse.recipes.study import Cell, Finished, StudyConfig, ready, total_cells
 from contraverse.reporting import environment
 
@@ -67,7 +68,10 @@ def run_study(
         def finish(key: str, cells: Mapping[str, Cell] = cells, progress: Progress = progress) -> Line:
             cell, folder = cells[key], output / "cells" / key
             say(f"{progress.done + 1} of {progress.total}: {cell.title}")
-            line = (train or train_cell)(cell, folder) | {"study": study.name}
+            try:
+                line = (train or train_cell)(cell, folder) | {"study": study.name}
+            except Interrupted as stopped:  # no fault of the cell's: it is put up again, and the worker stops
+                raise KeyboardInterrupt from stopped
             if results is not None:
                 append_line(results, line)
             if not keep_models:
@@ -89,7 +93,8 @@ def train_cell(cell: Cell, folder: Path) -> Line:
     """
     evaluation = folder / "evaluation.json"
     if not evaluation.is_file():
-        run(cell.config, folder, resume=(folder / "config.yaml").is_file(), test=cell.stage == "test")
+        quiet = change(cell.config, {"train.disable_tqdm": True})  # bars of several workers would run into each other
+        run(quiet, folder, resume=(folder / "config.yaml").is_file(), test=cell.stage == "test")
     report = json.loads(evaluation.read_text(encoding="utf-8"))
     return {
         "stage": cell.stage,
