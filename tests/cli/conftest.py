@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from contraverse.cli.app import app
+from contraverse.cli.console import notes, result
 
 
 class Invoke(Protocol):
@@ -21,11 +22,13 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """``invoke("train", "ce", code=2)``: runs a command, checks its exit code, gives what it printed."""
     monkeypatch.setenv("CONTRAVERSE_DEBUG", "")
     monkeypatch.setenv("COLUMNS", "200")
+    for console in (result, notes):  # made when COLUMNS was what pytest-xdist says it is
+        monkeypatch.setattr(console, "_width", 200)
 
     def run(*args: object, stdin: str | bytes | None = None, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
-        assert result.exit_code == code, (result.output, result.exception)
-        return result
+        outcome = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
+        assert outcome.exit_code == code, (outcome.output, outcome.exception)
+        return outcome
 
     return run
 
