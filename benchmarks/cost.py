@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from contraverse import METHODS, TextModel, step
-from contraverse.types import Facts, Method
+from contraverse.types import Method, TrainingInfo
 
 
 def make_batch(tokens: int) -> dict[str, Any]:
@@ -36,9 +36,11 @@ def prepared(name: str, model: TextModel) -> Method:
     """A method with its defaults, told of 32 rows; CARL's contrast begins after the first turn."""
     method = METHODS[name](**({"start": 1} if name == "carl" else {}))
     words = {"mask_id": model.tokenizer.mask_token_id, "special_ids": tuple(model.tokenizer.all_special_ids)}
-    facts = Facts(32, model.width, torch.arange(32) % 4, epochs=100.0, vocabulary=model.words[0], **words)
+    training_info = TrainingInfo(
+        32, model.width, torch.arange(32) % 4, epochs=100.0, vocab_size=model.embedding_shape[0], **words
+    )
     model.add_heads(method.heads)
-    method.prepare(facts)
+    method.prepare(training_info)
     return method
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
-    known = [name for name, kind in METHODS.items() if kind.reads != "images" and name != "ce"]
+    known = [name for name, kind in METHODS.items() if kind.modality != "images" and name != "ce"]
     parser.add_argument("--methods", nargs="+", choices=known, default=known)
     parser.add_argument("--bf16", action="store_true")
     arguments = parser.parse_args()
@@ -55,8 +57,8 @@ def main() -> None:
     model = TextModel.from_pretrained("minilm", labels=list("abcd")).train()
     methods = {name: prepared(name, model) for name in ("ce", *arguments.methods)}
     for method in methods.values():
-        if method.wants_copy:
-            method.receive(copy.deepcopy(model))
+        if method.needs_reference_model:
+            method.set_reference_model(copy.deepcopy(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     times: dict[str, list[float]] = {name: [] for name in methods}
     for turn in range(arguments.rounds + 1):

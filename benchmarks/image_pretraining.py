@@ -34,7 +34,7 @@ from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
 from contraverse.evaluation import predict, robust_accuracy
 from contraverse.evaluation.images import auto_attack, linear_separability
 from contraverse.methods import UAT, LinearProbe
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 STUDY = Study(Path("docs/results/image_pretraining.jsonl"))
 FOLDER = Path("runs/image_pretraining")
@@ -58,7 +58,7 @@ SEMI = ("random", "selfie", "acl-ds")
 """The starts of Table 2."""
 TAUGHT = ("teacher", "ta", "ra")
 RATES, FINE_RATES, LINEAR_RATES = (0.03, 0.1, 0.3), (0.02, 0.05, 0.1), (0.1, 0.3, 1.0)
-ROUTES: tuple[Route, ...] = ("clean", "adversarial")
+ROUTES: tuple[BNBranch, ...] = ("clean", "adversarial")
 PROBED = ("none", "pgd")
 """What the linear classifiers of Table 5 are trained on."""
 
@@ -113,9 +113,9 @@ def pretrained(key: Row, train: ImageData) -> tuple[Path | None, float]:
     return folder / "model", float(seconds.read_text())
 
 
-def classifier(start: Path | None, train: ImageData, route: Route) -> ImageModel:
-    """The start, with a classifier and a single batch norm: the ``route`` set of a dual one."""
-    return ImageModel.from_pretrained(start or BACKBONE, labels=train.label_names, route=route)
+def classifier(start: Path | None, train: ImageData, bn_branch: BNBranch) -> ImageModel:
+    """The start, with a classifier and a single batch norm: the ``bn_branch`` set of a dual one."""
+    return ImageModel.from_pretrained(start or BACKBONE, labels=train.label_names, bn_branch=bn_branch)
 
 
 def fine_tune(key: Row, model: ImageModel, method: Method, rows: ImageData, epochs: int) -> ImageModel:
@@ -150,7 +150,7 @@ def fine_tuned(key: Row, start: Path | None, train: ImageData) -> ImageModel:
     """A classifier by TRADES on ``key["labels"]`` of the labels, from the adversarial set of a dual batch norm."""
     rows = train if key["labels"] == "100%" else train.labelled_fraction(key["labels"], seed=0)[1]
     set_seed(key["seed"])
-    model = classifier(start, train, key.get("route", "adversarial"))
+    model = classifier(start, train, key.get("bn_branch", "adversarial"))
     return fine_tune(key, model, METHODS["trades"](), rows, LABELS[key["labels"]])
 
 
@@ -181,8 +181,8 @@ def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
         assert start is not None
         model = ImageModel.load(start)
         return {
-            f"probe_{route}": linear_separability(model, train, measured, route=route).accuracy
-            for route in (ROUTES if model.dual else ROUTES[:1])
+            f"probe_{bn_branch}": linear_separability(model, train, measured, bn_branch=bn_branch).accuracy
+            for bn_branch in (ROUTES if model.dual else ROUTES[:1])
         }
     began, found = time.perf_counter(), {}
     if key["stage"] == "semi":
@@ -190,13 +190,13 @@ def trial(key: Row, train: ImageData, measured: ImageData) -> dict[str, float]:
     elif "attack" in key:
         set_seed(key["seed"])
         method = LinearProbe(attack=key["attack"])
-        model = fine_tune(key, classifier(start, train, key["route"]), method, train, LABELS["100%"])
+        model = fine_tune(key, classifier(start, train, key["bn_branch"]), method, train, LABELS["100%"])
     else:
         model = fine_tuned(key, start, train)
     seconds += time.perf_counter() - began
     report = robust_accuracy(model, measured, [EPSILON], norm="linf", steps=20, step_size=2 / 255, random_start=True)
     found |= {"ta": report.clean_accuracy, "ra": report.at[EPSILON].accuracy, "seconds": round(seconds, 1)}
-    if key["stage"] == "test" and key["seed"] == SEEDS[0] and "route" not in key:
+    if key["stage"] == "test" and key["seed"] == SEEDS[0] and "bn_branch" not in key:
         some = measured.sample(AUTOATTACKED, seed=0)
         found |= {"aa": auto_attack(model, some, EPSILON, batch_size=AUTOATTACKED).accuracy}
     return found
@@ -229,7 +229,7 @@ def plan(starts: list[str], seeds: list[int]) -> Iterator[Row]:
             if not random:
                 yield row("probe", **key)
             if start == "acl-ds":
-                yield row("test", **key, labels="10%", fine_rate=fine, route="clean")
+                yield row("test", **key, labels="10%", fine_rate=fine, bn_branch="clean")
                 yield from linear(key)
             if start in SEMI:
                 yield from (row("semi", **key, labels=labels, fine_rate=fine) for labels in ("1%", "10%"))
@@ -237,13 +237,13 @@ def plan(starts: list[str], seeds: list[int]) -> Iterator[Row]:
 
 def linear(key: Row) -> Iterator[Row]:
     """Table 5 of one encoder; the rates are chosen by the short encoder that chose its own."""
-    short = {**key, "epochs": PRETRAINING // 4, "seed": 0, "route": "adversarial"}
+    short = {**key, "epochs": PRETRAINING // 4, "seed": 0, "bn_branch": "adversarial"}
     for attack in PROBED:
         for rate in LINEAR_RATES:
             yield {"stage": "linear-rate", **short, "attack": attack, "fine_rate": rate}
         rate = STUDY.best(score, stage="linear-rate", start=key["start"], attack=attack)["fine_rate"]
-        for route in ROUTES:
-            yield {"stage": "linear", **key, "attack": attack, "route": route, "fine_rate": rate}
+        for bn_branch in ROUTES:
+            yield {"stage": "linear", **key, "attack": attack, "bn_branch": bn_branch, "fine_rate": rate}
 
 
 def tables() -> str:
@@ -251,11 +251,11 @@ def tables() -> str:
     rows = STUDY.rows(stage="test")
     lines = []
     for start in STARTS:
-        for route in (None, "clean"):
-            mine = [row for row in rows if row["start"] == start and row.get("route") == route]
+        for bn_branch in (None, "clean"):
+            mine = [row for row in rows if row["start"] == start and row.get("bn_branch") == bn_branch]
             if not mine:
                 continue
-            cells = [start if route is None else f"{start}, fine-tuned from the clean batch norm"]
+            cells = [start if bn_branch is None else f"{start}, fine-tuned from the clean batch norm"]
             for labels in LABELS:
                 found = [row for row in mine if row["labels"] == labels]
                 cells += averages(found, ("ta", "ra"))
@@ -270,8 +270,8 @@ def tables() -> str:
     linears = []
     for attack in PROBED:
         cells = [{"none": "standard training", "pgd": "adversarial training"}[attack]]
-        for route in ROUTES:
-            cells += averages(STUDY.rows(stage="linear", attack=attack, route=route), ("ta", "ra"))
+        for bn_branch in ROUTES:
+            cells += averages(STUDY.rows(stage="linear", attack=attack, bn_branch=bn_branch), ("ta", "ra"))
         linears.append(cells)
     semi = []
     for start in SEMI:
@@ -283,7 +283,10 @@ def tables() -> str:
         [
             markdown(header, lines),
             markdown(["start", "probe", "probe, adversarial batch norm"], probes),
-            markdown(["linear classifier", *(f"{route} {name}" for route in ROUTES for name in ("TA", "RA"))], linears),
+            markdown(
+                ["linear classifier", *(f"{bn_branch} {name}" for bn_branch in ROUTES for name in ("TA", "RA"))],
+                linears,
+            ),
             markdown(["start", *(f"{labels} {name}" for labels in ("10%", "1%") for name in TAUGHT)], semi),
         ]
     )

@@ -38,13 +38,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contraverse import METHODS, step
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings, robust_accuracy
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
 from contraverse.models import ImageModel, attacking
 from contraverse.models.dual_bn import routed
-from contraverse.types import Batch, Route
+from contraverse.types import Batch, BNBranch
 
 EPSILON, STEP_SIZE = 8 / 255, 2 / 255
 CIFAR10 = Path(__file__).parents[1] / ".." / "shared" / "data" / "images" / "cifar10" / "cifar10_20k_10k.parquet"
@@ -101,9 +101,9 @@ class PlainACL:
         self.encoder = PlainResNet(model.encoder)
         self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (model.mean, model.std))
 
-    def contrast(self, pixels: Tensor, route: Route) -> Tensor:
+    def contrast(self, pixels: Tensor, bn_branch: BNBranch) -> Tensor:
         """NT-Xent of 2N views, row i and row N + i of the same image."""
-        with routed(self.model, route):
+        with routed(self.model, bn_branch):
             z = F.normalize(self.model.heads["z"](self.encoder((pixels - self.mean) / self.std)))
         similar = (z @ z.T / self.temperature).masked_fill(torch.eye(len(z), dtype=torch.bool), -math.inf)
         return F.cross_entropy(similar, torch.arange(len(z)).roll(len(z) // 2))
@@ -122,8 +122,8 @@ class PlainACL:
         self.model.train()
         self.model.zero_grad()
         total = 0.0
-        for route, shift in (("adversarial", delta), ("clean", None)):
-            loss = self.contrast(pixels if shift is None else pixels + shift, route)  # type: ignore[arg-type]
+        for bn_branch, shift in (("adversarial", delta), ("clean", None)):
+            loss = self.contrast(pixels if shift is None else pixels + shift, bn_branch)  # type: ignore[arg-type]
             loss.backward()
             total += float(loss.detach())
         return total
@@ -222,7 +222,7 @@ def whole_attack(model: ImageModel, data: ImageData, settings: AttackSettings, b
     with attacking(model), frozen(model), seeded(settings.seed):
         for rows in np.array_split(np.arange(len(data)), math.ceil(len(data) / batch)):
             given = data.collate([data[int(row)] for row in rows])
-            inputs = perturbable(model, given)
+            inputs = perturbation_inputs(model, given)
             ball = ball_of(inputs, rows, EPSILON, settings, 0)
             held += int((~attack_batch(model, given, inputs, ball, settings, "ce", True).broken).sum())
     return 100 * held / len(data)

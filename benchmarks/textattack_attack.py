@@ -96,7 +96,7 @@ def outcome(result: Any) -> Outcome:
     """One result of TextAttack's in three figures."""
     kind = {"SkippedAttackResult": "wrong", "FailedAttackResult": "held"}.get(type(result).__name__, "broken")
     before, after = result.original_result.attacked_text, result.perturbed_result.attacked_text
-    changed = len(before.all_words_diff(after)) / max(1, len(before.words)) if kind == "broken" else 0.0
+    changed = len(before.all_words_diff(after)) / max(1, len(before.embedding_shape)) if kind == "broken" else 0.0
     return Outcome(kind, changed, int(result.num_queries))
 
 
@@ -151,7 +151,7 @@ def build(recipe: str, folder: Path) -> Any:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             own = folder / "contraverse.json"
             settings = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
-            self.longest = settings.get("max_length") or min(self.tokenizer.model_max_length, 512)
+            self.max_seq_length = settings.get("max_length") or min(self.tokenizer.model_max_length, 512)
 
         @torch.no_grad()
         def __call__(self, texts: Sequence[str]) -> Any:
@@ -161,7 +161,7 @@ def build(recipe: str, folder: Path) -> Any:
                     list(texts[first : first + 64]),
                     padding=True,
                     truncation=True,
-                    max_length=self.longest,
+                    max_length=self.max_seq_length,
                     return_tensors="pt",
                 )
                 parts.append(self.model(**batch.to(self.model.device)).logits.softmax(-1).cpu())

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from contraverse import Loss, Method, NormBall, TextData, TextModel, Trainer, evaluate, perturbable
-from contraverse.attacks import Objective, climb
+from contraverse import Loss, Method, NormBall, TextData, TextModel, Trainer, evaluate, perturbation_inputs
+from contraverse.attacks import Objective, attack_step
 from contraverse.functional import kl
 from contraverse.types import Batch
 
@@ -29,7 +29,7 @@ class Consistency(Method):
     summary = "cross-entropy, and the same prediction on a one-step adversarial input"
     paper = "TRADES"
     equation = "the multi-class objective, with one step"
-    needs = "labels"
+    requires = "labels"
     cost = "7F"
 
     def __init__(self, *, epsilon: float = 0.3, beta: float = 1.0) -> None:
@@ -38,13 +38,15 @@ class Consistency(Method):
         self.beta = beta
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbable(model, batch)
-        delta = self.ball.start(inputs)
+        inputs = perturbation_inputs(model, batch)
+        delta = self.ball.init(inputs)
         clean = model(batch, delta=delta).logits.float()
         ce = cross_entropy(clean, batch["labels"])
-        attack = climb(Objective(ce, clean), delta, self.ball, inputs, keep_graph=True)
+        attack = attack_step(delta, self.ball, inputs, loss=Objective(ce, clean), keep_graph=True)
         shift = kl(clean, model(batch, delta=attack.delta).logits).mean()
-        yield Loss(ce + self.beta * shift, {"ce": ce.detach(), "kl": shift.detach(), "dead": attack.dead})
+        yield Loss(
+            ce + self.beta * shift, {"ce": ce.detach(), "kl": shift.detach(), "zero_grad_rows": attack.zero_grad_rows}
+        )
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_a_method_has_a_page_and_a_row_in_the_readme(name: str) -> None:
     assert re.search(rf"## Cost\n\n{method().cost}\b", page)
     (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{name}`](docs/methods/{name}.md) |"))
     cells = [cell.strip() for cell in row.split("|")]
-    assert cells[3:5] == [method.needs, method().cost]
+    assert cells[3:5] == [method.requires, method().cost]
 
 
 @each_method

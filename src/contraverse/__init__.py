@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contraverse.attacks import NormBall, apgd, one_step, perturbable, pgd
+    from contraverse.attacks import NormBall, apgd, fgm, perturbation_inputs, pgd
     from contraverse.data import EncodedText, ImageData, Splits, TextData, load_images, load_splits
     from contraverse.errors import UserError
     from contraverse.evaluation import evaluate, evaluate_nli, evaluate_sts, representation_shift, robust_accuracy
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from contraverse.pipeline import run
     from contraverse.recipes import RunConfig, configure
     from contraverse.training import Trainer, step
-    from contraverse.types import Batch, Facts, HeadSpec, Inputs, Loss, Method, Model, Outputs
+    from contraverse.types import Batch, HeadSpec, Inputs, Loss, Method, Model, Outputs, TrainingInfo
 
 __version__ = "0.1.0"
 
@@ -40,8 +40,8 @@ _WHERE = {
     "attacks": (
         "NormBall",
         "apgd",
-        "one_step",
-        "perturbable",
+        "fgm",
+        "perturbation_inputs",
         "pgd",
     ),
     "data": (
@@ -96,7 +96,7 @@ _WHERE = {
     ),
     "types": (
         "Batch",
-        "Facts",
+        "TrainingInfo",
         "HeadSpec",
         "Inputs",
         "Loss",
@@ -122,7 +122,6 @@ __all__ = [
     "Contrastive",
     "CrossEntropy",
     "EncodedText",
-    "Facts",
     "FreeLB",
     "HeadSpec",
     "ImageData",
@@ -142,18 +141,19 @@ __all__ = [
     "TextData",
     "TextModel",
     "Trainer",
+    "TrainingInfo",
     "UserError",
     "apgd",
     "configure",
     "evaluate",
     "evaluate_nli",
     "evaluate_sts",
+    "fgm",
     "fit_flow",
     "fit_whitening",
     "load_images",
     "load_splits",
-    "one_step",
-    "perturbable",
+    "perturbation_inputs",
     "pgd",
     "representation_shift",
     "robust_accuracy",

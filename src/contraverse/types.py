@@ -18,7 +18,7 @@ of their own: of images ``positive`` is a second random view, of sentences what 
 UNLABELLED = -100
 """The label of a row that has none: the one that torch's cross-entropy leaves out."""
 
-Route = Literal["clean", "adversarial"]
+BNBranch = Literal["clean", "adversarial"]
 """Which set of batch-norm statistics a dual-BN model uses. Models without batch norm ignore it."""
 
 Wanted = str
@@ -65,6 +65,10 @@ class Outputs(NamedTuple):
     inputs: Inputs | None = None
     heads: Mapping[str, Tensor] = {}
 
+    def with_head(self, name: str, output: Tensor) -> "Outputs":
+        """The same outputs and that of one more head."""
+        return self._replace(heads={**self.heads, name: output})
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -88,52 +92,55 @@ class HeadCall(NamedTuple):
     """
 
     head: str
-    given: tuple[Tensor, ...]
-    out: Outputs
+    inputs: tuple[Tensor, ...]
+    outputs: Outputs
 
 
-class Pass(NamedTuple):
+class ForwardCall(NamedTuple):
     """One forward pass: what `Model.forward` takes."""
 
     batch: Batch | HeadCall
     delta: Tensor | None = None
     want: Sequence[Wanted] = ("logits",)
-    route: Route = "clean"
+    bn_branch: BNBranch = "clean"
 
 
-class Passes(NamedTuple):
-    """Passes that one loss needs, made in one call: ``clean, adversarial = model(Passes((Pass(x), Pass(x, delta))))``.
+class ForwardCalls(NamedTuple):
+    """ForwardCalls that one loss needs, made in one call: ``clean, adversarial = model(ForwardCalls((Pass(x), Pass(x,
+    delta))))``.
 
     DDP asks after each call of the model which parameters the next backward pass will reach. Two calls by different
     routes would be one question too many.
     """
 
-    each: tuple[Pass, ...]
+    calls: tuple[ForwardCall, ...]
 
-    def through(self, model: nn.Module) -> tuple[Outputs, ...]:
+    def run(self, model: nn.Module) -> tuple[Outputs, ...]:
         """What ``model`` gives in each."""
         # The class's own forward: a trainer wraps the model's into autocast, which entered twice is never left.
         forward = type(model).forward
-        return tuple(forward(model, one.batch, delta=one.delta, want=one.want, route=one.route) for one in self.each)
+        return tuple(
+            forward(model, one.batch, delta=one.delta, want=one.want, bn_branch=one.bn_branch) for one in self.calls
+        )
 
 
 @dataclass(frozen=True)
-class Facts:
+class TrainingInfo:
     """What a method may need to know before training, to give its buffers their shape.
 
-    ``rows``: N, how many training rows there are, numbered by ``batch["index"]``. ``width``: H. ``labels`` (N,): their
-    classes or scores, None without. ``epochs``: how many training has. ``epoch_rows``: rows of an epoch, 0 for N: fewer
-    where the last batch is left out, more where several processes fill it up. ``vocabulary``: how many tokens the
-    encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids`` for no text at all; these are
-    left out by models that read none.
+    ``num_examples``: N, how many training rows there are, numbered by ``batch["index"]``. ``hidden_size``: H.
+    ``labels`` (N,): their classes or scores, None without. ``epochs``: how many training has. ``epoch_examples``: rows
+    of an epoch, 0 for N: fewer where the last batch is left out, more where several processes fill it up.
+    ``vocab_size``: how many tokens the encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids``
+    for no text at all; these are left out by models that read none.
     """
 
-    rows: int
-    width: int
+    num_examples: int
+    hidden_size: int
     labels: Tensor | None = None
     epochs: float | None = None
-    epoch_rows: int = 0
-    vocabulary: int | None = None
+    epoch_examples: int = 0
+    vocab_size: int | None = None
     mask_id: int | None = None
     special_ids: tuple[int, ...] = ()
 
@@ -143,15 +150,15 @@ class Model(nn.Module):
 
     def forward(
         self,
-        batch: Batch | HeadCall | Passes,
+        batch: Batch | HeadCall | ForwardCalls,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
-        route: Route = "clean",
+        bn_branch: BNBranch = "clean",
     ) -> Outputs | tuple[Outputs, ...]:
         """Run the network once on ``batch``, with ``delta`` (shape of ``inputs.values``) added to its inputs.
 
-        Of `Passes` it gives the outputs of each, in their order.
+        Of `ForwardCalls` it gives the outputs of each, in their order.
         """
         raise NotImplementedError
 
@@ -177,26 +184,27 @@ class Method(nn.Module):
     summary: ClassVar[str]
     paper: ClassVar[str]
     equation: ClassVar[str]
-    needs: ClassVar[Literal["labels", "inputs", "pairs"]]
+    requires: ClassVar[Literal["labels", "inputs", "pairs"]]
     """What a batch must hold: labels; inputs alone; or inputs with a ``positive``."""
-    reads: ClassVar[Literal["both", "text", "images"]] = "both"
+    modality: ClassVar[Literal["both", "text", "images"]] = "both"
     """What it trains on."""
-    trains: ClassVar[Literal["all", "classifier"]] = "all"
+    trainable: ClassVar[Literal["all", "classifier"]] = "all"
     """What of the model is trained; with ``"classifier"``, whoever sets up training calls `Model.freeze_encoder`."""
     image_views: ClassVar[Literal[1, 2]] = 1
     """How many random views of an image a batch holds; the second one is ``positive``."""
-    route: Route = "clean"
+    bn_branch: BNBranch = "clean"
     """Which set of a dual model's batch norms it is measured by: the adversarial one where the method trains that."""
     cost: str
     """Forward-units of one step, for example ``"7F"``."""
     passes: int = 1
     """How many losses the next step yields; read once a step, so it may be a property of the buffers."""
     heads: Mapping[str, HeadSpec] = {}
-    wants_copy: bool = False
-    """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see `receive`."""
-    copy_mode: ClassVar[Literal["eval", "train"]] = "eval"
+    needs_reference_model: bool = False
+    """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see
+    `set_reference_model`."""
+    reference_mode: ClassVar[Literal["eval", "train"]] = "eval"
     """Mode of that copy. In training mode batch norm takes the statistics of each batch, and dropout is on."""
-    strength: float | None = None
+    augmentation_strength: float | None = None
     """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
 
     complete: bool = True
@@ -206,21 +214,23 @@ class Method(nn.Module):
     notes: tuple[str, ...] = ()
     """What a user should know of this method on these data; set by `prepare`, shown and kept with the run."""
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""
 
-    def receive(self, copy: nn.Module) -> None:
-        """Called once before training where `wants_copy` says so, with a copy of the model that is the method's own.
+    def set_reference_model(self, copy: nn.Module) -> None:
+        """Called once before training where `needs_reference_model` says so, with a copy of the model that is the
+        method's own.
 
-        It is kept as ``frozen``: in the mode that `copy_mode` names, without gradients, saved with the method's state.
+        It is kept as ``reference_model``: in the mode that `reference_mode` names, without gradients, saved with the
+        method's state.
         """
-        self.frozen = copy.requires_grad_(False).train(self.copy_mode == "train")
+        self.reference_model = copy.requires_grad_(False).train(self.reference_mode == "train")
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; the copy stays in its own mode."""
         super().train(mode)
-        if "frozen" in self._modules:
-            self.frozen.train(self.copy_mode == "train")
+        if "reference_model" in self._modules:
+            self.reference_model.train(self.reference_mode == "train")
         return self
 
     def kept_model(self, model: nn.Module) -> nn.Module:
@@ -242,15 +252,15 @@ class Ball(Protocol):
     """Where a perturbation may live, and how it climbs."""
 
     @property
-    def rows_apart(self) -> bool:
+    def per_example(self) -> bool:
         """Whether each row of a batch has a ball of its own, so that rows may come from different attacks."""
         ...
 
-    def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
+    def init(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         """A first perturbation: a fresh leaf that requires grad, zero unless ``random``."""
         ...
 
-    def ascend(self, delta: Tensor, grad: Tensor, inputs: Inputs) -> Tensor:
+    def step(self, delta: Tensor, grad: Tensor, inputs: Inputs) -> Tensor:
         """One step up ``grad``, projected back: a fresh leaf that requires grad."""
         ...
 

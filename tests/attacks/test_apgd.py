@@ -11,7 +11,7 @@ from reference import apgd_reference, equations
 from reference.climbing import Quadratic, everywhere, longer, per_row
 from torch import Tensor
 
-from contraverse.attacks import NormBall, apgd, perturbable, pgd
+from contraverse.attacks import NormBall, apgd, perturbation_inputs, pgd
 from contraverse.attacks.apgd import checkpoints, dlr, margin
 from contraverse.functional import norm
 from contraverse.models import TextModel
@@ -101,7 +101,7 @@ def test_it_is_no_weaker_than_pgd_for_the_same_cost(
     epsilon = 2.0 if kind == "l2" else 0.2
     for architecture in ("bert", "albert", "roberta", "distilbert", "electra", "mpnet"):
         model = tiny_model(architecture, dropout=0.0)
-        where, loss = perturbable(model, batch), per_row(model, batch)
+        where, loss = perturbation_inputs(model, batch), per_row(model, batch)
         slow = pgd(loss, NormBall(epsilon, 2.5 * epsilon / 10, kind), where, steps=10)
         total["pgd"] += float(loss(slow.delta).detach().mean())
         fast = apgd(loss, NormBall(epsilon, 2 * epsilon, kind), where, steps=10)
@@ -112,7 +112,7 @@ def test_it_is_no_weaker_than_pgd_for_the_same_cost(
 def test_it_costs_what_pgd_costs(tiny_model: Callable[..., TextModel], batch: Any) -> None:
     model, forwards = tiny_model(dropout=0.0), list[bool]()
     model.encoder.base_model.encoder.register_forward_hook(lambda *a: forwards.append(torch.is_grad_enabled()))
-    apgd(per_row(model, batch), NormBall(0.3, 0.6), perturbable(model, batch), steps=4, restarts=2)
+    apgd(per_row(model, batch), NormBall(0.3, 0.6), perturbation_inputs(model, batch), steps=4, restarts=2)
     assert forwards == [True, True, True, True, False] * 2
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -122,7 +122,7 @@ def test_it_never_leaves_the_ball_nor_the_real_tokens(
     tiny_model: Callable[..., TextModel], batch: Any, kind: Any
 ) -> None:
     model, asked = tiny_model(dropout=0.0), list[Tensor]()
-    where, rows = perturbable(model, batch), per_row(model, batch)
+    where, rows = perturbation_inputs(model, batch), per_row(model, batch)
 
     def loss(delta: Tensor) -> Tensor:
         asked.append(delta.detach())
@@ -139,9 +139,9 @@ def test_a_row_is_attacked_alike_whatever_rows_and_padding_are_beside_it(
 ) -> None:
     model = tiny_model(dropout=0.0)
     ball = NormBall(2.0, 4.0)
-    together = apgd(per_row(model, batch), ball, perturbable(model, batch), steps=6).delta
+    together = apgd(per_row(model, batch), ball, perturbation_inputs(model, batch), steps=6).delta
     alone = {name: value[1:2] for name, value in longer(batch, 3).items()}
-    single = apgd(per_row(model, alone), ball, perturbable(model, alone), steps=6).delta
+    single = apgd(per_row(model, alone), ball, perturbation_inputs(model, alone), steps=6).delta
     torch.testing.assert_close(single[0, :9], together[1], atol=1e-4, rtol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_restarts_keep_each_rows_worst() -> None:
 def test_a_dead_gradient_stays_at_zero_and_counts_each_step(factor: float) -> None:
     attack = apgd(lambda d: (d * factor).sum((1, 2)), NormBall(0.3, 0.6), everywhere(), steps=3)
     assert (attack.delta == 0).all()
-    assert int(attack.dead) == 9
+    assert int(attack.zero_grad_rows) == 9
 
 
 def test_a_loss_that_overflows_is_kept_as_a_success() -> None:

@@ -13,7 +13,7 @@ from reference.climbing import Quadratic, everywhere, gradient, longer, mean, pe
 from reference.tiny import take
 from torch import Tensor
 
-from contraverse.attacks import ATTACKS, NormBall, climb, one_step, perturbable, pgd
+from contraverse.attacks import ATTACKS, NormBall, attack_step, fgm, perturbation_inputs, pgd
 from contraverse.functional import norm
 from contraverse.models import TextModel
 from contraverse.types import Inputs
@@ -26,7 +26,7 @@ def model(tiny_model: Callable[..., TextModel]) -> TextModel:
     return tiny_model(dropout=0.0)
 
 
-# perturbable
+# perturbation_inputs
 
 
 def test_perturbable_is_one_lookup_without_gradient(model: TextModel, batch: Any) -> None:
@@ -34,7 +34,7 @@ def test_perturbable_is_one_lookup_without_gradient(model: TextModel, batch: Any
     lookups: list[Any] = []
     model.encoder.base_model.encoder.register_forward_hook(lambda *a: layers.append(a))
     model.encoder.get_input_embeddings().register_forward_hook(lambda *a: lookups.append(a))
-    values, mask, low, high = perturbable(model, batch)
+    values, mask, low, high = perturbation_inputs(model, batch)
     assert low is high is None
     assert (len(layers), len(lookups)) == (0, 1)
     assert not values.requires_grad
@@ -51,15 +51,15 @@ def test_perturbable_is_one_lookup_without_gradient(model: TextModel, batch: Any
 @pytest.mark.parametrize("epsilon", [0.1, 0.3, 2.0])
 def test_fgm_is_equation_3(model: TextModel, batch: Any, scope: Any, epsilon: float) -> None:
     ball = NormBall(epsilon, epsilon, "l2", scope)
-    attack = one_step(mean(model, batch), ball, perturbable(model, batch))
+    attack = fgm(mean(model, batch), ball, perturbation_inputs(model, batch))
     expected = equations.fgm(gradient(model, batch), epsilon, scope)
     np.testing.assert_allclose(attack.delta, expected, atol=1e-5 * epsilon, rtol=1e-3)
     assert not attack.delta.requires_grad
-    assert int(attack.dead) == 0
+    assert int(attack.zero_grad_rows) == 0
 
 
 def test_fgsm_is_equation_2(model: TextModel, batch: Any) -> None:
-    attack = one_step(mean(model, batch), NormBall(0.1, 0.1, "linf"), perturbable(model, batch))
+    attack = fgm(mean(model, batch), NormBall(0.1, 0.1, "linf"), perturbation_inputs(model, batch))
     grad = gradient(model, batch)
     sure = np.abs(grad) > 1e-7 * np.abs(grad).max()
     np.testing.assert_allclose(attack.delta.numpy()[sure], equations.fgsm(grad, 0.1)[sure], rtol=1e-6)
@@ -74,7 +74,7 @@ def test_fgm_has_norm_epsilon_and_leaves_padding(model: TextModel, batch: Any) -
         ("token", real.unsqueeze(-1)),
         ("batch", torch.ones(1, 1, 1)),
     ):
-        delta = one_step(mean(model, batch), NormBall(0.3, 0.3, "l2", scope), perturbable(model, batch)).delta
+        delta = fgm(mean(model, batch), NormBall(0.3, 0.3, "l2", scope), perturbation_inputs(model, batch)).delta
         torch.testing.assert_close(norm(delta, "l2", scope), 0.3 * expected.float(), rtol=1e-5, atol=0)
         assert (delta[~real] == 0).all()
 
@@ -86,8 +86,8 @@ def test_more_padding_changes_neither_delta_nor_loss(
     """T3."""
     model = tiny_model(architecture, dropout=0.0)
     padded, ball, tokens = longer(batch), NormBall(0.3, 0.3), batch["input_ids"].shape[1]
-    short = one_step(per_row(model, batch), ball, perturbable(model, batch)).delta
-    long = one_step(per_row(model, padded), ball, perturbable(model, padded)).delta
+    short = fgm(per_row(model, batch), ball, perturbation_inputs(model, batch)).delta
+    long = fgm(per_row(model, padded), ball, perturbation_inputs(model, padded)).delta
     torch.testing.assert_close(long[:, :tokens], short, rtol=1e-3, atol=1e-5)
     assert (long[:, tokens:] == 0).all()
     torch.testing.assert_close(per_row(model, padded)(long), per_row(model, batch)(short), rtol=1e-4, atol=1e-5)
@@ -101,8 +101,8 @@ def test_a_row_alone_gets_the_same_perturbation(model: TextModel, batch: Any, sc
 
     def delta(rows: Any) -> Tensor:
         if attack == "pgd":
-            return pgd(per_row(model, rows), ball, perturbable(model, rows), steps=3).delta
-        return one_step(mean(model, rows), ball, perturbable(model, rows)).delta
+            return pgd(per_row(model, rows), ball, perturbation_inputs(model, rows), steps=3).delta
+        return fgm(mean(model, rows), ball, perturbation_inputs(model, rows)).delta
 
     together = delta(batch)
     for i in range(4):
@@ -116,37 +116,35 @@ def test_rows_may_be_permuted(model: TextModel, batch: Any) -> None:
     order = torch.tensor([2, 0, 3, 1])
     shuffled = {name: value[order] for name, value in batch.items()}
     ball = NormBall(0.3, 0.3)
-    delta = one_step(mean(model, batch), ball, perturbable(model, batch)).delta
-    again = one_step(mean(model, shuffled), ball, perturbable(model, shuffled)).delta
+    delta = fgm(mean(model, batch), ball, perturbation_inputs(model, batch)).delta
+    again = fgm(mean(model, shuffled), ball, perturbation_inputs(model, shuffled)).delta
     torch.testing.assert_close(again, delta[order], rtol=1e-3, atol=1e-5)
 
 
 def test_the_sum_and_the_mean_are_climbed_alike(model: TextModel, batch: Any) -> None:
-    ball, where = NormBall(0.3, 0.3), perturbable(model, batch)
+    ball, where = NormBall(0.3, 0.3), perturbation_inputs(model, batch)
     torch.testing.assert_close(
-        one_step(per_row(model, batch), ball, where).delta, one_step(mean(model, batch), ball, where).delta
+        fgm(per_row(model, batch), ball, where).delta, fgm(mean(model, batch), ball, where).delta
     )
 
 
 @pytest.mark.parametrize("scale", [2.0**-24, 1024.0])
 def test_a_scaled_loss_gives_the_same_perturbation(model: TextModel, batch: Any, scale: float) -> None:
-    ball, where, loss = NormBall(0.3, 0.3), perturbable(model, batch), mean(model, batch)
-    torch.testing.assert_close(
-        one_step(lambda d: loss(d) * scale, ball, where).delta, one_step(loss, ball, where).delta
-    )
+    ball, where, loss = NormBall(0.3, 0.3), perturbation_inputs(model, batch), mean(model, batch)
+    torch.testing.assert_close(fgm(lambda d: loss(d) * scale, ball, where).delta, fgm(loss, ball, where).delta)
 
 
 def test_one_step_raises_the_loss(model: TextModel, batch: Any) -> None:
-    where, loss = perturbable(model, batch), per_row(model, batch)
+    where, loss = perturbation_inputs(model, batch), per_row(model, batch)
     before = loss(torch.zeros_like(where.values))
     for kind, epsilon in (("l2", 0.05), ("linf", 0.005)):
-        assert (loss(one_step(loss, NormBall(epsilon, epsilon, kind), where).delta) > before).all()
+        assert (loss(fgm(loss, NormBall(epsilon, epsilon, kind), where).delta) > before).all()
 
 
 def test_any_loss_can_be_climbed() -> None:
     where = everywhere()
     target = torch.randn_like(where.values)
-    delta = one_step(Quadratic(target), NormBall(0.5, 0.5), where).delta
+    delta = fgm(Quadratic(target), NormBall(0.5, 0.5), where).delta
     np.testing.assert_allclose(delta, equations.fgm(-target.numpy(), 0.5), atol=1e-6)
 
 
@@ -154,10 +152,10 @@ def test_climb_keeps_the_graph_only_when_asked() -> None:
     where = everywhere()
     ball = NormBall(0.5, 0.5)
     for keep in (True, False):
-        delta = ball.start(where)
+        delta = ball.init(where)
         weight = torch.ones((), requires_grad=True)
         loss = (weight * (delta - 1).square()).sum()
-        attack = climb(loss, delta, ball, where, keep_graph=keep)
+        attack = attack_step(delta, ball, where, loss=loss, keep_graph=keep)
         assert not attack.delta.requires_grad
         assert weight.grad is None
         if keep:
@@ -182,21 +180,23 @@ def test_a_dead_gradient_gives_exactly_zero_and_is_counted(factor: float, kind: 
         return (delta * torch.tensor([1.0, factor, -2.0]).reshape(3, 1, 1)).sum()
 
     ball = NormBall(0.3, 0.3, kind, scope)
-    attack = one_step(loss, ball, where)
+    attack = fgm(loss, ball, where)
     assert (attack.delta[1] == 0).all()
     assert (attack.delta[[0, 2]] != 0).all()
-    assert int(attack.dead) == 1
+    assert int(attack.zero_grad_rows) == 1
 
 
-@pytest.mark.parametrize(("real", "padding", "dead"), [(0.0, 1.0, 1), (1.0, float("nan"), 0), (1.0, 0.0, 0)])
-def test_gradients_on_padding_count_neither_as_alive_nor_as_dead(real: float, padding: float, dead: int) -> None:
+@pytest.mark.parametrize(("real", "padding", "zero_grad_rows"), [(0.0, 1.0, 1), (1.0, float("nan"), 0), (1.0, 0.0, 0)])
+def test_gradients_on_padding_count_neither_as_alive_nor_as_dead(
+    real: float, padding: float, zero_grad_rows: int
+) -> None:
     where = Inputs(torch.zeros(1, 2, 3), torch.tensor([[True, False]]).unsqueeze(-1))
     slope = torch.tensor([[real, padding]]).unsqueeze(-1)
-    attack = one_step(lambda d: (d * slope).sum(), NormBall(0.3, 0.3), where)
+    attack = fgm(lambda d: (d * slope).sum(), NormBall(0.3, 0.3), where)
     assert attack.delta[0, 0].norm().item() == pytest.approx(0.3 if real else 0.0)
-    assert int(attack.dead) == dead
+    assert int(attack.zero_grad_rows) == zero_grad_rows
     many = pgd(lambda d: (d * slope).nan_to_num().sum((1, 2)), NormBall(0.3, 0.3), where, steps=2)
-    assert int(many.dead) == 2 * dead
+    assert int(many.zero_grad_rows) == 2 * zero_grad_rows
 
 
 # what is logged
@@ -204,17 +204,19 @@ def test_gradients_on_padding_count_neither_as_alive_nor_as_dead(real: float, pa
 
 def test_the_relative_size_counts_real_tokens_alone(model: TextModel, batch: Any) -> None:
     """T20: ||delta|| / ||E|| of each row, mean over rows."""
-    where = perturbable(model, batch)
-    attack = one_step(mean(model, batch), NormBall(0.3, 0.3), where)
+    where = perturbation_inputs(model, batch)
+    attack = fgm(mean(model, batch), NormBall(0.3, 0.3), where)
     real = (where.values * where.mask).numpy()
     expected = [a / b for a, b in zip(equations.norms(attack.delta.numpy(), "l2", "sequence"),
                                       equations.norms(real, "l2", "sequence"), strict=True)]  # fmt: skip
     log = attack.log(where)
-    assert float(log["relative"]) == pytest.approx(sum(expected) / 4, rel=1e-5)
-    assert float(log["dead"]) == 0
+    assert float(log["rel_perturbation_norm"]) == pytest.approx(sum(expected) / 4, rel=1e-5)
+    assert float(log["zero_grad_rows"]) == 0
     padded = longer(batch)
-    again = one_step(mean(model, padded), NormBall(0.3, 0.3), perturbable(model, padded))
-    assert float(again.log(perturbable(model, padded))["relative"]) == pytest.approx(sum(expected) / 4, rel=1e-4)
+    again = fgm(mean(model, padded), NormBall(0.3, 0.3), perturbation_inputs(model, padded))
+    assert float(again.log(perturbation_inputs(model, padded))["rel_perturbation_norm"]) == pytest.approx(
+        sum(expected) / 4, rel=1e-4
+    )
 
 
 def test_one_epsilon_is_another_relative_size_in_albert(tiny_model: Callable[..., TextModel], batch: Any) -> None:
@@ -222,9 +224,9 @@ def test_one_epsilon_is_another_relative_size_in_albert(tiny_model: Callable[...
     sizes = []
     for architecture, settings in (("albert", {"embedding_size": 128}), ("bert", {"hidden_size": 768})):
         model = tiny_model(architecture, dropout=0.0, num_hidden_layers=1, **settings)
-        where = perturbable(model, batch)
-        attack = one_step(mean(model, batch), NormBall(0.3, 0.3), where)
-        sizes.append(attack.log(where)["relative"].log().item())
+        where = perturbation_inputs(model, batch)
+        attack = fgm(mean(model, batch), NormBall(0.3, 0.3), where)
+        sizes.append(attack.log(where)["rel_perturbation_norm"].log().item())
     assert sizes[0] - sizes[1] == pytest.approx(math.log(6) / 2, abs=0.1)
 
 
@@ -245,8 +247,8 @@ def test_an_attack_leaves_no_trace_on_the_model(
         grads[name] = None if p.grad is None else p.grad.clone()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = [p.requires_grad for p in model.parameters()]
-    where = perturbable(model, batch)
-    one_step(mean(model, batch), NormBall(0.3, 0.3), where)
+    where = perturbation_inputs(model, batch)
+    fgm(mean(model, batch), NormBall(0.3, 0.3), where)
     pgd(per_row(model, batch), NormBall(0.3, 0.1), where, steps=2, restarts=2)
     for name, p in model.named_parameters():
         assert p.grad is None if grads[name] is None else torch.equal(p.grad, grads[name])
@@ -257,26 +259,26 @@ def test_an_attack_leaves_no_trace_on_the_model(
 
 
 def test_a_frozen_model_can_be_attacked(model: TextModel, batch: Any) -> None:
-    where = perturbable(model, batch)
-    free = one_step(mean(model, batch), NormBall(0.3, 0.3), where).delta
+    where = perturbation_inputs(model, batch)
+    free = fgm(mean(model, batch), NormBall(0.3, 0.3), where).delta
     model.requires_grad_(False)
-    assert torch.equal(one_step(mean(model, batch), NormBall(0.3, 0.3), where).delta, free)
+    assert torch.equal(fgm(mean(model, batch), NormBall(0.3, 0.3), where).delta, free)
 
 
 def test_attacks_without_randomness_leave_the_generators_alone(model: TextModel, batch: Any) -> None:
     state = torch.get_rng_state()
-    where = perturbable(model, batch)
-    one_step(mean(model, batch), NormBall(0.3, 0.3), where)
+    where = perturbation_inputs(model, batch)
+    fgm(mean(model, batch), NormBall(0.3, 0.3), where)
     pgd(per_row(model, batch), NormBall(0.3, 0.1), where, steps=2)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_bfloat16_autocast_keeps_the_direction(model: TextModel, batch: Any) -> None:
     """T17."""
-    where, ball = perturbable(model, batch), NormBall(0.3, 0.3)
+    where, ball = perturbation_inputs(model, batch), NormBall(0.3, 0.3)
 
     def attack() -> Tensor:
-        return one_step(mean(model, batch), ball, where).delta.float().flatten(1)
+        return fgm(mean(model, batch), ball, where).delta.float().flatten(1)
 
     assert within_rounding(attack, attack(), dim=1)
 

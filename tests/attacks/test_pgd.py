@@ -10,7 +10,7 @@ from reference import equations
 from reference.climbing import Quadratic, everywhere, mean, per_row
 from torch import Tensor
 
-from contraverse.attacks import NormBall, perturbable, pgd
+from contraverse.attacks import NormBall, perturbation_inputs, pgd
 from contraverse.functional import norm
 from contraverse.models import TextModel
 
@@ -66,7 +66,7 @@ def test_pgd_takes_one_gradient_a_step_and_scores_the_end(
             delta.register_hook(lambda grad: backwards.append(1))
         return rows(delta)
 
-    where = perturbable(model, batch)
+    where = perturbation_inputs(model, batch)
     pgd(loss, NormBall(0.3, 0.1), where, steps=steps, restarts=restarts)
     assert len(backwards) == steps * restarts
     assert forwards == [*[True] * steps, False] * restarts
@@ -93,7 +93,7 @@ def test_pgd_finds_the_farthest_point_of_the_ball() -> None:
 @pytest.mark.parametrize("step_size", [0.02, 1.0, 30.0])
 def test_the_loss_never_falls_below_the_clean_one(model: TextModel, batch: Any, step_size: float) -> None:
     """Also where a step is far too long: the worst of all iterates is kept, row by row, and the start is one."""
-    where, loss = perturbable(model, batch), per_row(model, batch)
+    where, loss = perturbation_inputs(model, batch), per_row(model, batch)
     before = loss(torch.zeros_like(where.values))
     delta = pgd(loss, NormBall(30.0, step_size), where, steps=3).delta
     assert (loss(delta) >= before - 1e-5).all()
@@ -113,14 +113,14 @@ def test_each_row_keeps_its_own_worst_iterate() -> None:
 
 
 def test_a_scalar_loss_keeps_the_worst_batch(model: TextModel, batch: Any) -> None:
-    where, loss = perturbable(model, batch), mean(model, batch)
+    where, loss = perturbation_inputs(model, batch), mean(model, batch)
     delta = pgd(loss, NormBall(0.5, 0.3), where, steps=3).delta
     assert delta.shape == where.values.shape
     assert loss(delta) > loss(torch.zeros_like(delta))
 
 
 def test_more_restarts_never_lower_the_worst_loss(model: TextModel, batch: Any) -> None:
-    where, loss = perturbable(model, batch), per_row(model, batch)
+    where, loss = perturbation_inputs(model, batch), per_row(model, batch)
     ball, last = NormBall(3.0, 1.0), None
     for restarts in (1, 2, 4):
         torch.manual_seed(7)
@@ -141,7 +141,7 @@ def test_the_first_restart_starts_at_zero_and_the_others_do_not() -> None:
 
 
 def test_more_steps_find_a_loss_as_high(model: TextModel, batch: Any) -> None:
-    where, loss = perturbable(model, batch), per_row(model, batch)
+    where, loss = perturbation_inputs(model, batch), per_row(model, batch)
     one, many = (loss(pgd(loss, NormBall(1.0, 0.4), where, steps=k).delta) for k in (1, 6))
     assert (many >= one - 1e-5).all()
 
@@ -168,4 +168,4 @@ def test_pgd_with_a_dead_gradient_stays_at_zero_and_counts_each_step(factor: flo
     where = everywhere()
     attack = pgd(lambda d: (d * factor).sum((1, 2)), NormBall(0.3, 0.1), where, steps=3)
     assert (attack.delta == 0).all()
-    assert int(attack.dead) == 9
+    assert int(attack.zero_grad_rows) == 9

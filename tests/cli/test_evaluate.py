@@ -13,7 +13,7 @@ import torch
 from contraverse.data import TextData, get_task, load_splits
 from contraverse.evaluation import STS_SETS, evaluate, evaluate_sts, representation_shift
 from contraverse.models import TextModel
-from contraverse.pipeline import measure_task, settled_in_all
+from contraverse.pipeline import measure_task, progress_total
 from contraverse.recipes import EvaluationConfig, configure
 
 
@@ -209,7 +209,7 @@ def test_progress_adds_up_to_what_is_announced(tiny_model: Any, rows: Path) -> N
     ):
         seen: list[int] = []
         measure_task(model, data, get_task("text"), settings, seed=0, progress=seen.append)
-        assert sum(seen) == settled_in_all(model, len(data), settings)
+        assert sum(seen) == progress_total(model, len(data), settings)
 
 
 def test_a_model_of_nli_is_measured_on_the_rounds_of_anli(

@@ -39,9 +39,9 @@ def pictures(files: list[Path]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255 for file in files])
 
 
-def accuracy(model: Path, folder: Path, route: Any) -> float:
+def accuracy(model: Path, folder: Path, bn_branch: Any) -> float:
     """In percent, of the test images, by an ordinary network."""
-    files, network = sorted((folder / "test").rglob("*.png")), ImageModel.load(model).plain(route)
+    files, network = sorted((folder / "test").rglob("*.png")), ImageModel.load(model).plain(bn_branch)
     with torch.no_grad():
         found = network(pictures(files)).argmax(1).tolist()
     return 100 * float(
@@ -50,25 +50,25 @@ def accuracy(model: Path, folder: Path, route: Any) -> float:
 
 
 def test_a_dual_model_is_measured_and_used_by_one_route(invoke: Any, folder: Path, dual: Path, tmp_path: Path) -> None:
-    by_route = {route: accuracy(dual, folder, route) for route in ("clean", "adversarial")}
+    by_route = {bn_branch: accuracy(dual, folder, bn_branch) for bn_branch in ("clean", "adversarial")}
     assert by_route["clean"] != by_route["adversarial"]
     data = ("--data", folder, "--eps", "1/255", "--steps", 1)
     args = ("evaluate", dual, *data, "--no-diagnostics", "--force", "--output", tmp_path / "e.json")
-    for route, given in (
+    for bn_branch, given in (
         ("adversarial", ()),
-        ("clean", ("--route", "clean")),
-        ("adversarial", ("--route", "adversarial")),
+        ("clean", ("--bn-branch", "clean")),
+        ("adversarial", ("--bn-branch", "adversarial")),
     ):
         done = invoke(*args, *given)
         found = read(tmp_path / "e.json")
-        assert found["metrics"]["accuracy"] == found["robustness"]["accuracy"] == pytest.approx(by_route[route])
-        assert found["route"] == route
-        assert f"through its {route} batch norms" in done.stderr
+        assert found["metrics"]["accuracy"] == found["robustness"]["accuracy"] == pytest.approx(by_route[bn_branch])
+        assert found["bn_branch"] == bn_branch
+        assert f"through its {bn_branch} batch norms" in done.stderr
         invoke("predict", dual, folder / "test", "--output", tmp_path / "p.csv", "--force", *given)
         lines = (tmp_path / "p.csv").read_text().splitlines()[1:]
-        assert 100 * sum(f"/{line.split(',')[1]}/" in line for line in lines) / 12 == pytest.approx(by_route[route])
+        assert 100 * sum(f"/{line.split(',')[1]}/" in line for line in lines) / 12 == pytest.approx(by_route[bn_branch])
         invoke("encode", dual, folder / "test", "--output", tmp_path / "h.npy", "--force", *given)
-        network = ImageModel.load(dual).branch(route=route).eval()
+        network = ImageModel.load(dual).copy_for_task(bn_branch=bn_branch).eval()
         with torch.no_grad():
             batch = {"pixel_values": pictures([Path(line.split(",")[0]) for line in lines])}
             expected = network(batch, want=("h",)).h.numpy()
@@ -76,28 +76,28 @@ def test_a_dual_model_is_measured_and_used_by_one_route(invoke: Any, folder: Pat
     pytest.importorskip("pyautoattack")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("contraverse.evaluation.images.auto_attack", partial(auto_attack, attacks=["apgd-ce"]))
-        for route in ("adversarial", "clean"):
-            auto = ("--attack", "autoattack", "--eps", "1/255", "--rows", 12, "--route", route)
+        for bn_branch in ("adversarial", "clean"):
+            auto = ("--attack", "autoattack", "--eps", "1/255", "--rows", 12, "--bn-branch", bn_branch)
             invoke("evaluate", dual, "--data", folder, *auto, "--output", tmp_path / "e.json", "--force")
             found = read(tmp_path / "e.json")
             (report,) = found["autoattack"].values()
-            assert report["accuracy"] == found["metrics"]["accuracy"] == pytest.approx(by_route[route])
-            assert report["attack"]["route"] == route
+            assert report["accuracy"] == found["metrics"]["accuracy"] == pytest.approx(by_route[bn_branch])
+            assert report["attack"]["bn_branch"] == bn_branch
 
 
-@pytest.mark.parametrize(("method", "route"), [("pgd-at", "adversarial"), ("ce", "clean")])
+@pytest.mark.parametrize(("method", "bn_branch"), [("pgd-at", "adversarial"), ("ce", "clean")])
 def test_a_dual_run_is_measured_by_what_its_method_trains(
-    invoke: Any, folder: Path, tmp_path: Path, method: str, route: str
+    invoke: Any, folder: Path, tmp_path: Path, method: str, bn_branch: str
 ) -> None:
     run = tmp_path / "run"
     args = ("--task", "images", "--data", folder, "--model", "resnet8", "--set", "model.dual=true")
     more = () if method == "ce" else ("--set", "method.steps=1")
     done = invoke("train", method, *args, *FEW, *more, "--set", "evaluation.robust_validation=true", "--output", run)
     evaluation = read(run / "evaluation.json")
-    assert (evaluation["route"], evaluation["split"]) == (route, "test")
-    measured = accuracy(run / "model", folder, route)
+    assert (evaluation["bn_branch"], evaluation["split"]) == (bn_branch, "test")
+    measured = accuracy(run / "model", folder, bn_branch)
     assert evaluation["metrics"]["accuracy"] == evaluation["robustness"]["accuracy"] == pytest.approx(measured)
-    assert any("the clean one of two batch norms" in note for note in evaluation["notes"]) == (route == "clean")
+    assert any("the clean one of two batch norms" in note for note in evaluation["notes"]) == (bn_branch == "clean")
     invoke("evaluate", run, "--eps", "none", "--output", tmp_path / "e.json")
     assert read(tmp_path / "e.json")["metrics"]["accuracy"] == pytest.approx(measured)
     assert done.exit_code == 0
@@ -217,9 +217,9 @@ def test_unforeseen_attacks_take_the_reference_s_steps(
     invoke: Any, folder: Path, dual: Path, tmp_path: Path, spied: dict[str, Any]
 ) -> None:
     args = ("evaluate", dual, "--data", folder, "--eps", "none", "--force", "--output", tmp_path / "e.json")
-    done = invoke(*args, "--unforeseen", "--rows", 4, "--route", "clean")
+    done = invoke(*args, "--unforeseen", "--rows", 4, "--bn-branch", "clean")
     data, sizes, settings = spied["unforeseen"]
-    assert (len(data), settings["steps"], settings["route"]) == (4, 200, "clean")
+    assert (len(data), settings["steps"], settings["bn_branch"]) == (4, 200, "clean")
     assert list(sizes) == ["linf", "l2", "l1"]  # of 8 x 8 pixels
     assert "jpeg_linf is left out" in done.stderr
     assert "elastic is left out" in done.stderr
@@ -251,7 +251,7 @@ def test_corruptions_are_of_the_rows_that_were_drawn(
     args = ("evaluate", dual, "--data", large, *args[4:])
     done = invoke(*args, "--corruptions")
     data, settings = spied["corruptions"]
-    assert (len(data), settings["route"]) == (4, "adversarial")
+    assert (len(data), settings["bn_branch"]) == (4, "adversarial")
     found = read(tmp_path / "e.json")
     assert set(found["drawn"]["metrics"]) == {"accuracy", "accuracy@contrast"}
     assert "padded to 32" in done.stderr
@@ -303,18 +303,18 @@ def test_an_encoder_is_probed_and_nothing_else(invoke: Any, folder: Path, tmp_pa
         args = ("evaluate", encoder, "--data", folder, "--eps", "none", "--output", tmp_path / "e.json", "--force")
         invoke(*args)
         both = read(tmp_path / "e.json")["metrics"]
-        invoke(*args, "--route", "adversarial")
+        invoke(*args, "--bn-branch", "adversarial")
         assert read(tmp_path / "e.json")["metrics"] == {"probe_adversarial": both["probe_adversarial"]}
 
 
 def test_a_route_is_of_dual_models_of_images(invoke: Any, folder: Path, classifier: Path, tmp_path: Path) -> None:
     alone = tiny(("dark", "light")).save(tmp_path / "alone")
-    done = invoke("evaluate", alone, "--data", folder, "--eps", "none", "--route", "clean")
-    assert "--route changes nothing" in done.stderr
+    done = invoke("evaluate", alone, "--data", folder, "--eps", "none", "--bn-branch", "clean")
+    assert "--bn-branch changes nothing" in done.stderr
     (tmp_path / "t.txt").write_text("good work\n")
-    route = ("--route", "clean")
+    bn_branch = ("--bn-branch", "clean")
     for command in ("predict", "encode"):
         output = tmp_path / ("p.csv" if command == "predict" else "h.npy")
-        done = invoke(command, classifier, tmp_path / "t.txt", "--output", output, *route, code=2)
+        done = invoke(command, classifier, tmp_path / "t.txt", "--output", output, *bn_branch, code=2)
         assert "models of images" in done.stderr
-    assert "for images" in invoke("evaluate", classifier, "--task", "text", *route, code=2).stderr
+    assert "for images" in invoke("evaluate", classifier, "--task", "text", *bn_branch, code=2).stderr

@@ -94,14 +94,14 @@ def test_a_folder_in_a_folder_is_named(invoke: Any, run: Path, tmp_path: Path) -
 def test_images_of_another_size_are_scaled_to_the_trained_one(invoke: Any, run: Path, tmp_path: Path) -> None:
     assert read(run / "model" / "contraverse.json")["image_size"] == [16, 16]
     big = write(tmp_path / "big", {"dark": 3, "light": 3}, size=(60, 90))
-    scaled = tmp_path / "scaled"
+    normalize_grad = tmp_path / "scaled"
     for file in big.rglob("*.png"):
-        target = scaled / file.relative_to(big)
+        target = normalize_grad / file.relative_to(big)
         target.parent.mkdir(parents=True, exist_ok=True)
         middle = Image.open(file).crop((15, 0, 75, 60))
         middle.resize((16, 16), Image.Resampling.BILINEAR).save(target)
     for command, suffix in (("predict", "csv"), ("encode", "npy")):
-        for folder in (big, scaled):
+        for folder in (big, normalize_grad):
             done = invoke(command, run, folder, "--output", tmp_path / f"{folder.name}.{suffix}")
             assert ("scaled to that" in done.stderr) == (folder == big)
     found, expected = (

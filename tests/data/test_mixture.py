@@ -18,7 +18,7 @@ from contraverse.methods import CrossEntropy
 from contraverse.models import TextModel
 from contraverse.recipes import configure, parse
 from contraverse.training import Trainer
-from contraverse.types import Facts, Loss
+from contraverse.types import Loss, TrainingInfo
 
 BERT_LARGE = "google-bert/bert-large-uncased"
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,8 +175,8 @@ def test_a_row_has_one_number_however_often_it_is_seen() -> None:
 class Counting(CrossEntropy):
     """Cross-entropy that remembers which rows it was given, and what it was told of them."""
 
-    def prepare(self, facts: Facts) -> None:
-        self.facts, self.seen = facts, Counter[int]()
+    def prepare(self, training_info: TrainingInfo) -> None:
+        self.training_info, self.seen = training_info, Counter[int]()
 
     def losses(self, model: Any, batch: Any) -> Iterator[Loss]:
         self.seen.update(batch["index"].tolist())
@@ -204,9 +204,9 @@ def test_training_sees_each_row_as_often_as_its_weight(
     trainer.train()
     assert method.seen == {i: 2 if i < 9 else 6 for i in range(15)}
     assert trainer.state.global_step == 2 * 7  # 27 items of an epoch in batches of 4
-    assert method.facts.rows == 15
-    assert method.facts.labels is not None
-    assert method.facts.labels.tolist() == data.labels
+    assert method.training_info.num_examples == 15
+    assert method.training_info.labels is not None
+    assert method.training_info.labels.tolist() == data.labels
 
 
 @given(repeats=st.lists(st.integers(1, 5), min_size=1, max_size=20), seed=st.integers(0, 99))

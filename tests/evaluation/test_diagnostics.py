@@ -27,9 +27,9 @@ class Bent(BagOfWords):
     bend: Callable[[Tensor], Tensor]
 
     def forward(
-        self, batch: Batch, *, delta: Tensor | None = None, want: Sequence[Any] = ("logits",), route: Any = "clean"
+        self, batch: Batch, *, delta: Tensor | None = None, want: Sequence[Any] = ("logits",), bn_branch: Any = "clean"
     ) -> Outputs:
-        out = super().forward(batch, delta=delta, want=want, route=route)
+        out = super().forward(batch, delta=delta, want=want, bn_branch=bn_branch)
         if out.logits is None:
             return out
         along = torch.zeros(len(out.logits))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings, evaluate, representation_shift, robust_accuracy
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
@@ -93,7 +93,7 @@ def test_a_broken_image_is_run_no_more_and_the_rest_goes_its_own_way(
     settings = AttackSettings(attack, "linf", steps=6)  # type: ignore[arg-type]
     rows = np.arange(len(images))
     ((_, batch),) = batches(linear, images, rows, len(rows))
-    inputs, passes = perturbable(linear, batch), []
+    inputs, passes = perturbation_inputs(linear, batch), []
     hook = linear.encoder.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
     found = {}
     for drop in (False, True):

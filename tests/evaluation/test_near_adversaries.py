@@ -47,7 +47,7 @@ def minilm() -> TextModel:
 def substitutes(minilm: TextModel) -> Substitutes:
     table = minilm.encoder.get_input_embeddings().weight
     assert isinstance(table, torch.Tensor)
-    return Substitutes(Vocabulary(minilm.tokenizer, minilm.words[0]), table)
+    return Substitutes(Vocabulary(minilm.tokenizer, minilm.embedding_shape[0]), table)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_row_that_one_word_suffices_for_is_tried_no_further(model: TextModel) 
     texts, judge = [f"{filler} {other}", f"{other} {filler}"], Fooled(f"{fooling} {other}")
     options = {1: [VOCABULARY.index(fooling)], 2: [VOCABULARY.index(fooling)]}
     rewriter = search._Rewriter(
-        TextData.from_rows(texts), Vocabulary(model.tokenizer, model.words[0]), 99, cast(Judge, judge)
+        TextData.from_rows(texts), Vocabulary(model.tokenizer, model.embedding_shape[0]), 99, cast(Judge, judge)
     )
     rewriter.near([search.Reading(row, options, []) for row in range(len(texts))], 2)
     assert [(row, text) for row, text in judge.asked if text.split() == [fooling] * 2] == [(1, f"{fooling} {fooling}")]

@@ -10,10 +10,10 @@ from reference import robust_reference
 from reference.bag_of_words import BagOfWords, mostly_right, relabel
 from torch import Tensor
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
-from contraverse.evaluation import AttackSettings, predict, robust_accuracy, settled_rows
+from contraverse.evaluation import AttackSettings, predict, robust_accuracy, rows_done
 from contraverse.evaluation.attack_loop import ATTACKS, ball_of
 from contraverse.models import TextModel
 from contraverse.types import Batch, Inputs, Outputs
@@ -113,7 +113,7 @@ def test_a_wrong_iterate_counts_though_a_later_one_has_the_larger_loss(
     logits = iter([[5.0, 0.0, 0.0], [1.0, 1.1, -9.0], [0.9, 0.8, 0.8], [0.9, 0.8, 0.8]])
     data = relabel(data, [0], 3)
 
-    def scripted(batch: Batch, *, delta: Tensor | None = None, want: Any = ("logits",), route: Any = None) -> Outputs:
+    def scripted(batch: Batch, *, delta: Tensor | None = None, want: Any = ("logits",), **_: Any) -> Outputs:
         values = torch.ones(1, batch["input_ids"].shape[1], 6)
         if want == ("inputs",):
             return Outputs(inputs=Inputs(values, torch.ones(1, values.shape[1], 1, dtype=torch.bool)))
@@ -176,7 +176,7 @@ def test_progress_adds_up(
     tried = {False: 0, True: 20, 7: 7}[diagnostics] * 5
     assert sum(seen) == 20 * (1 + 2 * 2 * losses) + tried
     settings = AttackSettings(attack, steps=1, restarts=2)
-    assert sum(seen) == settled_rows(20, 3, [0, 0.3, 3], settings, diagnostics)
+    assert sum(seen) == rows_done(20, 3, [0, 0.3, 3], settings, diagnostics)
 
 
 def test_the_model_is_left_as_it_was(tiny_model: MakeModel, labelled: MakeData) -> None:
@@ -241,7 +241,7 @@ def test_a_random_start_is_the_rows_own(tiny_model: MakeModel, batch: Any) -> No
     alone = {name: value[2:3, :real] for name, value in batch.items() if value.dim() == 2}
     starts = []
     for rows, of in (([4, 9, 7, 1], batch), ([7], alone)):
-        inputs = perturbable(model, of)
+        inputs = perturbation_inputs(model, of)
         starts.append(ball_of(inputs, np.array(rows), 0.5, settings, 1).start(inputs, random=True).detach())
     torch.testing.assert_close(starts[0][2, :real], starts[1][0])
     assert not torch.allclose(starts[0][1, :real], starts[0][2, :real])
@@ -300,8 +300,8 @@ def test_apgd_climbs_cross_entropy_and_then_dlr_on_what_is_left(
     assert taken[0] == {"ce": 3 * 32, "dlr": 3 * 32}
     assert model.rows_seen == 40 + 4 * sum(sum(of.values()) for of in taken) // 3
     # DLR is 1, and flat, where the label is third: on a row that is broken already, which does not count.
-    assert [found.dead["dlr"] for found in report.at.values()] == [0, 0]
-    assert report.at[0.3].dead["ce"] > 0.9 * 3 * 32
+    assert [found.zero_grad_rows["dlr"] for found in report.at.values()] == [0, 0]
+    assert report.at[0.3].zero_grad_rows["ce"] > 0.9 * 3 * 32
     assert report.warnings == []
     # DLR does not see the scale: only what the cross-entropy alone had found is lost.
     for epsilon in epsilons:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import equations
 from torch import Tensor
 
-from contraverse.functional import dead, direction, norm, project
+from contraverse.functional import direction, norm, project, zero_grad
 
 KINDS = ("l2", "linf")
 SCOPES = ("sequence", "token", "batch")
@@ -124,7 +124,7 @@ def test_dead_counts_rows() -> None:
     grad[2, 1, 1] = float("nan")
     grad[3, 0, 0] = float("inf")
     grad[4, 1:] = 0  # one token alive
-    count = dead(grad)
+    count = zero_grad(grad)
     assert count.shape == ()
     assert not count.is_floating_point()
     assert int(count) == 3

@@ -110,7 +110,7 @@ def settings(draw: Callable[..., Any], rows: str) -> list[str]:
     return [recipe, *words, *(["--data", rows, "--task", "text"] if there and recipe in CLASSIFIERS else [])]
 
 
-CLASSIFIERS = [name for name in _TEXTS if name in METHODS and METHODS[name].needs in ("labels", "inputs")]
+CLASSIFIERS = [name for name in _TEXTS if name in METHODS and METHODS[name].requires in ("labels", "inputs")]
 
 
 def _written(name: str, value: str) -> str:

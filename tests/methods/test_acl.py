@@ -11,7 +11,7 @@ from reference.spies import Spy, drive, dual, told, views
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from contraverse.attacks import ascend, perturbable
+from contraverse.attacks import perturbation_inputs, pgd
 from contraverse.methods import METHODS
 from contraverse.types import Method
 
@@ -81,7 +81,7 @@ def test_an_attack_leaves_the_model_and_the_generator_alone(case: str) -> None:
         loss.total.backward()
     after = torch.get_rng_state()
     torch.manual_seed(3)
-    method.ball.start(perturbable(model, {"pixel_values": spy.attacks()[0].pixels}), random=True)
+    method.ball.init(perturbation_inputs(model, {"pixel_values": spy.attacks()[0].pixels}), random=True)
     if case not in ("dynacl",):  # whose model sees half of what is drawn
         assert torch.equal(torch.get_rng_state(), after)
 
@@ -91,7 +91,7 @@ def test_what_is_climbed(case: str) -> None:
     """The last of exactly so many iterates, from the same start, against plain projected ascent."""
     method, model = build(case)
     batch, spy, still = views(), Spy(model), copy.deepcopy(model).eval()
-    copied = copy.deepcopy(method.frozen).eval() if method.wants_copy else None
+    copied = copy.deepcopy(method.reference_model).eval() if method.needs_reference_model else None
     drive(method, spy, batch)
     first, second = pixels(batch)
     both = torch.cat([first, second])
@@ -100,8 +100,8 @@ def test_what_is_climbed(case: str) -> None:
     torch.manual_seed(3)
     start = torch.empty_like(x).uniform_(-1, 1) * EPSILON
 
-    def encode(values: Tensor, want: str = "z", of: Any = still, route: str = "adversarial") -> Tensor:
-        out = of({"pixel_values": values}, want=(want,), route=route)
+    def encode(values: Tensor, want: str = "z", of: Any = still, bn_branch: str = "adversarial") -> Tensor:
+        out = of({"pixel_values": values}, want=(want,), bn_branch=bn_branch)
         return out.z if want == "z" else out.h
 
     def loss(delta: Tensor) -> Tensor:
@@ -109,11 +109,11 @@ def test_what_is_climbed(case: str) -> None:
             target = encode(first, "h", copied, "clean").detach()
             return reference.deacl_attacked(encode(first + delta, "h"), target)
         if single:
-            return reference.nt_xent(encode(first + delta), encode(second, route="clean").detach(), 0.5)
+            return reference.nt_xent(encode(first + delta), encode(second, bn_branch="clean").detach(), 0.5)
         one, other = (both + delta).chunk(2)
-        if method.wants_copy:
+        if method.needs_reference_model:
             return reference.nt_xent(encode(one), encode(other, of=copied), 0.5)
-        return reference.contrast(lambda values, route: encode(values), one, other, 0.5, "adversarial")
+        return reference.contrast(lambda values, bn_branch: encode(values), one, other, 0.5, "adversarial")
 
     expected = reference.climb(loss, x, start, epsilon=EPSILON, step_size=STEP, steps=method.steps)
     found = [each.delta for each in spy.trained() if each.delta is not None][-1]
@@ -126,24 +126,24 @@ def test_what_is_climbed(case: str) -> None:
 def test_ascend_is_so_many_gradients_and_the_last_iterate() -> None:
     method, model = build("acl-ds")
     x = {"pixel_values": views()["pixel_values"]}
-    inputs, asked = perturbable(model, x), []
+    inputs, asked = perturbation_inputs(model, x), []
 
     def loss_of(delta: Tensor) -> Tensor:
         asked.append(delta.detach().clone())
         return (delta * torch.linspace(-1, 1, delta.numel()).reshape(delta.shape)).flatten(1).sum(1)
 
-    found = ascend(loss_of, method.ball, inputs, steps=3)
+    found = pgd(loss_of, method.ball, inputs, steps=3, keep="last")
     assert len(asked) == 3
     assert (asked[0] == 0).all()
     assert not found.delta.requires_grad
-    again = method.ball.ascend(asked[2], torch.linspace(-1, 1, asked[2].numel()).reshape(asked[2].shape), inputs)
+    again = method.ball.step(asked[2], torch.linspace(-1, 1, asked[2].numel()).reshape(asked[2].shape), inputs)
     assert torch.equal(found.delta, again)
-    assert int(found.dead) == 0
-    flat = ascend(lambda delta: (delta * 0).sum(), method.ball, inputs, steps=2)
-    assert int(flat.dead) == 6
+    assert int(found.zero_grad_rows) == 0
+    flat = pgd(lambda delta: (delta * 0).sum(), method.ball, inputs, steps=2, keep="last")
+    assert int(flat.zero_grad_rows) == 6
     assert (flat.delta == 0).all()
     with pytest.raises(ValueError, match="steps"):
-        ascend(loss_of, method.ball, inputs, steps=0)
+        pgd(loss_of, method.ball, inputs, steps=0, keep="last")
 
 
 # batch norm's two sets
@@ -156,19 +156,19 @@ def test_each_set_learns_from_its_own_stream(case: str) -> None:
     expected, spy = copy.deepcopy(model), Spy(model)
     drive(method, spy, views())
     trained = spy.trained()
-    routes = [each.route for each in trained]
+    routes = [each.bn_branch for each in trained]
     assert routes == {
         "acl-a2a": ["adversarial"], "deacl": ["adversarial"], "acl-a2s": ["clean", "adversarial"],
     }.get(method.name, ["clean", "adversarial"])  # fmt: skip
     want = "h" if method.name == "deacl" else "z"
     for each_pass in trained:
         x = {"pixel_values": each_pass.pixels}
-        expected(x, delta=each_pass.delta, want=(want,), route=each_pass.route)
-        assert (each_pass.delta is not None) == (each_pass.route == "adversarial")
+        expected(x, delta=each_pass.delta, want=(want,), bn_branch=each_pass.bn_branch)
+        assert (each_pass.delta is not None) == (each_pass.bn_branch == "adversarial")
     for name, value in buffers(model).items():
         assert torch.equal(value, buffers(expected)[name]), name
     touched = {name for name, value in buffers(model).items() if not torch.equal(value, spy.passes[0].before[name])}
-    assert touched == {name for name in buffers(model) if any(f".{route}." in name for route in routes)}
+    assert touched == {name for name in buffers(model) if any(f".{bn_branch}." in name for bn_branch in routes)}
 
 
 @each
@@ -177,7 +177,7 @@ def test_a_single_set_will_do(case: str) -> None:
     name, settings = CASES[case]
     method = METHODS[name](**settings)
     model = dual(method)
-    plain = model.branch(model.labels)
+    plain = model.copy_for_task(model.labels)
     plain.add_heads(method.heads)
     told(method, model=plain)
     _, grads = drive(method, plain.train(), views())
@@ -212,8 +212,8 @@ def test_losses_and_gradients_are_the_papers(name: str, settings: Any) -> None:
     t = settings.get("temperature", 0.5)
     first, second = pixels(batch)
 
-    def encode(values: Tensor, route: str) -> Tensor:
-        z: Tensor = other({"pixel_values": values}, want=("z",), route=route).z
+    def encode(values: Tensor, bn_branch: str) -> Tensor:
+        z: Tensor = other({"pixel_values": values}, want=("z",), bn_branch=bn_branch).z
         return z
 
     if name == "acl-a2s":

@@ -54,4 +54,4 @@ def test_the_defaults_are_the_papers_but_for_the_size() -> None:
     method = ALUM()
     assert (method.weight, method.sigma, method.steps, method.cost) == (1.0, 0.005, 1, "8F")
     assert (method.ball.epsilon, method.ball.step_size, method.ball.norm) == (0.02, 0.02, "linf")
-    assert not method.wants_copy
+    assert not method.needs_reference_model

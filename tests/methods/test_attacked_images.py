@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "selfie-adversarial": ("selfie", {"clean": 0.0}),
 }
 EXTRA = {"trades": 1, "selfie-adversarial": 0, "trades-far": 1, "trades-l2": 1}
-"""Passes in eval mode beside those of the attack."""
+"""ForwardCalls in eval mode beside those of the attack."""
 each = pytest.mark.parametrize("case", list(CASES))
 
 
@@ -54,7 +54,7 @@ def test_every_attacked_image_is_an_image_within_epsilon(case: str, dual: bool) 
     moved = [one for one in passes if one.delta is not None]
     assert len(moved) == method.steps + 1
     for one in moved:
-        assert one.route == "adversarial"
+        assert one.bn_branch == "adversarial"
         assert one.seen.min() >= 0
         assert one.seen.max() <= 1
         assert (one.delta != 0).any()
@@ -75,7 +75,7 @@ def test_an_attack_leaves_no_trace(case: str, dual: bool) -> None:
     method = make(case)
     model = fresh(method, dual=dual)
     model.encoder.layer1[0].eval()
-    if method.trains == "classifier":
+    if method.trainable == "classifier":
         model.freeze_encoder()
     before, modes = copy.deepcopy(model), [module.training for module in model.modules()]
     flags = [p.requires_grad for p in model.parameters()]
@@ -101,7 +101,7 @@ def test_each_route_sees_one_batch_a_step(case: str, dual: bool) -> None:
     expected = {"clean": {int(both)}, "adversarial": {once}} if dual else {"": {once + both}}
     assert tracked(model) == expected
     for one in passes:
-        assert one.route == ("clean" if one.delta is None else "adversarial")
+        assert one.bn_branch == ("clean" if one.delta is None else "adversarial")
 
 
 @each
@@ -114,7 +114,7 @@ def test_a_step_draws_its_start_and_nothing_else(case: str) -> None:
     torch.manual_seed(4)
     if method.name == "selfie":
         torch.rand(4, 16)
-    method.ball.start(Inputs(images["pixel_values"], torch.ones(1, 1, 1, 1, dtype=torch.bool), 0.0, 1.0), random=True)
+    method.ball.init(Inputs(images["pixel_values"], torch.ones(1, 1, 1, 1, dtype=torch.bool), 0.0, 1.0), random=True)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -17,7 +17,7 @@ from contraverse.errors import UserError
 from contraverse.methods import CARL, METHODS
 from contraverse.models import TextModel
 from contraverse.training import Trainer
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 Make = Callable[..., TextModel]
 
@@ -26,7 +26,7 @@ def ready(tiny_model: Make, *, dropout: float = 0.0, **settings: Any) -> tuple[C
     """A method told of the eight rows of a batch, a model and the batch."""
     batch = random_batch(8)
     method = CARL(**settings)
-    method.prepare(Facts(rows=8, width=32, labels=batch["labels"]))
+    method.prepare(TrainingInfo(num_examples=8, hidden_size=32, labels=batch["labels"]))
     return method, Watched(tiny_model(dropout=dropout, heads=method.heads).train()), batch
 
 
@@ -106,7 +106,7 @@ def test_filling_under_autocast_leaves_the_gradient_alone(tiny_model: Make) -> N
 @pytest.mark.parametrize(("epochs", "says"), [(3.0, True), (2.0, True), (3.5, False), (None, False)])
 def test_too_few_epochs_to_begin_are_told(epochs: float | None, says: bool) -> None:
     method = CARL(start=3)
-    method.prepare(Facts(rows=4, width=8, labels=torch.tensor([0, 1, 0, 1]), epochs=epochs))
+    method.prepare(TrainingInfo(num_examples=4, hidden_size=8, labels=torch.tensor([0, 1, 0, 1]), epochs=epochs))
     assert ["FreeLB alone" in note for note in method.notes] == [True] * says
 
 
@@ -210,14 +210,14 @@ def test_a_few_steps_lower_the_loss(tiny_model: Make, estimator: Any) -> None:
 # mistakes
 
 
-def facts(labels: Tensor | None) -> Facts:
-    return Facts(rows=4, width=32, labels=labels)
+def training_info(labels: Tensor | None) -> TrainingInfo:
+    return TrainingInfo(num_examples=4, hidden_size=32, labels=labels)
 
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.zeros(4, dtype=torch.long)])
 def test_there_have_to_be_two_classes(labels: Tensor | None) -> None:
     with pytest.raises(UserError, match="carl needs"):
-        CARL().prepare(facts(labels))
+        CARL().prepare(training_info(labels))
 
 
 def test_a_step_needs_an_adversarial_pass() -> None:
@@ -279,7 +279,9 @@ def test_a_run_resumes_with_its_banks_normaliser_and_draws(tiny_model: Make, tmp
 def test_epochs_are_those_that_training_passes_over() -> None:
     """Six rows, of which an epoch sees four: its last batch is left out."""
     method = CARL(start=3.0)
-    method.prepare(Facts(rows=6, width=2, labels=torch.tensor([0, 1] * 3), epochs=5.0, epoch_rows=4))
+    method.prepare(
+        TrainingInfo(num_examples=6, hidden_size=2, labels=torch.tensor([0, 1] * 3), epochs=5.0, epoch_examples=4)
+    )
     method.clean.filled.fill_(True)
     found = []
     for seen in range(0, 16, 2):

@@ -15,7 +15,7 @@ from torch import Tensor
 from contraverse.functional.nce import log_partition, nce, sampled_softmax
 from contraverse.methods import METHODS
 from contraverse.methods.memory_bank import MemoryBank, draw_negatives
-from contraverse.types import Facts, Method
+from contraverse.types import Method, TrainingInfo
 
 LENGTHS, LABELS = (6, 4, 3, 5, 2, 6), (0, 1, 2, 0, 1, 1)
 
@@ -118,7 +118,7 @@ def ready(**settings: Any) -> tuple[Method, Watched, Any, Tensor]:
     method = METHODS["carl"](**{"start": 1, "negatives": None, "temperature": 0.2, "step_size": 0.3, **settings})
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     labels = torch.tensor(LABELS)
-    method.prepare(Facts(rows=6, width=4, labels=labels))
+    method.prepare(TrainingInfo(num_examples=6, hidden_size=4, labels=labels))
     batch = ragged(LENGTHS)[0]
     batch = {name: value[order] for name, value in batch.items()} | {"labels": labels[order], "index": order}
     return method, Watched(WeightedWords(random_classifier())), batch, labels

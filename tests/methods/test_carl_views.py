@@ -15,7 +15,7 @@ from torch import Tensor
 from contraverse.functional import class_cosines, log_partition, nce, sampled_softmax
 from contraverse.methods import CARL
 from contraverse.methods.carl import kept_of
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 LENGTHS, LABELS = (6, 4, 3, 5, 2, 6), (0, 1, 2, 0, 1, 1)
 ORDER = torch.tensor([4, 0, 5, 2, 1, 3])
@@ -25,7 +25,7 @@ TEMPERATURE = 0.2
 def ready(rows: Any = slice(None), **settings: Any) -> tuple[CARL, Watched, dict[str, Tensor]]:
     """A classifier of words and ``rows`` of a batch of six, in another order than the data's; an epoch is six rows."""
     method = CARL(**{"start": 1, "negatives": None, "temperature": TEMPERATURE, "step_size": 0.3, **settings})
-    method.prepare(Facts(rows=6, width=4, labels=torch.tensor(LABELS)))
+    method.prepare(TrainingInfo(num_examples=6, hidden_size=4, labels=torch.tensor(LABELS)))
     batch = {name: value[ORDER] for name, value in ragged(LENGTHS)[0].items()}
     batch |= {"labels": torch.tensor(LABELS)[ORDER], "index": ORDER}
     return method, Watched(WeightedWords(random_classifier())), {name: value[rows] for name, value in batch.items()}

@@ -42,7 +42,7 @@ every = pytest.mark.parametrize("name", list(METHODS))
 def model_for(tiny_model: Make) -> Callable[..., TextModel]:
     def build(method: Method, dropout: float = 0.0, **settings: Any) -> TextModel | ImageModel:
         model: TextModel | ImageModel
-        if method.reads == "images":  # in eval mode: in training mode batch norm remembers every pass
+        if method.modality == "images":  # in eval mode: in training mode batch norm remembers every pass
             model = tiny(heads=method.heads)
         else:
             model = tiny_model(dropout=dropout, heads=method.heads, **settings).train()
@@ -56,7 +56,7 @@ def model_for(tiny_model: Make) -> Callable[..., TextModel]:
 def full_batch(request: pytest.FixtureRequest, full_batch: dict[str, Any]) -> dict[str, Any]:
     """Of images for a method that reads them alone."""
     name, _ = CASES.get(request.node.callspec.params.get("case", ""), ("ce", {}))
-    if METHODS[name].reads != "images":
+    if METHODS[name].modality != "images":
         return full_batch
     # Of parts smaller than these torch computes no bfloat16 gradient on CPU: a stride of 2 on one pixel gives noise.
     pair = {"pixel_values": image_batch(size=16, seed=1)["pixel_values"]}
@@ -70,7 +70,7 @@ def full_batch(request: pytest.FixtureRequest, full_batch: dict[str, Any]) -> di
 def test_a_method_describes_itself(name: str) -> None:
     cls = METHODS[name]
     assert cls.name == name
-    assert cls.needs in ("labels", "inputs", "pairs")
+    assert cls.requires in ("labels", "inputs", "pairs")
     assert re.fullmatch(r"\d+(\.\d+)?F", cls().cost)
     assert cls().passes >= 1
     for text in (cls.summary, cls.paper, cls.equation, inspect.getdoc(cls)):
@@ -216,7 +216,7 @@ def test_it_holds_settings_and_buffers_and_never_the_model(case: str, model_for:
     losses_of(method, model, full_batch)
     mine = {id(module) for module in model.modules()} | {id(p) for p in model.parameters()}
     # A frozen copy is allowed: weights of its own that nothing trains.
-    frozen = getattr(method, "frozen", None) if method.wants_copy else None
+    frozen = getattr(method, "reference_model", None) if method.needs_reference_model else None
     assert list(method.parameters()) == (list(frozen.parameters()) if frozen else [])
     assert not any(p.requires_grad for p in method.parameters())
     held = [*method.modules(), *vars(method).values()]
@@ -275,8 +275,8 @@ def test_an_attack_is_logged(case: str, model_for: Any, full_batch: Any) -> None
     assert attacked.sum() >= len(full_batch["input_ids"])
     real, delta = real[attacked], delta[attacked]
     expected = (delta.flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)).mean()
-    assert float(loss.parts["relative"]) == pytest.approx(expected.item(), rel=1e-4)
-    assert float(loss.parts["dead"]) == 0
+    assert float(loss.parts["rel_perturbation_norm"]) == pytest.approx(expected.item(), rel=1e-4)
+    assert float(loss.parts["zero_grad_rows"]) == 0
 
 
 @each_of_texts
@@ -286,9 +286,9 @@ def test_every_parameter_that_it_uses_gets_a_finite_gradient(case: str, model_fo
     grads = gradients(method, model, needed(method, full_batch))
     assert all(g.isfinite().all() for g in grads.values())
     without = {name for name, _ in model.named_parameters()} - set(grads)
-    frozen = method.trains == "classifier"
+    frozen = method.trainable == "classifier"
     allowed = ("encoder.bert.",) if frozen else ("encoder.classifier", "encoder.bert.pooler")
-    assert not without or frozen or method.needs != "labels"
+    assert not without or frozen or method.requires != "labels"
     assert all(name.startswith(allowed) for name in without), without
     alive = [name for name, g in grads.items() if g.norm() > 0]
     assert ("encoder.classifier" if frozen else "encoder.bert.embeddings.word_embeddings") + ".weight" in alive
@@ -296,14 +296,14 @@ def test_every_parameter_that_it_uses_gets_a_finite_gradient(case: str, model_fo
     assert heads == {n for n, s in method.heads.items() if s.kind != "pooler"} or case == "scal-alpha-0"
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].reads != "images"])
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].modality != "images"])
 @pytest.mark.parametrize("architecture", ["albert", "deberta-v2", "modernbert"])
 def test_any_architecture_can_be_trained(name: str, tiny_model: Make, full_batch: Any, architecture: str) -> None:
     method = make(name)
     model = tiny_model(architecture, heads=method.heads).train()
     grads = gradients(method, model, full_batch)
     assert all(g.isfinite().all() for g in grads.values())
-    assert grads[next(n for n in grads if "embed" in n or method.trains == "classifier")].norm() > 0
+    assert grads[next(n for n in grads if "embed" in n or method.trainable == "classifier")].norm() > 0
 
 
 @each
@@ -372,7 +372,7 @@ def test_a_model_without_gradient_is_not_poisoned(case: str, model_for: Any, ful
     losses = losses_of(method, watched, full_batch)
     assert (watched.watch.passes()[-1].delta == 0).all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-    assert int(losses[0].parts["dead"]) == 4
+    assert int(losses[0].parts["zero_grad_rows"]) == 4
 
 
 @pytest.mark.parametrize("case", ["at", "scal", "uscal"])
@@ -397,4 +397,4 @@ def test_what_is_not_finite_is_counted_and_not_added(case: str, model_for: Any, 
     assert delta is not None
     assert (delta[1] == 0).all()
     assert (delta[[0, 2, 3]].flatten(1).norm(dim=1) > 0).all()
-    assert int(loss.parts["dead"]) == 1
+    assert int(loss.parts["zero_grad_rows"]) == 1

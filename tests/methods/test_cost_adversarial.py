@@ -9,7 +9,7 @@ from reference.driving import CASES, gradients, make
 from reference.tiny import random_batch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.functional import supervised_loss
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
@@ -76,7 +76,7 @@ def test_carl_costs_what_it_states_with_either_positive(
     """3K, 1 for each ascent from a pass that has L_D or waits for it; 3 more for a clean pass with a random start."""
     settings = {"positive": positive, "gamma": gamma, "climb": climb, "adversary": adversary, "steps": steps}
     monkeypatch.setitem(CASES, "mine", ("carl", settings))
-    method, batch = make("mine", width=64), full_rows()
+    method, batch = make("mine", hidden_size=64), full_rows()
     model = encoder(method.heads)
     forward = flops(lambda: model(batch, want=("logits",)))
     counted = flops(lambda: gradients(method, model, batch)) / forward
@@ -95,12 +95,12 @@ def test_climbing_the_classification_loss_costs_an_input_gradient_of_the_encoder
     for climb in ("ce", "total"):
         CASES["mine"] = (name, {"climb": climb, "reconstruction": 0.1} if name == "carl" else {"climb": climb})
         try:
-            method = make("mine", width=64)
+            method = make("mine", hidden_size=64)
         finally:
             del CASES["mine"]
         model = encoder(method.heads)
         counted[climb] = flops(lambda method=method, model=model: gradients(method, model, batch))
-    delta = torch.zeros_like(perturbable(model, batch).values, requires_grad=True)
+    delta = torch.zeros_like(perturbation_inputs(model, batch).values, requires_grad=True)
     ce = supervised_loss(model(batch, delta=delta).logits, batch["labels"])
     ascent = flops(lambda: torch.autograd.grad(ce, delta))
     assert counted["ce"] - counted["total"] == (method.passes - 1) * ascent

@@ -25,8 +25,8 @@ def test_loss_and_gradients_are_the_papers(weight: float) -> None:
     delta = spy.trained()[-1].delta
     x = batch["pixel_values"]
     assert (delta[:3] == 0).all()
-    h = other({"pixel_values": torch.cat([x, x + delta[3:]])}, want=("h",), route="adversarial").h
-    target = teacher.eval()({"pixel_values": x}, want=("h",), route="clean").h.detach()
+    h = other({"pixel_values": torch.cat([x, x + delta[3:]])}, want=("h",), bn_branch="adversarial").h
+    target = teacher.eval()({"pixel_values": x}, want=("h",), bn_branch="clean").h.detach()
     expected = reference.deacl(h[:3], h[3:], target, weight)
     expected.backward()
     assert total == pytest.approx(expected.item(), rel=1e-4)
@@ -41,13 +41,13 @@ def test_the_teacher_stays_as_it_was() -> None:
     method = DeACL()
     model = dual(method)
     told(method, model=model)
-    before = {name: value.clone() for name, value in method.frozen.state_dict().items()}
+    before = {name: value.clone() for name, value in method.reference_model.state_dict().items()}
     drive(method, model, views())
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     method.after_step(model)
-    assert all(torch.equal(value, before[name]) for name, value in method.frozen.state_dict().items())
-    assert all(p.grad is None for p in method.frozen.parameters())
-    assert {*buffers(method.frozen)} <= set(before) | {"_mean", "_std"}
+    assert all(torch.equal(value, before[name]) for name, value in method.reference_model.state_dict().items())
+    assert all(p.grad is None for p in method.reference_model.parameters())
+    assert {*buffers(method.reference_model)} <= set(before) | {"_mean", "_std"}
 
 
 def test_a_student_that_is_its_teacher_still_has_something_to_climb() -> None:
@@ -55,11 +55,11 @@ def test_a_student_that_is_its_teacher_still_has_something_to_climb() -> None:
     method = DeACL(steps=1)
     model = dual(method).eval()
     told(method, model=model)
-    method.frozen.load_state_dict(model.state_dict())
+    method.reference_model.load_state_dict(model.state_dict())
     spy = Spy(model)
     (parts,) = (loss.parts for loss in method.losses(spy, views()))
-    assert int(parts["dead"]) == 0
-    assert float(parts["relative"]) > 0
+    assert int(parts["zero_grad_rows"]) == 0
+    assert float(parts["rel_perturbation_norm"]) > 0
 
 
 def test_without_a_teacher_there_is_no_step() -> None:

@@ -22,7 +22,7 @@ from contraverse.pipeline import run
 from contraverse.recipes import configure
 from contraverse.training import Trainer, step
 from contraverse.training.lars import LARS
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 
 def test_strength_and_weights_follow_the_epochs() -> None:
@@ -31,18 +31,18 @@ def test_strength_and_weights_follow_the_epochs() -> None:
     for epoch in range(7):
         for row in (0, 4, 9):
             method.seen.fill_(10 * epoch + row)
-            assert method.strength == pytest.approx(reference.dynacl_strength(epoch, 7, every=2))
+            assert method.augmentation_strength == pytest.approx(reference.dynacl_strength(epoch, 7, every=2))
             omega = reference.dynacl_weight(epoch, 7, every=2, rate=0.5)
             assert method.weights == pytest.approx((1 - omega, 1 + omega))
     method.seen.fill_(1000)
-    assert method.strength == 0
+    assert method.augmentation_strength == 0
 
 
 def test_the_papers_schedule() -> None:
     method = told(DynACL(), rows=1, epochs=1000.0)
-    assert (method.strength, method.weights) == (1.0, (1.0, 1.0))
+    assert (method.augmentation_strength, method.weights) == (1.0, (1.0, 1.0))
     method.seen.fill_(999)
-    assert method.strength == pytest.approx(0.05)
+    assert method.augmentation_strength == pytest.approx(0.05)
     assert method.weights == pytest.approx((1 - 2 / 3 * 0.95, 1 + 2 / 3 * 0.95))
 
 
@@ -52,21 +52,21 @@ def test_rows_are_counted_and_saved() -> None:
     told(method, rows=6, epochs=2.0)
     strengths = []
     for _ in range(4):
-        strengths.append(method.strength)
+        strengths.append(method.augmentation_strength)
         losses = [loss.parts["strength"] for loss in method.losses(model, batch)]
         assert [float(part) for part in losses] == [strengths[-1]] * 2
     assert strengths == [1.0, 1.0, 0.5, 0.5]
     again = told(DynACL(period=1, momentum=None), rows=6, epochs=2.0)
     again.load_state_dict(method.state_dict())
-    assert again.strength == method.strength == 0
+    assert again.strength == method.augmentation_strength == 0
     assert told(method, rows=6, epochs=2.0).strength == 1
 
 
 def test_without_a_length_there_is_no_schedule() -> None:
     method = DynACL()
-    assert method.strength == 1
+    assert method.augmentation_strength == 1
     with pytest.raises(UserError, match="length"):
-        method.prepare(Facts(rows=3, width=2))
+        method.prepare(TrainingInfo(num_examples=3, hidden_size=2))
     with pytest.raises(ValueError, match="prepare"):
         next(method.losses(dual(method), views()))
     with pytest.raises(ValueError, match="receive"):
@@ -80,23 +80,23 @@ def test_loss_and_gradients_are_the_papers(reduction: str) -> None:
     model = dual(method)
     told(method, rows=8, epochs=4.0, model=dual(method))
     with torch.no_grad():
-        for parameter in method.frozen.parameters():
+        for parameter in method.reference_model.parameters():
             parameter.mul_(0.9)
     method.seen.fill_(16)
-    other, momentum, spy = copy.deepcopy(model), copy.deepcopy(method.frozen), Spy(model)
-    method.frozen, watched = Spy(method.frozen), method.frozen
+    other, momentum, spy = copy.deepcopy(model), copy.deepcopy(method.reference_model), Spy(model)
+    method.reference_model, watched = Spy(method.reference_model), method.reference_model
     total, grads = drive(method, spy, batch)
-    kept = method.frozen.trained()[-1]
+    kept = method.reference_model.trained()[-1]
     assert all(p.grad is None for p in watched.parameters())
     assert torch.equal(kept.pixels, batch["positive"]["pixel_values"])
     found = (spy.trained()[-1].delta, kept.delta)
     first, second = batch["pixel_values"], batch["positive"]["pixel_values"]
     losses = []
     assert momentum.training
-    for route, deltas in (("clean", (0, 0)), ("adversarial", found)):
+    for bn_branch, deltas in (("clean", (0, 0)), ("adversarial", found)):
         with torch.no_grad():
-            key = momentum({"pixel_values": second + deltas[1]}, want=("z",), route=route).z
-        query = other({"pixel_values": first + deltas[0]}, want=("z",), route=route).z
+            key = momentum({"pixel_values": second + deltas[1]}, want=("z",), bn_branch=bn_branch).z
+        query = other({"pixel_values": first + deltas[0]}, want=("z",), bn_branch=bn_branch).z
         losses.append(reference.nt_xent(query, key, 0.5))
     expected = reference.dynacl(losses[0], losses[1], reference.dynacl_weight(2, 4, every=1))
     expected = expected * (2 if reduction == "sum" else 1)
@@ -115,18 +115,18 @@ def test_the_momentum_encoder_averages_weights_alone() -> None:
     model = dual(method)
     told(method, model=dual(method))
     with torch.no_grad():
-        for value in [*method.frozen.parameters(), *model.buffers()]:
+        for value in [*method.reference_model.parameters(), *model.buffers()]:
             value.add_(1)
-    before = {name: value.clone() for name, value in method.frozen.state_dict().items()}
-    statistics = buffers(method.frozen)
+    before = {name: value.clone() for name, value in method.reference_model.state_dict().items()}
+    statistics = buffers(method.reference_model)
     method.after_step(model)
-    for name, value in method.frozen.state_dict().items():
+    for name, value in method.reference_model.state_dict().items():
         new = model.state_dict()[name]
         expected = before[name] if name in statistics else reference.ema(before[name], new, 0.8)
         torch.testing.assert_close(value, expected, msg=name)
     assert any("running_var" in name for name in before)
     alone = DynACL(momentum=None)
-    assert (alone.wants_copy, alone.cost) == (False, "32F")
+    assert (alone.needs_reference_model, alone.cost) == (False, "32F")
     alone.after_step(model)
 
 
@@ -135,15 +135,15 @@ def test_the_momentum_encoder_has_the_statistics_of_its_own_batches() -> None:
     method, batch = DynACL(steps=2), views()
     model = dual(method)
     told(method, model=model)
-    expected = copy.deepcopy(method.frozen)
-    spy = method.frozen = Spy(method.frozen)
+    expected = copy.deepcopy(method.reference_model)
+    spy = method.reference_model = Spy(method.reference_model)
     model_modes = [module.training for module in model.modules()]
     drive(method, model, batch)
     modes = [each.training for each in spy.passes]
     assert modes == [False, False, True, True]
-    assert [each.route for each in spy.passes] == ["adversarial", "adversarial", "clean", "adversarial"]
-    for delta, route in ((0, "clean"), (spy.passes[-1].delta, "adversarial")):
-        expected({"pixel_values": batch["positive"]["pixel_values"] + delta}, want=("z",), route=route)
+    assert [each.bn_branch for each in spy.passes] == ["adversarial", "adversarial", "clean", "adversarial"]
+    for delta, bn_branch in ((0, "clean"), (spy.passes[-1].delta, "adversarial")):
+        expected({"pixel_values": batch["positive"]["pixel_values"] + delta}, want=("z",), bn_branch=bn_branch)
     found = buffers(spy.module)
     for name, value in buffers(expected).items():
         torch.testing.assert_close(found[name], value, msg=name)
@@ -156,7 +156,7 @@ def test_a_method_in_another_mode_leaves_its_copy_in_its_own() -> None:
     for mode in (True, False, True):
         for method, expected in ((momentum, True), (teacher, False)):
             assert method.train(mode).training is mode
-            assert {module.training for module in method.frozen.modules()} == {expected}
+            assert {module.training for module in method.reference_model.modules()} == {expected}
 
 
 def test_the_momentum_encoder_is_what_is_kept() -> None:
@@ -164,9 +164,9 @@ def test_the_momentum_encoder_is_what_is_kept() -> None:
     model = dual(method)
     assert alone.kept_model(model) is model
     told(method, model=dual(method))
-    assert method.kept_model(model) is method.frozen
+    assert method.kept_model(model) is method.reference_model
     assert UAT().kept_model(model) is model
-    inner, method.frozen = method.frozen, torch.compile(method.frozen, backend="eager")
+    inner, method.reference_model = method.reference_model, torch.compile(method.reference_model, backend="eager")
     assert method.kept_model(model) is inner
 
 
@@ -174,10 +174,10 @@ def test_a_single_row_is_normalised_by_running_statistics() -> None:
     method = DynACL(steps=1)
     model = dual(method)
     told(method, model=dual(method))
-    before = buffers(method.frozen)
+    before = buffers(method.reference_model)
     total, _ = drive(method, model, views(1))
     assert total == pytest.approx(0, abs=1e-6)
-    assert all(torch.equal(value, before[name]) for name, value in buffers(method.frozen).items())
+    assert all(torch.equal(value, before[name]) for name, value in buffers(method.reference_model).items())
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_what_is_kept_is_measured_and_the_best_of_it_is_chosen(build: Callable[.
     trainer.train()
     kept = trainer.method.kept_model(trainer.model)  # type: ignore[arg-type]
     assert len(seen) == 3
-    assert all(model is kept is trainer.method.frozen for model, _ in seen)
+    assert all(model is kept is trainer.method.reference_model for model, _ in seen)
     assert trainer.state.best_global_step == 4
     assert all(torch.equal(value, seen[1][1][name]) for name, value in kept.state_dict().items())
     assert not all(torch.equal(value, seen[2][1][name]) for name, value in kept.state_dict().items())
@@ -239,7 +239,7 @@ def test_a_run_saves_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (trainer,) = trainers
     saved = ImageModel.load(tmp_path / "run" / "model").state_dict()
     assert isinstance(trainer.method, DynACL)
-    for name, value in trainer.method.frozen.state_dict().items():
+    for name, value in trainer.method.reference_model.state_dict().items():
         assert torch.equal(saved[name], value), name
     assert not all(torch.equal(saved[name], value) for name, value in trainer.model.state_dict().items())  # type: ignore[union-attr]
     assert ImageModel.load(tmp_path / "run" / "model").dual
@@ -268,8 +268,10 @@ def test_different_images_stay_different() -> None:
         step(method, model, augment({"pixel_values": pixels[index], "index": index}), backward=torch.Tensor.backward)
         optimizer.step()
         method.after_step(model)
-    for encoder in (model, method.frozen):
-        for route in ("clean", "adversarial"):
+    for encoder in (model, method.reference_model):
+        for bn_branch in ("clean", "adversarial"):
             with torch.no_grad():
-                z = torch.nn.functional.normalize(encoder({"pixel_values": pixels[:200]}, want=("z",), route=route).z)
+                z = torch.nn.functional.normalize(
+                    encoder({"pixel_values": pixels[:200]}, want=("z",), bn_branch=bn_branch).z
+                )
             assert ((z @ z.T).sum() - 200) / (200 * 199) < 0.1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
-from contraverse.types import Facts, Method
+from contraverse.types import Method, TrainingInfo
 
 Make = Callable[..., TextModel]
 
@@ -297,7 +297,7 @@ def test_rows_of_the_same_class_may_be_masked_or_positives(
 @pytest.mark.parametrize("name", ["scal", "cl"])
 @pytest.mark.parametrize("labels", [None, torch.tensor([0.1, 2.0])])
 def test_scores_are_no_classes(name: str, labels: Any) -> None:
-    facts = Facts(rows=2, width=4, labels=labels)
-    METHODS[name]().prepare(facts)
+    training_info = TrainingInfo(num_examples=2, hidden_size=4, labels=labels)
+    METHODS[name]().prepare(training_info)
     with pytest.raises(UserError, match="same_class=masked needs classes"):
-        METHODS[name](same_class="masked").prepare(facts)
+        METHODS[name](same_class="masked").prepare(training_info)

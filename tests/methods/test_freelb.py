@@ -233,7 +233,7 @@ class Meter:
 
     def __init__(self, model: nn.Module) -> None:
         self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        self.held: dict[int, list[int]] = {}
+        self.still_correct: dict[int, list[int]] = {}
         self.now = self.peak = 0
 
     def take(self, tensor: Tensor) -> Any:
@@ -254,19 +254,19 @@ class Held:
         self.place = storage.data_ptr()
         if self.place in meter.weights:
             return
-        entry = meter.held.setdefault(self.place, [0, storage.nbytes()])
+        entry = meter.still_correct.setdefault(self.place, [0, storage.nbytes()])
         entry[0] += 1
         if entry[0] == 1:
             meter.now += entry[1]
             meter.peak = max(meter.peak, meter.now)
 
     def __del__(self) -> None:
-        entry = self.meter.held.get(self.place)
+        entry = self.meter.still_correct.get(self.place)
         if entry is not None:
             entry[0] -= 1
             if entry[0] == 0:
                 self.meter.now -= entry[1]
-                del self.meter.held[self.place]
+                del self.meter.still_correct[self.place]
 
 
 def peak(work: Callable[[], Any], model: nn.Module) -> int:

@@ -81,12 +81,12 @@ def fitted(model: TextModel | ImageModel, batch: dict[str, Any]) -> None:
 def climbed() -> Iterator[list[Tensor]]:
     """Gradients that balls climb inside, in order; those that are all zero, along which a ball only projects, not."""
     seen: list[Tensor] = []
-    ascend = NormBall.ascend
+    step = NormBall.step
 
     def watched(self: NormBall, delta: Tensor, grad: Tensor, inputs: Any) -> Tensor:
         if not isinstance(grad, Tensor) or grad.any():
             seen.append(torch.where(inputs.mask, grad, 0.0).detach().float())
-        return ascend(self, delta, grad, inputs)
+        return step(self, delta, grad, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NormBall, "ascend", watched)
@@ -97,7 +97,7 @@ def ready_for(case: str, tiny_model: Make) -> tuple[TextModel | ImageModel, dict
     """A fitted model and its batch."""
     method = make(case)
     model: TextModel | ImageModel
-    if method.reads == "images":
+    if method.modality == "images":
         model, batch = tiny(heads=method.heads), image_batch(ROWS, 16)
     else:
         # A contrastive loss needs rows that differ by more than float16 rounds them.
@@ -134,7 +134,7 @@ def test_a_fitted_row_is_attacked_as_in_single_precision(name: str, tiny_model: 
     cosines = F.cosine_similarity(exact.flatten(1), rough.flatten(1))
     # Selfie's attention over patches rounds its forward pass more than others do.
     assert cosines.min() > (0.98 if name == "selfie" else 0.99)
-    assert int(parts["dead"]) == 0
+    assert int(parts["zero_grad_rows"]) == 0
     sizes = (rough.flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).log()
     assert sizes.abs().max() < 0.2, "a factor of half precision was not divided out again"
 
@@ -168,4 +168,4 @@ def test_freelb_climbs_the_gradient_that_a_scaler_scales(tiny_model: Make, scale
         seen[half] = gradients[0]
     cosines = F.cosine_similarity(seen[False].flatten(1), seen[True].flatten(1))
     assert bool(cosines.min() > 0.99) == (scale > 1)
-    assert int(parts["dead"]) == (0 if scale > 1 else ROWS)
+    assert int(parts["zero_grad_rows"]) == (0 if scale > 1 else ROWS)

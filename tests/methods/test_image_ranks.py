@@ -29,17 +29,17 @@ def build(case: str) -> tuple[Method, Any]:
     """A method and its model, whose copy has other weights; batch norm's statistics are not those of a rank's rows."""
     name, settings = CASES[case]
     method = METHODS[name](**settings)
-    model = dual(method, CLASSES if method.needs == "labels" else None)
+    model = dual(method, CLASSES if method.requires == "labels" else None)
     settled(model)
-    if method.trains == "classifier":
+    if method.trainable == "classifier":
         model.freeze_encoder()
     earlier = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in earlier.parameters():
             parameter.mul_(0.9)
     told(method, model=earlier)
-    if method.wants_copy:
-        settled(method.frozen)
+    if method.needs_reference_model:
+        settled(method.reference_model)
     return method, model
 
 

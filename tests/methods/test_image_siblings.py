@@ -17,7 +17,9 @@ def reads_images(case: str) -> bool:
     name, settings = CASES[case]
     kinds = {spec.kind for spec in METHODS[name](**settings).heads.values()}
     return (
-        METHODS[name].reads != "text" and METHODS[name].needs != "pairs" and kinds <= {"projection", "mlp", "patches"}
+        METHODS[name].modality != "text"
+        and METHODS[name].requires != "pairs"
+        and kinds <= {"projection", "mlp", "patches"}
     )
 
 
@@ -60,7 +62,7 @@ def batch_of(rows: int) -> dict[str, Any]:
 
 def steps(case: str, model: ImageModel, rows: int) -> None:
     """One step; every loss is finite, and something of the model gets a gradient that is."""
-    method = make(case, width=model.width)
+    method = make(case, hidden_size=model.width)
     model.add_heads(method.heads)
     ready(method, model.train())
     losses = losses_of(method, model, batch_of(rows))

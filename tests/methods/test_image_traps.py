@@ -4,7 +4,7 @@ T1  an attack moves the statistics of batch norm (AdvCL, Selfie)
     tests/methods/test_attacked_images.py::test_an_attack_leaves_no_trace
     tests/methods/test_acl.py::test_an_attack_leaves_the_model_and_the_generator_alone
     tests/attacks/test_pixels.py::test_an_attack_leaves_the_model_and_the_generators_bit_equal
-T2  a pass by one route moves the other's statistics
+T2  a pass by one bn_branch moves the other's statistics
     tests/models/test_dual_bn.py::test_a_pass_updates_its_own_route_alone_and_once
     tests/methods/test_acl.py::test_each_set_learns_from_its_own_stream
 T3  a plain network is given the wrong one of the two sets
@@ -92,7 +92,7 @@ from contraverse.functional import nt_xent
 from contraverse.methods import METHODS, UAT, CrossEntropy, LinearProbe
 from contraverse.models import ImageModel
 from contraverse.pipeline import run
-from contraverse.pipeline.start import teach
+from contraverse.pipeline.start import assign_pseudo_labels
 from contraverse.recipes import configure
 from contraverse.training import Trainer, read_metrics
 from contraverse.types import Batch, Loss
@@ -378,9 +378,9 @@ def test_a_teacher_predicts_through_its_clean_batch_norm(images: ImageData, tmp_
     few.labels[2:] = -100
     method, splits = UAT(), ImageSplits(train=few, validation=None, test=None, task=IMAGE_TASKS["images"])
     config = configure("uat", task="images", source="x", settings={"data.pseudo_labels": str(tmp_path / "teacher")})
-    teach(config, splits, method)
+    assign_pseudo_labels(config, splits, method)
     with torch.no_grad():
-        clean, adversarial = (teacher.plain(route)(images.pixels / 255) for route in ("clean", "adversarial"))
+        clean, adversarial = (teacher.plain(bn_branch)(images.pixels / 255) for bn_branch in ("clean", "adversarial"))
     assert method.targets is not None
     torch.testing.assert_close(method.targets, clean, rtol=0, atol=1e-5)
     assert (clean - adversarial).abs().max() > 1e-2

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contraverse.methods import CARL
 from contraverse.methods.memory_bank import MemoryBank, draw_negatives
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 UNIT = F.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(3)), dim=1)
 
@@ -85,7 +85,7 @@ def test_sst2s_two_banks_fit(dtype: Any, megabytes: int) -> None:
     labels = torch.arange(67349) % 2
     method = CARL(bank_dtype=dtype)
     with torch.device("meta"):
-        method.prepare(Facts(rows=67349, width=768, labels=labels))
+        method.prepare(TrainingInfo(num_examples=67349, hidden_size=768, labels=labels))
     sizes = [b.numel() * b.element_size() for b in method.buffers()]
     assert 0.97 * megabytes < sum(sizes) / 1e6 < megabytes
     assert sorted(b.shape for b in method.buffers() if b.dim() == 2) == [(67349, 768)] * 2
@@ -110,7 +110,7 @@ def test_nothing_is_larger_than_the_bank(negatives: int | None, estimator: Any) 
     """CRD gathers m x batch x width; here one product and a choice among its columns."""
     rows, width, batch = 1000, 64, 4
     method = CARL(negatives=negatives, estimator=estimator)
-    method.prepare(Facts(rows=rows, width=width, labels=torch.arange(rows) % 3))
+    method.prepare(TrainingInfo(num_examples=rows, hidden_size=width, labels=torch.arange(rows) % 3))
     anchors = F.normalize(torch.randn(batch, width), dim=1).requires_grad_()
     method.adversarial.update(torch.arange(rows), torch.randn(rows, width), 0.0)
     with Largest() as seen:

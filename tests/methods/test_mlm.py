@@ -15,10 +15,12 @@ from torch import Tensor
 from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 MASK = SPECIAL.index("[MASK]")
-FACTS = Facts(rows=4, width=32, vocabulary=len(VOCABULARY), mask_id=MASK, special_ids=tuple(range(len(SPECIAL))))
+FACTS = TrainingInfo(
+    num_examples=4, hidden_size=32, vocab_size=len(VOCABULARY), mask_id=MASK, special_ids=tuple(range(len(SPECIAL)))
+)
 
 
 def method(**settings: Any) -> Any:
@@ -151,6 +153,6 @@ def test_it_learns_which_word_a_sentence_repeats(tiny_model: Callable[..., TextM
 
 def test_a_tokenizer_without_a_mask_is_refused() -> None:
     with pytest.raises(UserError, match="mask token"):
-        METHODS["mlm"]().prepare(Facts(rows=4, width=32, vocabulary=100))
+        METHODS["mlm"]().prepare(TrainingInfo(num_examples=4, hidden_size=32, vocab_size=100))
     with pytest.raises(ValueError, match="prepare"):
         next(METHODS["mlm"]().losses(torch.nn.Identity(), random_batch()))

@@ -31,7 +31,7 @@ def test_a_step_is_madrys(dual: bool) -> None:
     assert start is not None
 
     def loss(delta: Tensor) -> Tensor:
-        logits = attacked({"pixel_values": x}, delta=delta, route="adversarial").logits
+        logits = attacked({"pixel_values": x}, delta=delta, bn_branch="adversarial").logits
         return slow.adversarial_training(logits, images["labels"])
 
     delta = slow.climb(loss, x, start, epsilon=EPSILON, step_size=STEP_SIZE, steps=4)
@@ -40,7 +40,7 @@ def test_a_step_is_madrys(dual: bool) -> None:
     # A gradient that is all rounding may have either sign.
     assert ((found - delta).abs() < 1e-6).float().mean() > 0.995
 
-    expected = slow.adversarial_training(before(images, delta=found, route="adversarial").logits, images["labels"])
+    expected = slow.adversarial_training(before(images, delta=found, bn_branch="adversarial").logits, images["labels"])
     expected.backward()
     assert float(total) == pytest.approx(expected.item(), rel=1e-5)
     close(grads(model), grads(before))

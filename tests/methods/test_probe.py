@@ -40,11 +40,11 @@ def test_it_is_logistic_regression_on_the_features(chosen: dict[str, Any], dual:
     method, images = LinearProbe(**chosen), image_batch()
     model = fresh(method, dual=dual)
     passes, total = run(method, model, images)
-    route = "adversarial" if chosen else "clean"
-    assert {one.route for one in passes} == {route}
+    bn_branch = "adversarial" if chosen else "clean"
+    assert {one.bn_branch for one in passes} == {bn_branch}
     assert all((one.delta is None) == (not chosen) for one in passes)
 
-    h = copy.deepcopy(model).eval()(images, delta=passes[-1].delta, want=("h",), route=route).h.detach()
+    h = copy.deepcopy(model).eval()(images, delta=passes[-1].delta, want=("h",), bn_branch=bn_branch).h.detach()
     weight, bias = (p.detach().clone().requires_grad_() for p in model.classifier.parameters())
     expected = F.cross_entropy(h @ weight.T + bias, images["labels"])
     expected.backward()

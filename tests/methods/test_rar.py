@@ -64,7 +64,7 @@ def test_the_decoder_stays_tied(tiny_model: Make, batch: Any, tmp_path: Path) ->
     """T21: it has no matrix of its own, its gradient reaches the words, and a saved model loads so."""
     _, model = ready(tiny_model)
     shapes = [tuple(p.shape) for p in model.heads["reconstruction"].parameters()]
-    vocabulary, width = model.words
+    vocabulary, width = model.embedding_shape
     assert (vocabulary, width) not in shapes
     logits = model(batch, want=("reconstruction",)).heads["reconstruction"]
     (slope,) = torch.autograd.grad(logits.sum(), model.encoder.get_input_embeddings().weight)

@@ -8,7 +8,7 @@ import pytest
 import reference.supervised_image_reference as slow
 import torch
 import torch.nn.functional as F
-from reference.attacking import Pass, close, fresh, grads, run
+from reference.attacking import ForwardCall, close, fresh, grads, run
 from reference.images import image_batch, tiny
 from torch import Tensor
 
@@ -46,8 +46,8 @@ def scores(head: Patches, features: Tensor, visible: list[int], hidden: list[int
 
     def normed(name: str, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-        return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
+        normalize_grad = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return normalize_grad * state[f"{name}.weight"] + state[f"{name}.bias"]
 
     tokens = [state["query"]] + [linear("seen", features[p]) + place(p, dim) for p in visible]
     x = torch.stack(tokens)
@@ -69,10 +69,10 @@ def scores(head: Patches, features: Tensor, visible: list[int], hidden: list[int
     ])  # fmt: skip
 
 
-def loss(model: ImageModel, pixels: Tensor, order: Tensor, route: str) -> Tensor:
+def loss(model: ImageModel, pixels: Tensor, order: Tensor, bn_branch: str) -> Tensor:
     """Mean cross-entropy of the hidden patches of all images."""
     patches = torch.stack([patch(image, p) for image in pixels for p in range(GRID**2)])
-    features = model({"pixel_values": patches}, want=("h",), route=route).h  # type: ignore[arg-type]
+    features = model({"pixel_values": patches}, want=("h",), bn_branch=bn_branch).h  # type: ignore[arg-type]
     found = []
     for number in range(len(pixels)):
         own = features[number * GRID**2 : (number + 1) * GRID**2]
@@ -84,7 +84,7 @@ def loss(model: ImageModel, pixels: Tensor, order: Tensor, route: str) -> Tensor
     return slow.mean(found)
 
 
-def whole(one: Pass) -> Tensor:
+def whole(one: ForwardCall) -> Tensor:
     """The perturbation of the images, from that of their patches."""
     assert one.delta is not None
     rows = one.delta.reshape(-1, GRID, GRID, 3, SIZE // GRID, SIZE // GRID)
@@ -117,7 +117,9 @@ def test_a_step_is_the_slow_one(dual: bool) -> None:
     close(grads(model), grads(before))
 
 
-@pytest.mark.parametrize(("clean", "parts"), [(1.0, {"selfie"}), (0.0, {"selfie_adv", "dead", "relative"})])
+@pytest.mark.parametrize(
+    ("clean", "parts"), [(1.0, {"selfie"}), (0.0, {"selfie_adv", "zero_grad_rows", "rel_perturbation_norm"})]
+)
 def test_one_loss_alone(clean: float, parts: set[str]) -> None:
     method = Selfie(clean=clean, steps=1)
     (step,) = method.losses(fresh(method), image_batch(size=SIZE))
@@ -190,6 +192,6 @@ def test_the_head_is_saved_and_the_encoder_goes_on_without_it(tmp_path: Any) -> 
         torch.manual_seed(1)
         totals.append(next(method.losses(each, images)).total.detach())
     assert torch.equal(*totals)
-    classifier = loaded.branch(("a", "b"))
+    classifier = loaded.copy_for_task(("a", "b"))
     assert len(classifier.heads) == 0
     assert classifier(images).logits.shape == (4, 2)

@@ -16,7 +16,7 @@ def test_loss_and_gradients_are_the_loops(temperature: float) -> None:
     method, batch = SimCLR(temperature=temperature), views()
     model, other = dual(method), dual(method)
     total, grads = drive(method, model, batch)
-    encode = lambda pixels, route: other({"pixel_values": pixels}, want=("z",), route=route).z  # noqa: E731
+    encode = lambda pixels, bn_branch: other({"pixel_values": pixels}, want=("z",), bn_branch=bn_branch).z  # noqa: E731
     expected = s2s(encode, batch["pixel_values"], batch["positive"]["pixel_values"], temperature)
     expected.backward()
     assert total == pytest.approx(expected.item(), rel=1e-4)

@@ -136,7 +136,7 @@ def test_the_total_is_that_of_the_paper(tiny_model: Make, batch: Any) -> None:
     watched = Watched(model)
     (loss,) = losses_of(method, watched, batch)
     clean, moved = (array(watched.watch.passes()[i].out.logits) for i in (0, -1))
-    earlier = array(method.frozen(batch).logits)
+    earlier = array(method.reference_model(batch).logits)
     parts = [F.cross_entropy(torch.from_numpy(clean), batch["labels"]).item(),
              reference.mean_of(reference.symmetric_kl, moved, clean),
              reference.mean_of(reference.symmetric_kl, clean, earlier)]  # fmt: skip
@@ -156,7 +156,7 @@ def test_a_regression_is_held_by_squared_distances(tiny_model: Make, batch: Any,
     total = F.mse_loss(torch.from_numpy(clean[:, 0]).float(), batch["labels"]).item()
     total += 2 * reference.mean_of(reference.squared, moved, clean)
     if name == "smart":
-        total += reference.mean_of(reference.squared, clean, array(method.frozen(batch).logits))
+        total += reference.mean_of(reference.squared, clean, array(method.reference_model(batch).logits))
     assert loss.total.item() == pytest.approx(total, rel=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_the_gradient_goes_through_both_predictions(tiny_model: Make, batch: Any
     model.zero_grad()
     p, q = model(batch).logits.log_softmax(-1), model(batch, delta=delta).logits.log_softmax(-1)
     with torch.no_grad():
-        r = method.frozen(batch).logits.log_softmax(-1)
+        r = method.reference_model(batch).logits.log_softmax(-1)
     distance = lambda a, b: ((a.exp() - b.exp()) * (a - b)).sum(-1).mean()  # noqa: E731
     (F.nll_loss(p, batch["labels"]) + 3 * distance(p, q) + 0.5 * distance(p, r)).backward()
     want = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -184,7 +184,7 @@ def test_noise_alone_is_r3f(tiny_model: Make, batch: Any) -> None:
     clean, noisy = (array(call.out.logits) for call in watched.watch.passes())
     ce = F.cross_entropy(torch.from_numpy(clean), batch["labels"]).item()
     assert loss.total.item() == pytest.approx(reference.r3f_total(ce, clean, noisy, 0.5), rel=1e-4)
-    assert float(loss.parts["dead"]) == 0
+    assert float(loss.parts["zero_grad_rows"]) == 0
     assert method.cost == "6F"
 
 
@@ -194,18 +194,18 @@ def test_noise_alone_is_r3f(tiny_model: Make, batch: Any) -> None:
 def test_they_follow_the_weights(tiny_model: Make) -> None:
     """Eq. (5)."""
     method, model = build(tiny_model, momentum=0.75)
-    before = [p.clone() for p in method.frozen.parameters()]
+    before = [p.clone() for p in method.reference_model.parameters()]
     method.after_step(model)
-    for old, now, weight in zip(before, method.frozen.parameters(), model.parameters(), strict=True):
+    for old, now, weight in zip(before, method.reference_model.parameters(), model.parameters(), strict=True):
         expected = reference.momentum_copy(array(old).ravel(), array(weight).ravel(), 0.75)
         np.testing.assert_allclose(array(now).ravel(), expected, rtol=1e-4, atol=1e-6)
-    assert not any(p.requires_grad for p in method.frozen.parameters())
+    assert not any(p.requires_grad for p in method.reference_model.parameters())
 
 
 def test_they_predict_without_dropout(tiny_model: Make, batch: Any) -> None:
     method, model = build(tiny_model, dropout=0.3)
-    method.receive(copy.deepcopy(model))
-    first, second = (method.frozen(batch).logits for _ in range(2))
+    method.set_reference_model(copy.deepcopy(model))
+    first, second = (method.reference_model(batch).logits for _ in range(2))
     assert torch.equal(first, second)
     assert model.training
 
@@ -213,7 +213,7 @@ def test_they_predict_without_dropout(tiny_model: Make, batch: Any) -> None:
 def test_without_them_there_is_a_word_of_what_to_do(tiny_model: Make, batch: Any) -> None:
     with pytest.raises(ValueError, match="receive"):
         next(SMART().losses(tiny_model(), batch))
-    assert not SMART(mu=0.0).wants_copy
+    assert not SMART(mu=0.0).needs_reference_model
     assert (SMART(mu=0.0).cost, SMART().cost, SMART(steps=3).cost) == ("8F", "9F", "13F")
     next(SMART(mu=0.0).losses(tiny_model(), batch))
 
@@ -240,16 +240,16 @@ def test_a_trainer_hands_them_over_moves_them_and_saves_them(
     }  # fmt: skip
     trainer = Trainer(model, method, rows_of(12), output_dir=tmp_path, **arguments)
     trainer.optimizer = Recorded(model.parameters(), lr=0.1)
-    for mine, its in zip(method.frozen.parameters(), begun, strict=True):
+    for mine, its in zip(method.reference_model.parameters(), begun, strict=True):
         assert torch.equal(mine, its)
     addresses = {p.data_ptr() for p in model.parameters()}
-    assert not addresses & {p.data_ptr() for p in method.frozen.parameters()}
+    assert not addresses & {p.data_ptr() for p in method.reference_model.parameters()}
     trainer.train()
     assert len(seen) == 3
     expected = begun
     for weights in seen:
         expected = [0.5 * old + 0.5 * new for old, new in zip(expected, weights, strict=True)]
-    for mine, its in zip(method.frozen.parameters(), expected, strict=True):
+    for mine, its in zip(method.reference_model.parameters(), expected, strict=True):
         torch.testing.assert_close(mine, its)
     stored = load_file(tmp_path / "checkpoint-3" / "method.safetensors")
     assert stored.keys() == method.state_dict().keys()
@@ -258,7 +258,7 @@ def test_a_trainer_hands_them_over_moves_them_and_saves_them(
 
 def test_tied_weights_can_be_saved(tiny_model: Make, tmp_path: Path, rows_of: Any) -> None:
     class Tied(Method):
-        name, summary, paper, equation, needs, cost = "tied", "a test", "none", "none", "labels", "3F"
+        name, summary, paper, equation, requires, cost = "tied", "a test", "none", "none", "labels", "3F"
 
         def __init__(self) -> None:
             super().__init__()

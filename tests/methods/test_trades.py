@@ -10,7 +10,7 @@ from reference.images import image_batch
 from reference.tiny import random_batch
 from torch import Tensor
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.methods import TRADES
 from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
 from contraverse.methods.trades import NoisyStart
@@ -32,7 +32,7 @@ def test_a_step_is_the_papers(dual: bool) -> None:
     assert start is not None
 
     def loss(delta: Tensor) -> Tensor:
-        return slow.trades_attacked(target, attacked({"pixel_values": x}, delta=delta, route="adversarial").logits)
+        return slow.trades_attacked(target, attacked({"pixel_values": x}, delta=delta, bn_branch="adversarial").logits)
 
     delta = slow.climb(loss, x, start, epsilon=EPSILON, step_size=STEP_SIZE, steps=3)
     found = passes[-1].delta
@@ -40,7 +40,7 @@ def test_a_step_is_the_papers(dual: bool) -> None:
     assert ((found - delta).abs() < 1e-6).float().mean() > 0.995
 
     clean = before(images).logits  # first, where one batch norm sees both
-    adversarial = before(images, delta=found, route="adversarial").logits
+    adversarial = before(images, delta=found, bn_branch="adversarial").logits
     expected = slow.trades(clean, adversarial, images["labels"], 2.5)
     expected.backward()
     assert float(total) == pytest.approx(expected.item(), rel=1e-5)
@@ -62,11 +62,11 @@ def test_the_start_differs_from_the_image() -> None:
 
 def test_the_start_is_brought_into_the_ball() -> None:
     ball, images = NoisyStart(EPSILON, STEP_SIZE, "linf", sigma=1.0), image_batch()
-    inputs = perturbable(fresh(TRADES()), images)
-    start = ball.start(inputs, random=True)
+    inputs = perturbation_inputs(fresh(TRADES()), images)
+    start = ball.init(inputs, random=True)
     assert start.abs().max() <= EPSILON
     assert start.requires_grad
-    assert (ball.start(inputs) == 0).all()
+    assert (ball.init(inputs) == 0).all()
 
 
 def test_the_divergence_trains_the_clean_prediction_too() -> None:

@@ -100,7 +100,7 @@ def test_the_tests_that_are_named_exist(named: str) -> None:
 class Probe(Method):
     """Notes which rows it was given, and under which numbers."""
 
-    name, summary, paper, equation, needs, cost = "probe", "a test", "none", "none", "labels", "3F"
+    name, summary, paper, equation, requires, cost = "probe", "a test", "none", "none", "labels", "3F"
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from torch import Tensor
 from contraverse.errors import UserError
 from contraverse.methods import UAT
 from contraverse.methods.pgd_at import EPSILON, STEP_SIZE
-from contraverse.types import Facts
+from contraverse.types import TrainingInfo
 
 SOFT = 2 * torch.randn(6, 3, generator=torch.Generator().manual_seed(3))
 LABELLED = torch.tensor([True, False, False, True, False, True])
@@ -30,7 +30,7 @@ def images() -> dict[str, Any]:
 def given(**settings: Any) -> UAT:
     method = UAT(**settings)
     method.set_targets(SOFT, LABELLED)
-    method.prepare(Facts(rows=6, width=64))
+    method.prepare(TrainingInfo(num_examples=6, hidden_size=64))
     return method
 
 
@@ -47,7 +47,7 @@ def test_a_step_is_equation_3(dual: bool) -> None:
     assert start is not None
 
     def loss(delta: Tensor) -> Tensor:
-        logits = attacked({"pixel_values": x}, delta=delta, route="adversarial").logits
+        logits = attacked({"pixel_values": x}, delta=delta, bn_branch="adversarial").logits
         return slow.adversarial_training(logits, answers)
 
     delta = slow.climb(loss, x, start, epsilon=EPSILON, step_size=STEP_SIZE, steps=3)
@@ -56,7 +56,7 @@ def test_a_step_is_equation_3(dual: bool) -> None:
     assert ((found - delta).abs() < 1e-6).float().mean() > 0.995
 
     clean = before(batch).logits
-    adversarial = before(batch, delta=found, route="adversarial").logits
+    adversarial = before(batch, delta=found, bn_branch="adversarial").logits
     expected = slow.semi_supervised(clean, adversarial, labels, soft, alpha=0.3, temperature=2.0, beta=1.5)
     expected.backward()
     assert float(total) == pytest.approx(expected.item(), rel=1e-5)
@@ -128,21 +128,21 @@ def test_alpha_1_reads_the_truth_alone_where_there_is_one() -> None:
 def test_without_targets_the_model_of_the_start_is_the_teacher() -> None:
     """Through its clean batch norm, in eval mode, on the view at hand; and it costs a forward more."""
     method, batch = UAT(steps=2), images()
-    assert (method.wants_copy, method.cost) == (True, "11F")
+    assert (method.needs_reference_model, method.cost) == (True, "11F")
     model = fresh(method, dual=True)
     teacher = shaken(copy.deepcopy(model), seed=9)
     with torch.no_grad():  # a teacher that is not sure of itself, whose routes then say different things
         teacher.classifier.weight.mul_(0.05)
-    method.receive(teacher)
+    method.set_reference_model(teacher)
     torch.manual_seed(1)
     _, total = run(method, model, batch)
 
     offline = UAT(steps=2)
-    assert offline.wants_copy
+    assert offline.needs_reference_model
     logits = torch.zeros(6, 3)
-    logits[INDEX] = copy.deepcopy(teacher).eval()(batch, route="clean").logits.detach()
+    logits[INDEX] = copy.deepcopy(teacher).eval()(batch, bn_branch="clean").logits.detach()
     offline.set_targets(logits)
-    assert (offline.wants_copy, offline.cost) == (False, "10F")
+    assert (offline.needs_reference_model, offline.cost) == (False, "10F")
     torch.manual_seed(1)
     _, expected = run(offline, fresh(offline, dual=True), batch)
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
@@ -152,7 +152,7 @@ def test_without_targets_the_model_of_the_start_is_the_teacher() -> None:
 def test_online_targets_are_the_models_own(dual: bool) -> None:
     """Value, gradients and perturbation: KL is climbed from the clean prediction, which is a constant in the loss."""
     method, batch = UAT(target="online", steps=3, beta=1.5), images()
-    assert (method.wants_copy, method.cost) == (False, "13F")
+    assert (method.needs_reference_model, method.cost) == (False, "13F")
     batch["labels"] = torch.where(LABELLED[INDEX], batch["labels"], -100)
     model = fresh(method, dual=dual)
     with torch.no_grad():  # less sure of itself, so that KL is no rounding error
@@ -164,14 +164,14 @@ def test_online_targets_are_the_models_own(dual: bool) -> None:
     clean = still(batch).logits.detach()
 
     def loss(delta: Tensor) -> Tensor:
-        return slow.trades_attacked(clean, still(batch, delta=delta, route="adversarial").logits)
+        return slow.trades_attacked(clean, still(batch, delta=delta, bn_branch="adversarial").logits)
 
     delta = slow.climb(loss, x, start, epsilon=EPSILON, step_size=STEP_SIZE, steps=3)
     found = passes[-1].delta
     assert found is not None
     moved = slice(1, None)  # the first image's prediction is so sure that its KL is 0 in fp32
     assert ((found - delta)[moved].abs() < 1e-6).float().mean() > 0.99
-    clean, adversarial = before(batch).logits, before(batch, delta=found, route="adversarial").logits
+    clean, adversarial = before(batch).logits, before(batch, delta=found, bn_branch="adversarial").logits
     expected = slow.online_targets(clean, adversarial, batch["labels"], beta=1.5)
     expected.backward()
     assert float(total) == pytest.approx(expected.item(), rel=1e-5)
@@ -209,7 +209,7 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         method.set_targets(SOFT, LABELLED[:5])
     method.set_targets(SOFT)
     with pytest.raises(UserError, match="6 targets for 7 rows"):
-        method.prepare(Facts(rows=7, width=64))
+        method.prepare(TrainingInfo(num_examples=7, hidden_size=64))
     with pytest.raises(UserError, match="scores"):
         UAT().prepare(replace(FACTS, labels=torch.rand(8)))
     with pytest.raises(ValueError, match="set_targets"):

@@ -53,7 +53,7 @@ def test_a_step_climbs_the_divergence_and_adds_it(name: str, norm: str, steps: i
         target = logits(np.zeros_like(start))
         for _ in range(steps):
             g = smart_reference.slope(lambda d, f=logits, p=target: smart_reference.symmetric_kl(p, f(d)), delta)
-            delta = freelb_reference.ascend(delta, g, 0.2, epsilon, norm)
+            delta = freelb_reference.step(delta, g, 0.2, epsilon, norm)
         np.testing.assert_allclose(end, delta, atol=2e-4)
         ends.append(logits(end))
     ce = torch.nn.functional.cross_entropy(clean.out.logits, batch["labels"]).item()
@@ -123,7 +123,7 @@ def test_the_proximal_term_and_its_momentum(tiny_model: Any, batch: Any) -> None
     """SMART eqs. (3) to (5): the divergence from what the average of earlier weights predicts, held constant."""
     model = tiny_model(dropout=0.1).train()
     method = METHODS["smart"](weight=0.0, mu=0.8, momentum=0.7, epsilon=None)
-    method.receive(copy.deepcopy(model))
+    method.set_reference_model(copy.deepcopy(model))
     earlier = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     for _ in range(2):
@@ -142,6 +142,6 @@ def test_the_proximal_term_and_its_momentum(tiny_model: Any, batch: Any) -> None
         for name, p in model.named_parameters():
             average = smart_reference.momentum_copy(array(earlier[name]).ravel(), array(p).ravel(), 0.7)
             earlier[name] = torch.tensor(average, dtype=torch.float32).reshape(p.shape)
-    for name, p in method.frozen.named_parameters():
+    for name, p in method.reference_model.named_parameters():
         torch.testing.assert_close(p, earlier[name], rtol=1e-5, atol=1e-6)
         assert not p.requires_grad

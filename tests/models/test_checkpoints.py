@@ -11,7 +11,7 @@ from reference.images import CIFAR10, MEAN, STD, cifar10_test, features, image_b
 from safetensors.torch import save_file
 from torch import Tensor
 
-from contraverse.attacks import NormBall, perturbable, pgd
+from contraverse.attacks import NormBall, perturbation_inputs, pgd
 from contraverse.errors import UserError
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES, BasicBlock, ResNet
@@ -77,7 +77,8 @@ def written(found: Any, path: Path) -> Path:
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "P_state"])
 @torch.no_grad()
 def test_acls_checkpoint_gives_its_features_and_its_projection(tmp_path: Path, prefix: str, wrapper: Any) -> None:
-    """Index 0 is the clean route and index 1 the adversarial one, in the head too; both written out from the names."""
+    """Index 0 is the clean bn_branch and index 1 the adversarial one, in the head too; both written out from the
+    names."""
     state, batch = acl(), image_batch()
     found: Any = {prefix + name: value for name, value in state.items()}
     if wrapper:
@@ -86,7 +87,7 @@ def test_acls_checkpoint_gives_its_features_and_its_projection(tmp_path: Path, p
     assert (model.backbone, model.dual, model.labels, model.training) == (TINY, True, None, False)
     assert model.mean == pytest.approx(MEAN)
     x = (batch["pixel_values"] - torch.tensor(MEAN).reshape(3, 1, 1)) / torch.tensor(STD).reshape(3, 1, 1)
-    for index, route in enumerate(("clean", "adversarial")):
+    for index, bn_branch in enumerate(("clean", "adversarial")):
         h = features(state, x, bn="{}.bn_list." + str(index), shortcut=("downsample.conv", "downsample.bn"))
         z = h
         for i in (1, 2, 3):
@@ -94,7 +95,7 @@ def test_acls_checkpoint_gives_its_features_and_its_projection(tmp_path: Path, p
             parts = (state[f"fc.bn{i}.bn_list.{index}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
             z = F.batch_norm(z, *parts)
             z = z.relu() if i < 3 else z
-        out = model(batch, want=("h", "z"), route=route)
+        out = model(batch, want=("h", "z"), bn_branch=bn_branch)
         torch.testing.assert_close(out.h, h, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(out.z, z, rtol=1e-3, atol=1e-3)
     assert model.state_dict()["encoder.bn1.clean.num_batches_tracked"] == 7
@@ -199,7 +200,7 @@ def test_the_network_that_pyautoattack_ships_is_accurate_and_not_robust() -> Non
             assert logits is not None
             return F.cross_entropy(logits, batch["labels"], reduction="none")
 
-        delta = pgd(loss, NormBall(8 / 255, 2 / 255, "linf"), perturbable(model, batch), steps=10).delta
+        delta = pgd(loss, NormBall(8 / 255, 2 / 255, "linf"), perturbation_inputs(model, batch), steps=10).delta
         with torch.no_grad():
             right += int((model(batch).logits.argmax(1) == y).sum())
             robust += int((model(batch, delta=delta).logits.argmax(1) == y).sum())

@@ -76,7 +76,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end_which_is_masked(tmp_path:
     assert model.tokenizer.pad_token_id == 3
     batch = model.tokenizer.pad({"input_ids": [[2, 9, 8, 7, 6], [2, 9, 5]]}, return_tensors="pt")
     assert batch["input_ids"][1].tolist() == [2, 9, 5, 3, 3]
-    zero = torch.zeros(2, 5, model.words[1])
+    zero = torch.zeros(2, 5, model.embedding_shape[1])
     short = model.encoder(input_ids=torch.tensor([[2, 9, 5]])).logits[0]
     for logits in (model(batch).logits, model(batch, delta=zero).logits):
         torch.testing.assert_close(logits[1], short, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Dual batch norm: one set a route, whatever the module, and back to an ordinary network."""
+"""Dual batch norm: one set a bn_branch, whatever the module, and back to an ordinary network."""
 
 import copy
 
@@ -8,11 +8,11 @@ from reference.images import buffers, image_batch, shaken, tiny
 from torch import nn
 
 from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
-from contraverse.types import HeadSpec, Route
+from contraverse.types import BNBranch, HeadSpec
 
 MLP = {"z": HeadSpec(kind="mlp")}
-ROUTES: tuple[Route, Route] = ("clean", "adversarial")
-each = pytest.mark.parametrize("route", ROUTES)
+ROUTES: tuple[BNBranch, BNBranch] = ("clean", "adversarial")
+each = pytest.mark.parametrize("bn_branch", ROUTES)
 
 
 def network() -> nn.Sequential:
@@ -25,8 +25,8 @@ def test_both_sets_begin_as_the_batch_norm_was() -> None:
     plain = shaken(network()).eval()
     dual = to_dual(copy.deepcopy(plain))
     x = torch.rand(4, 3, 8, 8)
-    for route in ROUTES:
-        with routed(dual, route):
+    for bn_branch in ROUTES:
+        with routed(dual, bn_branch):
             assert torch.equal(dual(x), plain(x))
     norms = [m for m in dual.modules() if isinstance(m, DualBatchNorm)]
     assert len(norms) == 2
@@ -35,14 +35,14 @@ def test_both_sets_begin_as_the_batch_norm_was() -> None:
 
 
 @each
-def test_a_pass_updates_its_own_route_alone_and_once(route: Route) -> None:
+def test_a_pass_updates_its_own_route_alone_and_once(bn_branch: BNBranch) -> None:
     """Trap 2, heads included."""
     model = tiny(dual=True, heads=MLP).train()
     before = buffers(model)
-    model(image_batch(), want=("z", "logits"), route=route)
+    model(image_batch(), want=("z", "logits"), bn_branch=bn_branch)
     after = buffers(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    own = {name for name in before if f".{route}." in name}
+    own = {name for name in before if f".{bn_branch}." in name}
     assert changed == own
     assert any("heads" in name for name in own)
     counters = [name for name in own if name.endswith("num_batches_tracked")]
@@ -51,23 +51,23 @@ def test_a_pass_updates_its_own_route_alone_and_once(route: Route) -> None:
 
 
 @each
-def test_a_plain_network_of_one_set_gives_the_logits_of_its_route(route: Route) -> None:
+def test_a_plain_network_of_one_set_gives_the_logits_of_its_route(bn_branch: BNBranch) -> None:
     """Trap 3: and not those of the other."""
     model, batch = tiny(dual=True), image_batch()
-    other: Route = "clean" if route == "adversarial" else "adversarial"
+    other: BNBranch = "clean" if bn_branch == "adversarial" else "adversarial"
     with torch.no_grad():
-        found = model.plain(route)(batch["pixel_values"])
-        torch.testing.assert_close(found, model(batch, route=route).logits, rtol=0, atol=1e-6)
-        assert (found - model(batch, route=other).logits).abs().max() > 1e-2
-    assert not any(isinstance(m, DualBatchNorm) for m in model.plain(route).modules())
+        found = model.plain(bn_branch)(batch["pixel_values"])
+        torch.testing.assert_close(found, model(batch, bn_branch=bn_branch).logits, rtol=0, atol=1e-6)
+        assert (found - model(batch, bn_branch=other).logits).abs().max() > 1e-2
+    assert not any(isinstance(m, DualBatchNorm) for m in model.plain(bn_branch).modules())
 
 
 @each
-def test_gradients_are_right_when_backward_comes_after_the_route_was_left(route: Route) -> None:
+def test_gradients_are_right_when_backward_comes_after_the_route_was_left(bn_branch: BNBranch) -> None:
     plain = shaken(network())
     dual = to_dual(copy.deepcopy(plain))
     x = torch.rand(4, 3, 8, 8, requires_grad=True)
-    with routed(dual, route):
+    with routed(dual, bn_branch):
         out = dual(x)
     with routed(dual, "clean"):
         dual(x.detach())
@@ -76,9 +76,9 @@ def test_gradients_are_right_when_backward_comes_after_the_route_was_left(route:
     torch.testing.assert_close(found, expected)
     out.square().sum().backward()
     with_gradient = {name for name, p in dual.named_parameters() if p.grad is not None}
-    other = "clean" if route == "adversarial" else "adversarial"
+    other = "clean" if bn_branch == "adversarial" else "adversarial"
     assert not any(f".{other}." in name for name in with_gradient)
-    assert sum(f".{route}." in name for name in with_gradient) == 4
+    assert sum(f".{bn_branch}." in name for name in with_gradient) == 4
 
 
 def test_two_routes_in_one_graph_each_have_their_own_gradient() -> None:
@@ -134,9 +134,9 @@ def test_other_norms_are_left_alone_and_synchronised_ones_keep_their_group() -> 
     assert norms[3].clean.process_group is norms[3].adversarial.process_group is group
     shaken(norms).eval()
     x = torch.rand(2, 2, 4, 4)
-    for route in ROUTES:
-        with routed(norms[3], route):
-            chosen = getattr(norms[3], route)
+    for bn_branch in ROUTES:
+        with routed(norms[3], bn_branch):
+            chosen = getattr(norms[3], bn_branch)
             assert torch.equal(norms[3](x), nn.functional.batch_norm(
                 x, chosen.running_mean, chosen.running_var, chosen.weight, chosen.bias))  # fmt: skip
 
@@ -154,27 +154,27 @@ def test_the_route_comes_back_after_an_error_and_out_of_another_route() -> None:
     assert isinstance(dual, DualBatchNorm)
     with routed(dual, "adversarial"):
         with routed(dual, "clean"):
-            assert dual.route == "clean"
-        assert dual.route == "adversarial"
+            assert dual.bn_branch == "clean"
+        assert dual.bn_branch == "adversarial"
         with pytest.raises(ZeroDivisionError), routed(dual, "clean"):
             raise ZeroDivisionError
-        assert dual.route == "adversarial"
-    assert dual.route == "clean"
+        assert dual.bn_branch == "adversarial"
+    assert dual.bn_branch == "clean"
 
 
 def test_a_route_that_does_not_exist_is_refused() -> None:
     model = tiny(dual=True)
-    wrong: Route = "pgd"  # type: ignore[assignment]
+    wrong: BNBranch = "pgd"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="clean, adversarial"):
-        model(image_batch(), route=wrong)
+        model(image_batch(), bn_branch=wrong)
     with pytest.raises(ValueError, match="pgd"):
         to_plain(model, wrong)
     dual = to_dual(nn.BatchNorm1d(2))
-    dual.route = wrong  # type: ignore[assignment]
+    dual.bn_branch = wrong  # type: ignore[assignment]
     with pytest.raises(ValueError, match="pgd"):
         dual(torch.rand(3, 2))
 
 
 def test_a_model_without_batch_norm_ignores_the_route() -> None:
     model, batch = tiny(), image_batch()
-    assert torch.equal(model(batch).logits, model(batch, route="adversarial").logits)
+    assert torch.equal(model(batch).logits, model(batch, bn_branch="adversarial").logits)

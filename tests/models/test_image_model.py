@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from reference.images import CLASSES, MEAN, STD, buffers, image_batch, shaken, tiny
 from torch import nn
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.errors import UserError
 from contraverse.functional import norm
 from contraverse.methods import CARL, SCAL, FreeLB
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES
 from contraverse.training import step
-from contraverse.types import Facts, HeadCall, HeadSpec, Method, Pass, Passes
+from contraverse.types import ForwardCall, ForwardCalls, HeadCall, HeadSpec, Method, TrainingInfo
 
 HEADS = {"z": HeadSpec(kind="mlp"), "p": HeadSpec(dim=5)}
 
@@ -58,34 +58,38 @@ def test_one_pass_gives_all_that_is_wanted_and_nothing_else(dual: bool) -> None:
 @torch.no_grad()
 def test_a_call_of_a_head_takes_its_route() -> None:
     model, batch = tiny(dual=True, heads=HEADS), image_batch()
-    out = model(batch, want=("h", "z"), route="adversarial")
-    assert torch.equal(model(HeadCall("z", (out.h,), out), route="adversarial").heads["z"], out.z)
+    out = model(batch, want=("h", "z"), bn_branch="adversarial")
+    assert torch.equal(model(HeadCall("z", (out.h,), out), bn_branch="adversarial").heads["z"], out.z)
     assert not torch.equal(model(HeadCall("z", (out.h,), out)).heads["z"], out.z)
 
 
 def test_several_passes_in_one_call_are_those_of_single_calls_in_their_order() -> None:
     several, single = (tiny(dual=True, heads={"z": HeadSpec()}).train() for _ in range(2))
     batch, delta = image_batch(), torch.full((4, 3, 8, 8), 0.01)
-    passes = (Pass(batch, delta, ("z", "h"), "adversarial"), Pass(batch), Pass(batch, route="adversarial"))
-    found = several(Passes(passes))
+    passes = (
+        ForwardCall(batch, delta, ("z", "h"), "adversarial"),
+        ForwardCall(batch),
+        ForwardCall(batch, bn_branch="adversarial"),
+    )
+    found = several(ForwardCalls(passes))
     expected = (
-        single(batch, delta=delta, want=("z", "h"), route="adversarial"),
+        single(batch, delta=delta, want=("z", "h"), bn_branch="adversarial"),
         single(batch),
-        single(batch, route="adversarial"),
+        single(batch, bn_branch="adversarial"),
     )
     for one, other in zip(found, expected, strict=True):
         for name in ("logits", "z", "h"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=0)
     assert all(torch.equal(value, buffers(single)[name]) for name, value in buffers(several).items())
     call = HeadCall("z", (found[0].h,), found[0])
-    (again,) = several.eval()(Passes((Pass(call, route="adversarial"),)))
-    assert torch.equal(again.heads["z"], several(call, route="adversarial").heads["z"])
+    (again,) = several.eval()(ForwardCalls((ForwardCall(call, bn_branch="adversarial"),)))
+    assert torch.equal(again.heads["z"], several(call, bn_branch="adversarial").heads["z"])
 
 
 def test_what_is_perturbed_are_pixels_in_the_unit_box() -> None:
     model, batch = tiny(), image_batch()
     model.encoder.register_forward_hook(lambda *_: pytest.fail("the lookup ran the backbone"))
-    values, mask, low, high = perturbable(model, batch)
+    values, mask, low, high = perturbation_inputs(model, batch)
     assert torch.equal(values, batch["pixel_values"])
     assert not values.requires_grad
     assert mask.expand_as(values).all()
@@ -150,7 +154,7 @@ def test_timm_gives_backbone_width_and_normalisation(monkeypatch: pytest.MonkeyP
     wide = ImageModel.from_pretrained("timm/small", labels=CLASSES, pretrained=False, timm={"img_size": 32})
     assert seen == [("small", {"pretrained": False, "num_classes": 0, "img_size": 32})]
     wide.save(tmp_path / "model")
-    assert ImageModel.load(tmp_path / "model").timm == wide.branch(CLASSES).timm == {"img_size": 32}
+    assert ImageModel.load(tmp_path / "model").timm == wide.copy_for_task(CLASSES).timm == {"img_size": 32}
     assert seen[1:] == seen[:1]
     with pytest.raises(UserError, match="checkpoint_path cannot be set"):
         ImageModel.from_pretrained("timm/small", timm={"checkpoint_path": "evil.pt"})
@@ -220,22 +224,22 @@ def test_the_normalisation_moves_with_the_model_and_is_no_weight() -> None:
 def test_a_branch_takes_one_set_or_both_and_the_classifier_of_the_same_classes() -> None:
     model, batch = tiny(dual=True, heads=HEADS), image_batch()
     single, both, other, encoder = (
-        model.branch(CLASSES, route="clean"),
-        model.branch(CLASSES, dual=True),
-        model.branch(("a", "b")),
-        model.branch(),
+        model.copy_for_task(CLASSES, bn_branch="clean"),
+        model.copy_for_task(CLASSES, dual=True),
+        model.copy_for_task(("a", "b")),
+        model.copy_for_task(),
     )
-    assert torch.equal(single(batch).logits, model(batch, route="clean").logits)
-    assert torch.equal(single(batch, route="adversarial").logits, single(batch).logits)
-    for route in ("clean", "adversarial"):
-        assert torch.equal(both(batch, route=route).logits, model(batch, route=route).logits)
+    assert torch.equal(single(batch).logits, model(batch, bn_branch="clean").logits)
+    assert torch.equal(single(batch, bn_branch="adversarial").logits, single(batch).logits)
+    for bn_branch in ("clean", "adversarial"):
+        assert torch.equal(both(batch, bn_branch=bn_branch).logits, model(batch, bn_branch=bn_branch).logits)
     assert other(batch).logits.shape == (4, 2)
-    assert torch.equal(encoder(batch, want=("h",)).h, model(batch, want=("h",), route="adversarial").h)
+    assert torch.equal(encoder(batch, want=("h",)).h, model(batch, want=("h",), bn_branch="adversarial").h)
     assert (encoder.labels, encoder.classifier, single.mean) == (None, None, MEAN)
     assert not single.heads
     assert not {id(p) for p in model.parameters()} & {id(p) for p in single.parameters()}
-    twice = single.branch(CLASSES, dual=True)
-    assert torch.equal(twice(batch, route="adversarial").logits, single(batch).logits)
+    twice = single.copy_for_task(CLASSES, dual=True)
+    assert torch.equal(twice(batch, bn_branch="adversarial").logits, single(batch).logits)
 
 
 @torch.no_grad()
@@ -265,7 +269,7 @@ def test_a_method_for_text_trains_an_image_classifier(name: str, dual: bool) -> 
     method, batch = copy.deepcopy(METHODS[name]), image_batch(rows=6)
     model = ImageModel.from_pretrained("resnet8", labels=CLASSES, dual=dual, mean=MEAN, std=STD)
     model.add_heads(method.heads)
-    method.prepare(Facts(rows=6, width=model.width, labels=batch["labels"]))
+    method.prepare(TrainingInfo(num_examples=6, hidden_size=model.width, labels=batch["labels"]))
     attacked: list[torch.Tensor] = []
 
     def watch(_module: nn.Module, args: Any, settings: Any) -> None:
@@ -296,6 +300,6 @@ def test_a_method_for_text_trains_an_image_classifier(name: str, dual: bool) -> 
 def test_a_module_of_ones_own_can_be_a_backbone() -> None:
     encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = shaken(ImageModel(encoder, 4, labels=("a", "b"), dual=True, mean=(0.5,), std=(0.5,)))
-    out = model({"pixel_values": torch.rand(3, 1, 6, 6)}, want=("logits", "h"), route="adversarial")
+    out = model({"pixel_values": torch.rand(3, 1, 6, 6)}, want=("logits", "h"), bn_branch="adversarial")
     assert out.logits.shape == (3, 2)
     assert (model.backbone, model.dual) == (None, True)

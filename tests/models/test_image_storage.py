@@ -18,10 +18,10 @@ from contraverse.errors import UserError
 from contraverse.models import TextModel
 from contraverse.models.image import ImageModel
 from contraverse.models.image_storage import is_image_model
-from contraverse.types import HeadSpec, Route
+from contraverse.types import BNBranch, HeadSpec
 
 HEADS = {"z": HeadSpec(kind="mlp", layers=2), "p": HeadSpec(dim=5, activation="none")}
-ROUTES: tuple[Route, Route] = ("clean", "adversarial")
+ROUTES: tuple[BNBranch, BNBranch] = ("clean", "adversarial")
 
 
 def own() -> nn.Module:
@@ -42,8 +42,8 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, dual: bool, labels: An
     assert old.keys() == new.keys()
     assert all(torch.equal(old[name], new[name]) for name in old)
     want = ("h", "z", "p") if labels is None else ("h", "z", "p", "logits")
-    for route in ROUTES:
-        before, after = (m(image_batch(), want=want, route=route) for m in (model, loaded))
+    for bn_branch in ROUTES:
+        before, after = (m(image_batch(), want=want, bn_branch=bn_branch) for m in (model, loaded))
         for given, found in zip([*before[:3], before.heads["p"]], [*after[:3], after.heads["p"]], strict=True):
             assert given is found is None or torch.allclose(given, found, rtol=0, atol=1e-5)
 
@@ -66,8 +66,10 @@ def test_a_module_of_ones_own_needs_another_like_it_to_be_loaded(tmp_path: Path)
         ImageModel.load(tmp_path / "model")
     assert "encoder=" in str(caught.value.hint)
     loaded = ImageModel.load(tmp_path / "model", encoder=own())
-    for route in ROUTES:
-        assert torch.equal(loaded(image_batch(), route=route).logits, model(image_batch(), route=route).logits)
+    for bn_branch in ROUTES:
+        assert torch.equal(
+            loaded(image_batch(), bn_branch=bn_branch).logits, model(image_batch(), bn_branch=bn_branch).logits
+        )
     with pytest.raises(UserError, match="do not fit"):
         ImageModel.load(tmp_path / "model", encoder=nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Flatten()))
 
@@ -149,17 +151,17 @@ def test_saving_changes_neither_the_model_nor_the_generators(tmp_path: Path) -> 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("bn_branch", ROUTES)
 @torch.no_grad()
-def test_exported_weights_are_an_ordinary_state_dict(tmp_path: Path, route: Route) -> None:
+def test_exported_weights_are_an_ordinary_state_dict(tmp_path: Path, bn_branch: BNBranch) -> None:
     """The network is written out from the names alone; the file comes back as the same model."""
     model, batch = tiny(dual=True, heads=HEADS).to(memory_format=torch.channels_last), image_batch()
-    path = model.export_weights(tmp_path / "new" / "weights.safetensors", route)
+    path = model.export_weights(tmp_path / "new" / "weights.safetensors", bn_branch)
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
     state = load_file(path)
     assert not [name for name in state if re.search("clean|adversarial|heads|encoder", name)]
     h = features(state, model.normalise(batch["pixel_values"]))
-    expected = model(batch, route=route).logits
+    expected = model(batch, bn_branch=bn_branch).logits
     torch.testing.assert_close(h @ state["fc.weight"].T + state["fc.bias"], expected, rtol=1e-4, atol=1e-4)
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["mean"]) == list(MEAN)
@@ -172,14 +174,14 @@ def test_exported_weights_are_an_ordinary_state_dict(tmp_path: Path, route: Rout
 def test_a_trained_folder_or_file_is_a_start_for_another_task(tmp_path: Path) -> None:
     model, batch = tiny(dual=True, heads=HEADS), image_batch()
     folder = model.save(tmp_path / "model")
-    same = ImageModel.from_pretrained(folder, labels=CLASSES, route="clean")
-    assert torch.equal(same(batch).logits, model(batch, route="clean").logits)
+    same = ImageModel.from_pretrained(folder, labels=CLASSES, bn_branch="clean")
+    assert torch.equal(same(batch).logits, model(batch, bn_branch="clean").logits)
     assert (same.dual, same.mean, dict(same.heads)) == (False, MEAN, {})
     fresh = ImageModel.from_pretrained(folder, labels=("a", "b"), dual=True, mean=(0.5,) * 3)
     assert (fresh.labels, fresh.dual, fresh.mean, fresh.std) == (["a", "b"], True, (0.5,) * 3, STD)
     file = model.export_weights(tmp_path / "weights.safetensors", "adversarial")
     encoder = ImageModel.from_pretrained(file)
-    expected = model(batch, want=("h",), route="adversarial").h
+    expected = model(batch, want=("h",), bn_branch="adversarial").h
     torch.testing.assert_close(encoder(batch, want=("h",)).h, expected, rtol=0, atol=1e-5)
 
 
@@ -230,8 +232,8 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(tmp_path: Path) -> None
     for rows in (1, 3):
         batch = image_batch(rows)
         (found,) = session.run(None, {"pixels": batch["pixel_values"].numpy()})
-        np.testing.assert_allclose(found, model(batch, route="clean").logits, atol=1e-4)
-        assert np.abs(found - model(batch, route="adversarial").logits.numpy()).max() > 1e-2
+        np.testing.assert_allclose(found, model(batch, bn_branch="clean").logits, atol=1e-4)
+        assert np.abs(found - model(batch, bn_branch="adversarial").logits.numpy()).max() > 1e-2
 
 
 def test_onnx_that_is_not_installed_is_the_users_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from contraverse.models import attacking, evaluating
 from contraverse.models.dual_bn import routed, to_dual
 from contraverse.models.image import ImageModel
 from contraverse.models.resnet import BACKBONES, BasicBlock, Bottleneck, ResNet, Shorten, WideResNet
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 RESNET20 = SHARED / "models" / "resnet20_cifar10.safetensors"
 
@@ -113,8 +113,8 @@ def test_a_wide_block_reads_its_shortcut_after_the_first_batch_norm_where_the_sh
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("route", ["clean", "adversarial"])
-def test_a_convolution_with_its_batch_norm_has_the_gradients_of_the_two(training: bool, route: Route) -> None:
+@pytest.mark.parametrize("bn_branch", ["clean", "adversarial"])
+def test_a_convolution_with_its_batch_norm_has_the_gradients_of_the_two(training: bool, bn_branch: BNBranch) -> None:
     """In fp64, of weights, batch norm and pixels; in training mode by the statistics of the batch, which are kept."""
     mine = to_dual(shaken(ResNet(Bottleneck, (1, 2), 4))).double().train(training)
     plain = copy.deepcopy(mine)
@@ -125,7 +125,7 @@ def test_a_convolution_with_its_batch_norm_has_the_gradients_of_the_two(training
     for network, run in ((mine, mine), (plain, lambda x: layer_by_layer(plain, x))):
         pixels = x.clone().requires_grad_()
         folding = attacking(network) if network is mine and not training else nullcontext()
-        with folding, routed(network, route):
+        with folding, routed(network, bn_branch):
             (run(pixels) ** 2).sum().backward()
         found.append({"x": pixels.grad, **{name: p.grad for name, p in network.named_parameters()}, **buffers(network)})
     for name, value in found[1].items():

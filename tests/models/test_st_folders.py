@@ -126,7 +126,7 @@ def test_prompts_are_set_before_and_kept(theirs: Any, tmp_path: Path) -> None:
 def test_the_length_at_which_a_text_is_cut_is_theirs(theirs: Any, tmp_path: Path) -> None:
     expected = theirs("mean", longest=7).encode(SENTENCES)
     model = check(tmp_path, expected)
-    assert model.longest == 7
+    assert model.max_seq_length == 7
     (tmp_path / "theirs" / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": false}')
     older = SentenceTransformer(str(tmp_path / "theirs"), device="cpu").encode(SENTENCES)
     np.testing.assert_allclose(TextModel.load(tmp_path / "theirs").encode(SENTENCES), older, atol=1e-5)

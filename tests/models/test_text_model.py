@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from reference.tiny import ARCHITECTURES, LABELS, VOCABULARY
 from torch import Tensor
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.errors import UserError
 from contraverse.models import TextModel
 from contraverse.models.layers import reinit_layers
@@ -31,7 +31,7 @@ def plain(model: TextModel, batch: Any, **arguments: Any) -> Tensor:
 
 
 def noise(model: TextModel, batch: Any, size: float = 0.5) -> Tensor:
-    values, mask, *_ = perturbable(model, batch)
+    values, mask, *_ = perturbation_inputs(model, batch)
     return torch.randn_like(values) * mask * size
 
 
@@ -45,7 +45,7 @@ def test_a_zero_perturbation_is_the_plain_forward(tiny_model: Make, batch: Any, 
     model = tiny_model(architecture)
     expected = plain(model, batch)
     torch.testing.assert_close(model(batch).logits, expected, rtol=0, atol=1e-6)
-    zero = torch.zeros_like(perturbable(model, batch).values)
+    zero = torch.zeros_like(perturbation_inputs(model, batch).values)
     torch.testing.assert_close(model(batch, delta=zero).logits, expected, rtol=0, atol=1e-6)
 
 
@@ -71,11 +71,11 @@ def test_the_encoder_gets_the_current_perturbation_and_no_other(
     model.encoder.base_model.register_forward_pre_hook(
         lambda _module, _args, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
     )
-    embeddings = perturbable(model, batch).values
+    embeddings = perturbation_inputs(model, batch).values
     for delta in (noise(model, batch), noise(model, batch), torch.zeros_like(embeddings)):
         model(batch, delta=delta)
         torch.testing.assert_close(given[-1] - embeddings, delta, rtol=0, atol=1e-6)
-    assert torch.equal(perturbable(model, batch).values, embeddings)
+    assert torch.equal(perturbation_inputs(model, batch).values, embeddings)
 
 
 @every
@@ -83,7 +83,7 @@ def test_the_perturbation_has_the_width_of_the_embedding(tiny_model: Make, batch
     """T20: ALBERT and ELECTRA embed in fewer dimensions than they are wide."""
     model = tiny_model(architecture)
     width = 16 if architecture in ("albert", "electra") else 32
-    assert perturbable(model, batch).values.shape == (4, 9, width)
+    assert perturbation_inputs(model, batch).values.shape == (4, 9, width)
     assert model.width == 32
     assert model(batch, want=("h",)).h.shape == (4, 32)
 
@@ -94,7 +94,7 @@ def test_training_mode_draws_the_same_dropout_with_a_zero_perturbation(
 ) -> None:
     model = tiny_model(architecture).train()
     logits = []
-    for delta in (None, torch.zeros_like(perturbable(model, batch).values)):
+    for delta in (None, torch.zeros_like(perturbation_inputs(model, batch).values)):
         torch.manual_seed(5)
         logits.append(model(batch, delta=delta).logits)
     torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-6)
@@ -116,7 +116,7 @@ def test_token_types_are_passed_on(tiny_model: Make, batch: Any) -> None:
     types[:, 3:] = 1
     typed = {**batch, "token_type_ids": types}
     expected = plain(model, batch, input_ids=batch["input_ids"], token_type_ids=types)
-    zero = torch.zeros_like(perturbable(model, batch).values)
+    zero = torch.zeros_like(perturbation_inputs(model, batch).values)
     torch.testing.assert_close(model(typed).logits, expected)
     torch.testing.assert_close(model(typed, delta=zero).logits, expected)
     assert not torch.allclose(expected, plain(model, batch))
@@ -214,7 +214,7 @@ def test_asking_for_what_is_not_there_says_what_to_do(tiny_model: Make, batch: A
 
 def test_the_route_makes_no_difference(tiny_model: Make, batch: Any) -> None:
     model = tiny_model()
-    assert torch.equal(model(batch, route="adversarial").logits, model(batch, route="clean").logits)
+    assert torch.equal(model(batch, bn_branch="adversarial").logits, model(batch, bn_branch="clean").logits)
 
 
 # heads
@@ -269,7 +269,7 @@ def test_encode_does_not_depend_on_the_batch_size(tiny_model: Make) -> None:
 
 def test_encode_cuts_at_what_the_encoder_holds(tiny_model: Make) -> None:
     model = tiny_model(labels=None, max_length=6)
-    longest = "the " * (model.longest - 2)
+    longest = "the " * (model.max_seq_length - 2)
     assert np.abs(model.encode([longest]) - model.encode(["the the the the"])).max() > 1e-4
     np.testing.assert_allclose(model.encode([longest + "state"]), model.encode([longest]), atol=1e-6)
 

@@ -68,7 +68,7 @@ def test_texts_are_cut_at_the_positions_of_the_encoder(tmp_path: Path, architect
     folder = foreign_folder(tmp_path, architecture, pad_token_id=1 if architecture == "mpnet" else 0)
     with pytest.warns(UserWarning, match=f"{positions} positions"):
         model = TextModel.from_pretrained(folder, max_length=500)
-    assert (model.max_length, model.positions, model.longest) == (positions, positions, positions)
+    assert (model.max_length, model.positions, model.max_seq_length) == (positions, positions, positions)
     assert np.isfinite(model.encode(["the " * 300])).all()
     assert TextModel.from_pretrained(folder).max_length == positions
     assert TextModel.from_pretrained(folder, max_length=9).max_length == 9

@@ -11,7 +11,7 @@ import pytest
 from contraverse.errors import UserError
 from contraverse.methods import CrossEntropy
 from contraverse.pipeline import run
-from contraverse.pipeline.rows import rows_for
+from contraverse.pipeline.rows import load_and_prepare
 from contraverse.recipes import RunConfig, configure
 
 Configured = Callable[..., RunConfig]
@@ -90,8 +90,8 @@ def test_rows_that_lack_a_class_are_said(split: str, configured: Configured, tmp
         rows = {"text": [f"good work {i}" for i in range(12)], "label": (held * 12)[:12]}
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
     config = configured("ce", tmp_path, task="text")
-    notes = rows_for(config, CrossEntropy(), test=True).notes
+    notes = load_and_prepare(config, CrossEntropy(), test=True).notes
     assert f"no {split} row is of the class red" in notes
     pd.DataFrame({"text": ["good work"] * 4, "label": ["blue"] * 4}).to_csv(tmp_path / f"{split}.csv", index=False)
-    notes = rows_for(config, CrossEntropy(), test=True).notes
+    notes = load_and_prepare(config, CrossEntropy(), test=True).notes
     assert any(note.startswith(f"all 4 {split} rows are of the class blue: ") for note in notes)

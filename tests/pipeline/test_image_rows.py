@@ -14,9 +14,9 @@ from contraverse.errors import UserError
 from contraverse.methods import METHODS, UAT
 from contraverse.models import ImageModel
 from contraverse.pipeline.plan import plan
-from contraverse.pipeline.rows import rows_for
+from contraverse.pipeline.rows import load_and_prepare
 from contraverse.pipeline.run import run
-from contraverse.pipeline.start import start, teach, views_of
+from contraverse.pipeline.start import assign_pseudo_labels, start, views_of
 from contraverse.recipes import ImageRunConfig, configure, split_stages
 from contraverse.training import read_metrics
 
@@ -40,7 +40,7 @@ def configured(recipe: str, heap: Path, **settings: Any) -> ImageRunConfig:
 
 def rows(config: ImageRunConfig) -> tuple[ImageSplits, Any]:
     method = METHODS[config.method.name](**config.method.settings)
-    splits = rows_for(config, method, test=True)
+    splits = load_and_prepare(config, method, test=True)
     assert isinstance(splits, ImageSplits)
     assert len(splits.need("validation")) == 2
     return splits, method
@@ -92,7 +92,7 @@ def test_labels_are_hidden_beside_those_that_are_missing(heap: Path) -> None:
 
 def test_uat_keeps_the_others_where_every_image_has_a_label() -> None:
     config = configure("uat", task="digits", settings={"data.labels": "10%", "model.name": "resnet8"})
-    splits = rows_for(config, UAT(), test=True)
+    splits = load_and_prepare(config, UAT(), test=True)
     assert isinstance(splits, ImageSplits)
     labels = torch.tensor(labels_in(splits))
     assert (len(labels), int((labels >= 0).sum())) == (1294, 129)
@@ -108,7 +108,7 @@ def test_a_teacher_tells_them_and_is_judged_by_the_hidden_labels_alone(heap: Pat
         config = configured(recipe, heap, **taught)
         splits, method = rows(config)
         before, train = torch.tensor(labels_in(splits)), splits.need("train")
-        teach(config, splits, method)
+        assign_pseudo_labels(config, splits, method)
         with torch.no_grad():
             logits = teacher({"pixel_values": train.pixels / 255}).logits
         truth, told = splits.hidden, logits.argmax(1)
@@ -130,7 +130,7 @@ def test_clusters_are_judged_by_known_labels_alone(heap: Path, tmp_path: Path) -
     folder = tiny(None).save(tmp_path / "encoder")
     config = configured("trades", heap, **{"data.pseudo_labels": str(folder), "data.clusters": 2})
     splits, method = rows(config)
-    teach(config, splits, method)
+    assign_pseudo_labels(config, splits, method)
     found, truth = torch.tensor(labels_in(splits)), splits.hidden
     assert truth is not None
     assert len(found) == 22
@@ -148,7 +148,7 @@ def test_uat_without_a_teachers_run_starts_from_the_teacher(heap: Path, tmp_path
     assert notes == []
     weights, before = model.state_dict(), tiny(LABELS).state_dict()
     assert all(torch.equal(weights[name], before[name]) for name in before)
-    assert method.wants_copy
+    assert method.needs_reference_model
     exported = ImageModel.load(folder).export_weights(tmp_path / "teacher.safetensors")
     config = configured("uat", heap, **{"model.name": str(exported)})
     assert start(config, *rows(config))[1] == []
@@ -175,7 +175,7 @@ def test_uat_on_texts_needs_a_teacher_too(tiny_folder: Callable[..., Path], tiny
         given = {"model.name": name, "method.name": "uat"}
         config = configure("ce", task="text", source=str(file), settings=given)
         method = UAT()
-        splits = rows_for(config, method, test=True)
+        splits = load_and_prepare(config, method, test=True)
         if fits:
             start(config, splits, method)
         else:
@@ -196,7 +196,7 @@ def test_the_model_knows_the_size_of_its_images(heap: Path, tmp_path: Path) -> N
         model, _ = start(config, *rows(config))
         assert isinstance(model, ImageModel)
         assert ImageModel.load(model.save(tmp_path / "model")).image_size == (size, size)
-        assert model.branch().image_size == (size, size)
+        assert model.copy_for_task().image_size == (size, size)
 
 
 def test_patches_that_do_not_fit_are_refused_with_the_rows(heap: Path) -> None:

@@ -16,7 +16,7 @@ from contraverse.models import ImageModel
 from contraverse.models.dual_bn import DualBatchNorm
 from contraverse.pipeline import run
 from contraverse.pipeline.plan import plan
-from contraverse.pipeline.rows import rows_for
+from contraverse.pipeline.rows import load_and_prepare
 from contraverse.pipeline.start import start
 from contraverse.recipes import ImageRunConfig, configure, split_stages
 
@@ -35,7 +35,7 @@ def digits(recipe: str, **settings: Any) -> ImageRunConfig:
 
 
 def rows(config: ImageRunConfig) -> ImageSplits:
-    splits = rows_for(config, METHODS[config.method.name](**config.method.settings), test=True)
+    splits = load_and_prepare(config, METHODS[config.method.name](**config.method.settings), test=True)
     assert isinstance(splits, ImageSplits)
     return splits
 
@@ -76,8 +76,8 @@ def test_a_classifier_that_fits_is_kept_and_one_of_other_classes_begins_at_zero(
 
 def test_in_python_a_new_classifier_is_drawn_unless_told(tmp_path: Path) -> None:
     encoder = tiny(None)
-    assert not is_zero(encoder.branch(DIGITS))
-    assert is_zero(encoder.branch(DIGITS, classifier_init="zero"))
+    assert not is_zero(encoder.copy_for_task(DIGITS))
+    assert is_zero(encoder.copy_for_task(DIGITS, classifier_init="zero"))
     folder = encoder.save(tmp_path / "encoder")
     assert is_zero(ImageModel.from_pretrained(folder, labels=DIGITS, classifier_init="zero"))
     assert is_zero(ImageModel.from_pretrained("resnet8", labels=DIGITS, classifier_init="zero"))
@@ -111,7 +111,7 @@ def test_dual_without_batch_norm_is_refused() -> None:
     assert "model.dual=false" in str(caught.value.hint)
     assert not ImageModel(group_normed(), 8).dual
     with pytest.raises(UserError, match="no batch norm"):
-        ImageModel(group_normed(), 8).branch(dual=True)
+        ImageModel(group_normed(), 8).copy_for_task(dual=True)
 
 
 def test_a_dry_run_refuses_it_too_without_asking_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_the_teachers_accuracy_is_that_over_all_training_images(tmp_path: Path) 
     assert labels is not None
     assert truth is not None
     with torch.no_grad():
-        told = teacher({"pixel_values": splits.need("train").pixels / 255}, route="clean").logits.argmax(1)
+        told = teacher({"pixel_values": splits.need("train").pixels / 255}, bn_branch="clean").logits.argmax(1)
     right = (told == truth).float() * 100
     assert training["teacher_accuracy"] == pytest.approx(right.mean().item(), abs=0.01)
     assert training["teacher_accuracy_unlabelled"] == pytest.approx(right[labels < 0].mean().item(), abs=0.01)

@@ -41,7 +41,7 @@ def test_the_commit_is_pinned(on_hub: str, tmp_path: Path) -> None:
     assert "hf_secret" not in written.to_yaml()
     again = load(tmp_path / "run" / "config.yaml")
     assert same_commit(config, tmp_path / "run").model == written.model
-    assert start_model(again.model, None, {})[0].words == model.words
+    assert start_model(again.model, None, {})[0].embedding_shape == model.embedding_shape
     other = config.model_copy(update={"model": config.model.model_copy(update={"revision": "v2"})})
     assert same_commit(other, tmp_path / "run") == other
 
@@ -54,7 +54,7 @@ def test_a_head_starts_from_the_pinned_commit(on_hub: str, tmp_path: Path, tiny_
     (tmp_path / "hub" / "models--someone--tiny" / "refs" / "main").write_text("f" * 40)
     settings = ModelConfig(name=on_hub, revision=COMMIT, max_length=16)
     model, _ = start_model(settings, None, {})
-    head = ReconstructionHead(model.width, *model.words)
+    head = ReconstructionHead(model.width, *model.embedding_shape)
     assert start_from_checkpoint(head, model.encoder)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from contraverse.errors import UserError
 from contraverse.models import TextModel
-from contraverse.pipeline.start import model_of, start_model
+from contraverse.pipeline.start import model_dir, start_model
 from contraverse.recipes import ModelConfig
 from contraverse.types import HeadSpec
 
@@ -102,14 +102,14 @@ def test_another_pooling_is_said(tiny_model: Make, tmp_path: Path) -> None:
 def test_the_model_of_a_run_is_found_where_it_is_finished(tiny_model: Make, tmp_path: Path) -> None:
     run = tmp_path / "run"
     tiny_model().save(run / "model")
-    assert model_of(run / "model") == run / "model"
+    assert model_dir(run / "model") == run / "model"
     with pytest.raises(UserError, match="no run and no model"):
-        model_of(run)
+        model_dir(run)
     (run / "config.yaml").write_text("recipe: ce\n")
     with pytest.raises(UserError, match="not finished"):
-        model_of(run)
+        model_dir(run)
     (run / "evaluation.json").write_text("{}")
-    assert model_of(run) == run / "model"
+    assert model_dir(run) == run / "model"
     (run / "model").rename(run / "gone")
     with pytest.raises(UserError, match="no model any more"):
-        model_of(run)
+        model_dir(run)

@@ -17,7 +17,7 @@ from contraverse.methods import METHODS
 from contraverse.models import load_model
 from contraverse.pipeline.hub import sts_of
 from contraverse.pipeline.result import silent, uncounted
-from contraverse.pipeline.rows import rows_for
+from contraverse.pipeline.rows import load_and_prepare
 from contraverse.pipeline.run import _measure
 from contraverse.recipes import RunConfig, configure, load
 from contraverse.training import read_metrics
@@ -105,7 +105,7 @@ def read(path: Path) -> Any:
 def test_the_figures_are_those_of_one_process(done: Any, folder: Path, name: str) -> None:
     """Every row's attack is the same, whoever computes it: clean and robust figures, to the last bit."""
     config, evaluation = load(folder / name / "config.yaml"), read(folder / name / "evaluation.json")
-    splits = rows_for(config, METHODS[config.method.name](**config.method.settings), test=True)
+    splits = load_and_prepare(config, METHODS[config.method.name](**config.method.settings), test=True)
     model = load_model(folder / name / "model")
     measured = _measure(config, splits, sts_of(config), model, silent, uncounted, True)
     expected = json.loads(json.dumps(measured))

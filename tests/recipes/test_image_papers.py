@@ -154,7 +154,7 @@ def test_three_steps_each_from_its_own_batch_norm() -> None:
     assert isinstance(teacher, ImageRunConfig)
     assert isinstance(last, ImageRunConfig)
     assert (first.model.dual, teacher.model.dual, last.model.dual) == (True, False, False)
-    assert (teacher.model.route, last.model.route) == ("clean", "adversarial")
+    assert (teacher.model.bn_branch, last.model.bn_branch) == ("clean", "adversarial")
     assert {first.data.labels, teacher.data.labels, last.data.labels} == {"1%"}
     assert first.train == on_images("acl-ds").train.model_copy(update=dict(first.train.model_extra or {}))
     assert said(teacher.train.schedule) == {"name": "milestones", "epochs": [40, 60], "factor": 0.1}
@@ -214,7 +214,7 @@ def test_dynacl_plus_is_the_authors_post_processing() -> None:
         assert (config.train.global_batch_size, train["weight_decay"]) == (512, 1e-4)
         assert said(config.train.schedule)["epochs"] == milestones
         assert (config.data.clusters, config.data.views.kind) == (10, "crop-flip")
-        assert (config.model.dual, config.model.route) == (False, "adversarial")
+        assert (config.model.dual, config.model.bn_branch) == (False, "adversarial")
     assert [stage.init_from for stage in split_stages(on_images("dynacl++"))] == [None, "1-dynacl", "2-probe"]
     assert [stage.teacher for stage in split_stages(on_images("dynacl++"))] == [None, "1-dynacl", "1-dynacl"]
 

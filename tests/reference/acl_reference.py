@@ -1,7 +1,7 @@
 """ACL, DynACL and DeACL written out from the papers, one pair of views at a time, in float64.
 
-An ``encode`` is ``encode(pixels, route) -> features``: pixels (M, C, H, W) in [0, 1], features (M, Z), ``route``
-``"clean"`` or ``"adversarial"``. Views come as two tensors, row i of both from the same image.
+An ``encode`` is ``encode(pixels, bn_branch) -> features``: pixels (M, C, H, W) in [0, 1], features (M, Z),
+``bn_branch`` ``"clean"`` or ``"adversarial"``. Views come as two tensors, row i of both from the same image.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return total / len(views)
 
 
-def contrast(encode: Encode, first: Tensor, second: Tensor, temperature: float, route: str) -> Tensor:
+def contrast(encode: Encode, first: Tensor, second: Tensor, temperature: float, bn_branch: str) -> Tensor:
     """l_NT of two views that are encoded together: batch norm sees them as one batch of 2N."""
-    features = encode(torch.cat([first, second]), route)
+    features = encode(torch.cat([first, second]), bn_branch)
     return nt_xent(features[: len(first)], features[len(first) :], temperature)
 
 

@@ -13,37 +13,41 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from contraverse.models import ImageModel
-from contraverse.types import HeadCall, Method, Passes
+from contraverse.types import ForwardCalls, HeadCall, Method
 
 
 @dataclass
-class Pass:
+class ForwardCall:
     """One run of the backbone."""
 
     pixels: Tensor
     delta: Tensor | None
-    route: str
+    bn_branch: str
     training: bool
     seen: Tensor
     """What reaches the normalisation."""
 
 
 @contextmanager
-def watching(model: ImageModel) -> Iterator[list[Pass]]:
+def watching(model: ImageModel) -> Iterator[list[ForwardCall]]:
     """Every run of the backbone inside, in order."""
-    found: list[Pass] = []
+    found: list[ForwardCall] = []
 
     def note(module: nn.Module, args: Any, settings: Any) -> None:
-        if isinstance(args[0], Passes):
-            for one in args[0].each:
-                note(module, (one.batch,), {"delta": one.delta, "want": one.want, "route": one.route})
+        if isinstance(args[0], ForwardCalls):
+            for one in args[0].calls:
+                note(module, (one.batch,), {"delta": one.delta, "want": one.want, "bn_branch": one.bn_branch})
             return
         if isinstance(args[0], HeadCall) or settings.get("want") == ("inputs",):
             return
         pixels, delta = args[0]["pixel_values"], settings.get("delta")
         delta = None if delta is None else delta.detach().clone()
         seen = pixels if delta is None else pixels + delta
-        found.append(Pass(pixels.clone(), delta, settings.get("route", "clean"), module.encoder.training, seen.clone()))
+        found.append(
+            ForwardCall(
+                pixels.clone(), delta, settings.get("bn_branch", "clean"), module.encoder.training, seen.clone()
+            )
+        )
 
     hook = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
@@ -52,9 +56,9 @@ def watching(model: ImageModel) -> Iterator[list[Pass]]:
         hook.remove()
 
 
-def run(method: Method, model: ImageModel, batch: Any) -> tuple[list[Pass], Tensor]:
+def run(method: Method, model: ImageModel, batch: Any) -> tuple[list[ForwardCall], Tensor]:
     """The passes of one step of a method with one loss, and its total, back-propagated."""
-    if method.trains == "classifier":
+    if method.trainable == "classifier":
         model.freeze_encoder()
     with watching(model) as passes:
         (loss,) = method.losses(model, batch)
@@ -87,12 +91,12 @@ def fresh(method: Method, *, dual: bool = False, training: bool = True) -> Image
     return model
 
 
-def replayed(before: ImageModel, passes: list[Pass]) -> ImageModel:
+def replayed(before: ImageModel, passes: list[ForwardCall]) -> ImageModel:
     """A copy of ``before`` after those passes alone that were made in training mode."""
     model = copy.deepcopy(before)
     for one in passes:
         if one.training:
-            model({"pixel_values": one.pixels}, delta=one.delta, want=("h",), route=one.route)
+            model({"pixel_values": one.pixels}, delta=one.delta, want=("h",), bn_branch=one.bn_branch)
     return model
 
 

@@ -27,7 +27,12 @@ class BagOfWords(TextModel):
         return torch.device("cpu")
 
     def forward(
-        self, batch: Batch, *, delta: Tensor | None = None, want: Sequence[Wanted] = ("logits",), route: Any = "clean"
+        self,
+        batch: Batch,
+        *,
+        delta: Tensor | None = None,
+        want: Sequence[Wanted] = ("logits",),
+        bn_branch: Any = "clean",
     ) -> Outputs:
         values, mask = self.encoder["embed"](batch["input_ids"]), batch["attention_mask"].bool().unsqueeze(-1)
         if "inputs" in want:

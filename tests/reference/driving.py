@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.methods import CARL, METHODS, UAT, DynACL
 from contraverse.training import step
-from contraverse.types import Batch, Facts, HeadCall, Loss, Method, Outputs, Passes
+from contraverse.types import Batch, ForwardCalls, HeadCall, Loss, Method, Outputs, TrainingInfo
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS}
 CASES |= {
@@ -57,7 +57,7 @@ CASES |= {
 }
 """Every method with its defaults, and settings of some that change what is computed."""
 
-TEXT_CASES = [case for case, (name, _) in CASES.items() if METHODS[name].reads != "images"]
+TEXT_CASES = [case for case, (name, _) in CASES.items() if METHODS[name].modality != "images"]
 """Those of them that a model of texts can be trained with."""
 
 DRAWS = {"mlm", "carl", "consert", "smart", "alum", "acl-a2a", "acl-a2s", "acl-ds", "dynacl", "deacl"}
@@ -65,37 +65,39 @@ DRAWS |= {"pgd-at", "trades", "uat", "selfie"}
 """Methods that draw at random by design, whatever dropout; FreeLB's family does with a gamma (`draws`)."""
 
 
-FACTS = Facts(
-    rows=8,
-    width=32,
+FACTS = TrainingInfo(
+    num_examples=8,
+    hidden_size=32,
     labels=random_batch(8)["labels"],
     epochs=4.0,
-    vocabulary=len(VOCABULARY),
+    vocab_size=len(VOCABULARY),
     mask_id=SPECIAL.index("[MASK]"),
     special_ids=tuple(range(len(SPECIAL))),
 )
 """What a trainer would tell a method of the rows of ``random_batch(8)`` and a tiny model."""
 
 
-def make(case: str, **facts: Any) -> Method:
+def make(case: str, **training_info: Any) -> Method:
     """A fresh method of ``CASES``, told of `FACTS`; ``facts`` override them.
 
     CARL comes with full banks, its L_D on; DynACL with half of its training behind it; ``uat-offline`` with targets,
     and with labels for every third row.
     """
     name, settings = CASES[case]
-    method, told = METHODS[name](**settings), replace(FACTS, **facts)
+    method, told = METHODS[name](**settings), replace(FACTS, **training_info)
     if isinstance(method, UAT) and case == "uat-offline":
-        targets = torch.randn(told.rows, len(LABELS), generator=torch.Generator().manual_seed(6))
-        method.set_targets(targets, torch.arange(told.rows) % 3 == 0)
+        targets = torch.randn(told.num_examples, len(LABELS), generator=torch.Generator().manual_seed(6))
+        method.set_targets(targets, torch.arange(told.num_examples) % 3 == 0)
     method.prepare(told)
     if isinstance(method, CARL):
         random = torch.Generator().manual_seed(5)
         for bank in (method.clean, method.adversarial):
-            bank.update(torch.arange(told.rows), torch.randn(told.rows, told.width, generator=random), 0.0)
-        method.seen.fill_(100 * told.rows)
+            bank.update(
+                torch.arange(told.num_examples), torch.randn(told.num_examples, told.hidden_size, generator=random), 0.0
+            )
+        method.seen.fill_(100 * told.num_examples)
     if isinstance(method, DynACL):
-        method.seen.fill_(2 * told.rows)
+        method.seen.fill_(2 * told.num_examples)
     return method
 
 
@@ -130,8 +132,8 @@ class Watched(nn.Module):
         self.watch = Watch()
 
     def forward(self, batch: Any, **arguments: Any) -> Any:
-        if isinstance(batch, Passes):
-            return batch.through(self)
+        if isinstance(batch, ForwardCalls):
+            return batch.run(self)
         out: Outputs = self.module(batch, **arguments)
         delta = arguments.get("delta")
         want = tuple(arguments.get("want", ("logits",)))
@@ -154,7 +156,7 @@ class Replayed(Watched):
         self.deltas = iter(deltas)
 
     def forward(self, batch: Any, **arguments: Any) -> Any:
-        if not isinstance(batch, Passes) and (delta := next(self.deltas)) is not None:
+        if not isinstance(batch, ForwardCalls) and (delta := next(self.deltas)) is not None:
             arguments["delta"].data.copy_(delta)
         return super().forward(batch, **arguments)
 
@@ -167,14 +169,14 @@ def draws(method: Method) -> bool:
 
 def ready(method: Method, model: nn.Module) -> None:
     """What a trainer does before training; a copy that is wanted has other weights: those of earlier on."""
-    if method.trains == "classifier":
+    if method.trainable == "classifier":
         getattr(model, "module", model).freeze_encoder()
-    if method.wants_copy and not hasattr(method, "frozen"):
+    if method.needs_reference_model and not hasattr(method, "reference_model"):
         earlier = copy.deepcopy(getattr(model, "module", model))
         with torch.no_grad():
             for parameter in earlier.parameters():
                 parameter.mul_(0.9)
-        method.receive(earlier)
+        method.set_reference_model(earlier)
         for copied, own in zip(earlier.modules(), getattr(model, "module", model).modules(), strict=True):
             if isinstance(own, _BatchNorm) and not own.training:
                 copied.eval()  # the model was `settled`, and so is its copy
@@ -233,6 +235,6 @@ def flat(grads: dict[str, Tensor]) -> Tensor:
 
 def needed(method: Method, full: Batch) -> dict[str, Any]:
     """Only what the method says that it needs."""
-    extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.needs]
+    extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.requires]
     inputs = ("pixel_values",) if "pixel_values" in full else ("input_ids", "attention_mask")
     return {name: full[name] for name in (*inputs, "index", *extra)}

@@ -74,7 +74,7 @@ def start(uniform: Array, gamma: float, epsilon: float | None, norm: str) -> Arr
     return project(uniform * scale, epsilon, norm)
 
 
-def ascend(delta: Array, grad: Array, step_size: float, epsilon: float | None, norm: str) -> Array:
+def step(delta: Array, grad: Array, step_size: float, epsilon: float | None, norm: str) -> Array:
     """``project(delta + step_size g / ||g||)``: for Linf, too, the gradient divided by its norm and not its sign."""
     return project(delta + step_size * grad / size(grad, norm), epsilon, norm)
 
@@ -106,7 +106,7 @@ def freelb(
             losses[k] += loss / len(sentences)
             for name, slope in slopes.items():
                 total[name] += slope / len(sentences) / passes
-            moved.append(ascend(delta, at_delta, step_size, epsilon, norm))
+            moved.append(step(delta, at_delta, step_size, epsilon, norm))
         if k < ascents:
             deltas.append(moved)
     return deltas, losses, total

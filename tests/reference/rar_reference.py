@@ -57,6 +57,6 @@ def reconstruction_loss(logits: Array, ids: list[list[int]], mask: list[list[int
     return sum(losses) / len(losses)
 
 
-def reconstructor_parameters(hidden: int, embedding: int, vocabulary: int) -> int:
+def reconstructor_parameters(hidden: int, embedding: int, vocab_size: int) -> int:
     """New ones: dense and its bias, layer norm, the decoder's bias; its matrix is the embedding table."""
-    return hidden * embedding + embedding + 2 * embedding + vocabulary
+    return hidden * embedding + embedding + 2 * embedding + vocab_size

@@ -8,16 +8,16 @@ import torch
 from reference.images import CLASSES, buffers, image_batch, tiny
 from torch import Tensor, nn
 
-from contraverse.types import Facts, HeadCall, Method, Outputs, Passes
+from contraverse.types import ForwardCalls, HeadCall, Method, Outputs, TrainingInfo
 
 
 @dataclass
-class Pass:
+class ForwardCall:
     """One pass of the network: what it read, in which mode, and the model's buffers before it."""
 
     pixels: Tensor
     delta: Tensor | None
-    route: str
+    bn_branch: str
     training: bool
     before: dict[str, Tensor]
     out: Outputs
@@ -29,20 +29,20 @@ class Spy(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.module = model
-        self.passes: list[Pass] = []
+        self.passes: list[ForwardCall] = []
 
     def forward(self, batch: Any, **arguments: Any) -> Any:
-        if isinstance(batch, Passes):
-            return batch.through(self)
+        if isinstance(batch, ForwardCalls):
+            return batch.run(self)
         before = buffers(self.module)
         out: Outputs = self.module(batch, **arguments)
         if arguments.get("want") != ("inputs",) and not isinstance(batch, HeadCall):
             delta = arguments.get("delta")
             self.passes.append(
-                Pass(
+                ForwardCall(
                     batch["pixel_values"],
                     None if delta is None else delta.detach().clone(),
-                    arguments.get("route", "clean"),
+                    arguments.get("bn_branch", "clean"),
                     any(module.training for module in self.module.modules()),
                     before,
                     out,
@@ -50,11 +50,11 @@ class Spy(nn.Module):
             )
         return out
 
-    def attacks(self) -> list[Pass]:
+    def attacks(self) -> list[ForwardCall]:
         """The passes that an attack made with a perturbation."""
         return [each for each in self.passes if not each.training and each.delta is not None]
 
-    def trained(self) -> list[Pass]:
+    def trained(self) -> list[ForwardCall]:
         """The passes in training mode."""
         return [each for each in self.passes if each.training]
 
@@ -67,9 +67,9 @@ def views(rows: int = 3, size: int = 8) -> dict[str, Any]:
 
 def told(method: Method, rows: int = 8, epochs: float = 4.0, model: nn.Module | None = None) -> Method:
     """``method`` after what a trainer does before training; the copy that it may want is of ``model``."""
-    method.prepare(Facts(rows=rows, width=64, epochs=epochs))
-    if method.wants_copy and model is not None:
-        method.receive(copy.deepcopy(model))
+    method.prepare(TrainingInfo(num_examples=rows, hidden_size=64, epochs=epochs))
+    if method.needs_reference_model and model is not None:
+        method.set_reference_model(copy.deepcopy(model))
     return method
 
 

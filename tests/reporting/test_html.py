@@ -15,7 +15,7 @@ FULL = ReportData(
     [CE, SCAL],
     attack={"steps": 5, "norm": "l2", "scope": "sequence"},
     test_rows=500,
-    facts=["TREC", "seed 42"],
+    training_info=["TREC", "seed 42"],
     examples=[
         Example(
             ["What is a tsetse ?"],
@@ -40,7 +40,7 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.words: list[str] = []
+        self.embedding_shape: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -56,11 +56,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self.words.append(data)
+            self.embedding_shape.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
+        return " ".join(" ".join(self.embedding_shape).replace("\N{NO-BREAK SPACE}", " ").split())
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -111,7 +111,7 @@ def test_names_and_texts_are_inert() -> None:
         HOSTILE,
         [run],
         attack={HOSTILE: HOSTILE},
-        facts=[HOSTILE],
+        training_info=[HOSTILE],
         outcome=HOSTILE,
         examples=[Example([HOSTILE, HOSTILE], HOSTILE, [Prediction(HOSTILE, HOSTILE, HOSTILE + "2")])],
         examples_under=HOSTILE,

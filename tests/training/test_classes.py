@@ -36,8 +36,8 @@ def test_the_same_names_in_another_order_train_the_same_model(build: Build, tiny
     turned = named(tuple(name.upper() for name in reversed(LABELS)), [len(LABELS) - 1 - i for i in ids])
     expected = trained(build, "a", rows(), tiny_model(dropout=0.0))
     assert torch.equal(trained(build, "b", turned, tiny_model(dropout=0.0)), expected)
-    facts = build(CrossEntropy(), "c", data=turned, model=tiny_model()).train_dataset.labels
-    assert list(facts) == ids
+    training_info = build(CrossEntropy(), "c", data=turned, model=tiny_model()).train_dataset.labels
+    assert list(training_info) == ids
 
 
 @pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1", "LABEL_2"), LABELS])

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "save_tot
 class Failing(Method):
     """Cross-entropy whose loss, or gradient alone, is not finite where ``row`` is seen after ``after`` steps."""
 
-    name, summary, paper, equation, needs, cost = "failing", "a test", "none", "none", "labels", "3F"
+    name, summary, paper, equation, requires, cost = "failing", "a test", "none", "none", "labels", "3F"
     heads: Mapping[str, HeadSpec] = {}
 
     def __init__(self, row: int, after: int, how: str) -> None:

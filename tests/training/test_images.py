@@ -114,15 +114,15 @@ def test_the_method_is_told_of_the_images_and_the_epochs(build: Build, images: I
     told = []
 
     class Told(CrossEntropy):
-        def prepare(self, facts: Any) -> None:
-            told.append(facts)
+        def prepare(self, training_info: Any) -> None:
+            told.append(training_info)
 
     build(Told(), model=model(), data=images, num_train_epochs=5)
     build(Told(), model=model(), data=images, max_steps=6)
-    assert [facts.rows for facts in told] == [12, 12]
-    assert [facts.epochs for facts in told] == [5, 2]
+    assert [training_info.num_examples for training_info in told] == [12, 12]
+    assert [training_info.epochs for training_info in told] == [5, 2]
     assert torch.equal(told[0].labels, torch.arange(12) % 2)
-    assert told[0].vocabulary is None
+    assert told[0].vocab_size is None
 
 
 def test_dynacl_weakens_its_views_at_the_epochs_also_where_the_last_batch_is_left_out(
@@ -193,7 +193,7 @@ def test_what_does_not_go_together_is_refused(
     build: Build, images: ImageData, tiny_model: Callable[..., TextModel]
 ) -> None:
     class OfImages(CrossEntropy):
-        reads = "images"
+        modality = "images"
 
     with pytest.raises(UserError, match="images, but a model of texts"):
         build(CrossEntropy(), data=images)

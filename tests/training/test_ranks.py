@@ -64,7 +64,7 @@ def build(name: str, folder: Path, out: Path, method: Method | None = None, **se
         # All rows as long as the batch: a row's draws can be compared with any other's.
         model: Any = TextModel.from_pretrained(folder, labels=LABELS, max_length=4)
         return Trainer(model, method, rows(16), output_dir=out, **{**SETTINGS, **settings})
-    labels = ("dark", "light") if method.needs == "labels" else None
+    labels = ("dark", "light") if method.requires == "labels" else None
     model = ImageModel.from_pretrained("resnet8", labels=labels, dual=name == "acl-ds")
     return Trainer(model, method, images(), output_dir=out, **{**SETTINGS, **settings})
 
@@ -291,7 +291,8 @@ def test_split_weights_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_parts_are_means_and_counts_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "contraverse.training.ranks.from_all", lambda mine: [mine, {"ce": (6.0, 2), "dead": (4.0, 2), "late": (1.0, 1)}]
+        "contraverse.training.ranks.from_all",
+        lambda mine: [mine, {"ce": (6.0, 2), "zero_grad_rows": (4.0, 2), "late": (1.0, 1)}],
     )
-    whole = over_processes({"ce": (torch.tensor(2.0), 2), "dead": (torch.tensor(2), 2)}, {"dead"})
-    assert whole == {"ce": 2.0, "dead": 3.0, "late": 1.0}
+    whole = over_processes({"ce": (torch.tensor(2.0), 2), "zero_grad_rows": (torch.tensor(2), 2)}, {"zero_grad_rows"})
+    assert whole == {"ce": 2.0, "zero_grad_rows": 3.0, "late": 1.0}

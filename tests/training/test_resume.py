@@ -22,7 +22,7 @@ Build = Callable[..., Trainer]
 class Bank(Method):
     """A running mean of features that the loss pulls towards, and noise: a method with memory and chance."""
 
-    name, summary, paper, equation, needs, cost = "bank", "a test", "none", "none", "labels", "3F"
+    name, summary, paper, equation, requires, cost = "bank", "a test", "none", "none", "labels", "3F"
     heads: Mapping[str, HeadSpec] = {"z": HeadSpec(dim=8)}
 
     def __init__(self) -> None:
@@ -109,10 +109,10 @@ def test_a_method_with_memory_and_chance(build: Build, crash: int) -> None:
 EARLIER: dict[str, dict[str, Any]] = {"carl": {"start": 1, "negatives": 3}, "freelb": {"gamma": 0.2}}
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].reads != "images"])
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].modality != "images"])
 def test_every_method_of_the_table(build: Build, name: str) -> None:
     """Saved in the first of two epochs, broken at the second's start: its weights, buffers, draws and log."""
-    data = rows(texts=3) if METHODS[name].needs == "pairs" else rows()
+    data = rows(texts=3) if METHODS[name].requires == "pairs" else rows()
     settings = {"num_train_epochs": 2, "eval_strategy": "no", "save_steps": 2, "max_steps": 5}
     compare(build, partial(METHODS[name], **EARLIER.get(name, {})), 3, data=data, **settings)
 

@@ -12,7 +12,7 @@ from reference.driving import flat, gradients, make, ready
 from reference.tiny import random_batch, with_pairs
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, perturbable
+from contraverse.attacks import NormBall, perturbation_inputs
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
 from contraverse.training import step
@@ -21,10 +21,10 @@ from contraverse.types import Batch, Loss, Method
 Make = Callable[..., TextModel]
 
 
-class Passes(Method):
+class ForwardCalls(Method):
     """FreeLB-like: ``yielded`` losses, each of the whole model, while ``passes`` are declared."""
 
-    name, needs, cost = "passes", "labels", "3F"
+    name, requires, cost = "passes", "labels", "3F"
 
     def __init__(self, passes: int, yielded: int | None = None, log: list[str] | None = None) -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class Passes(Method):
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         ball = NormBall(None, 0.1)
-        inputs = perturbable(model, batch)
-        delta = ball.start(inputs)
+        inputs = perturbation_inputs(model, batch)
+        delta = ball.init(inputs)
         for i in range(self.yielded):
             self.log.append(f"forward {i}")
             self.deltas.append(delta.detach().clone())
             ce = F.cross_entropy(model(batch, delta=delta).logits, batch["labels"])
             yield Loss(ce / self.passes, {"ce": ce.detach(), "pass": torch.tensor(float(i))})
             assert delta.grad is not None
-            delta = ball.ascend(delta, delta.grad, inputs)
+            delta = ball.step(delta, delta.grad, inputs)
         self.log.append("end")
 
 
@@ -56,7 +56,7 @@ def model(tiny_model: Make) -> TextModel:
 
 
 def test_parts_are_returned_in_order(model: TextModel, batch: Any) -> None:
-    parts = step(Passes(3), model, batch, backward=backward)
+    parts = step(ForwardCalls(3), model, batch, backward=backward)
     assert [float(p["pass"]) for p in parts] == [0, 1, 2]
     assert parts[2]["ce"] > parts[0]["ce"]
     assert not any(value.requires_grad for p in parts for value in p.values())
@@ -69,12 +69,12 @@ def test_each_loss_is_back_propagated_before_the_next_forward(model: TextModel, 
         log.append("backward")
         loss.backward()
 
-    step(Passes(3, log=log), model, batch, backward=noted)
+    step(ForwardCalls(3, log=log), model, batch, backward=noted)
     assert log == ["forward 0", "backward", "forward 1", "backward", "forward 2", "backward", "end"]
 
 
 def test_gradients_of_all_passes_add_up(model: TextModel, batch: Any) -> None:
-    method = Passes(3)
+    method = ForwardCalls(3)
     got = gradients(method, model, batch)
     model.zero_grad()
     for delta in method.deltas:
@@ -86,7 +86,7 @@ def test_gradients_of_all_passes_add_up(model: TextModel, batch: Any) -> None:
 @pytest.mark.parametrize(("declared", "yielded"), [(2, 1), (1, 0), (1, 2), (2, 3), (3, 1)])
 def test_a_method_that_miscounts_is_refused(model: TextModel, batch: Any, declared: int, yielded: int) -> None:
     with pytest.raises(ValueError, match=f"passes = {declared}"):
-        step(Passes(declared, yielded), model, batch, backward=backward)
+        step(ForwardCalls(declared, yielded), model, batch, backward=backward)
 
 
 @pytest.mark.parametrize("passes", [1, 2, 4])
@@ -106,7 +106,7 @@ def test_no_sync_covers_forward_and_backward_of_all_passes_but_the_last(
         log.append("backward")
         loss.backward()
 
-    step(Passes(passes, log=log), model, batch, backward=noted, no_sync=no_sync)
+    step(ForwardCalls(passes, log=log), model, batch, backward=noted, no_sync=no_sync)
     expected = [f"enter,forward {i},backward,exit" for i in range(passes - 1)]
     expected += [f"forward {passes - 1},backward,end"]
     assert log == ",".join(expected).split(",")
@@ -115,7 +115,7 @@ def test_no_sync_covers_forward_and_backward_of_all_passes_but_the_last(
 def test_no_sync_is_left_when_a_method_fails(model: TextModel, batch: Any) -> None:
     inside: list[int] = []
 
-    class Fails(Passes):
+    class Fails(ForwardCalls):
         def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
             raise RuntimeError("broken")
             yield
@@ -134,9 +134,9 @@ def test_no_sync_is_left_when_a_method_fails(model: TextModel, batch: Any) -> No
 
 
 def test_the_driver_neither_zeroes_nor_clips_nor_steps(model: TextModel, batch: Any) -> None:
-    once = gradients(Passes(1), model, batch)
+    once = gradients(ForwardCalls(1), model, batch)
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    step(Passes(1), model, batch, backward=backward)
+    step(ForwardCalls(1), model, batch, backward=backward)
     for name, p in model.named_parameters():
         if name in once:
             assert p.grad is not None
@@ -180,9 +180,9 @@ def accelerate_loop(method: Method, model: TextModel) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("case", [*(name for name in METHODS if METHODS[name].reads != "images"), "passes"])
+@pytest.mark.parametrize("case", [*(name for name in METHODS if METHODS[name].modality != "images"), "passes"])
 def test_accelerate_and_a_plain_loop_agree(case: str, tiny_model: Make) -> None:
-    methods = [Passes(3) if case == "passes" else make(case) for _ in range(2)]  # a method may remember
+    methods = [ForwardCalls(3) if case == "passes" else make(case) for _ in range(2)]  # a method may remember
     method = methods[0]
     weights = [
         loop(each, tiny_model(dropout=0.0, heads=method.heads).train())

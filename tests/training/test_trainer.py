@@ -56,9 +56,9 @@ class Scores:
 # the step
 
 
-@pytest.mark.parametrize("case", [name for name in METHODS if METHODS[name].reads != "images"])
+@pytest.mark.parametrize("case", [name for name in METHODS if METHODS[name].modality != "images"])
 def test_the_trainer_equals_a_plain_loop(case: str, build: Build, tiny_model: Make) -> None:
-    data = rows(texts=3) if METHODS[case].needs == "pairs" else rows()
+    data = rows(texts=3) if METHODS[case].requires == "pairs" else rows()
     trainer = build(make(case), data=data, **FLAT)
 
     def still() -> AbstractContextManager[Any]:
@@ -76,11 +76,11 @@ def test_the_trainer_equals_a_plain_loop(case: str, build: Build, tiny_model: Ma
         model.add_heads(method.heads)
     model.train()
     labels = None if data.labels is None else torch.tensor(data.labels)
-    method.prepare(replace(FACTS, rows=len(data), labels=labels))
-    if method.trains == "classifier":
+    method.prepare(replace(FACTS, num_examples=len(data), labels=labels))
+    if method.trainable == "classifier":
         model.freeze_encoder()
-    if method.wants_copy:
-        method.receive(copy.deepcopy(model))
+    if method.needs_reference_model:
+        method.set_reference_model(copy.deepcopy(model))
     encoded, collate = EncodedText(data, model.tokenizer, model.max_length), Collator(model.tokenizer)
     sampler = LengthGroupedSampler(encoded.lengths, 4, 7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)

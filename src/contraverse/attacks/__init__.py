@@ -5,35 +5,31 @@ from contraverse.attacks.balls import NormBall
 from contraverse.attacks.dropout import SharedDropout
 from contraverse.attacks.gradient import (
     ATTACKS,
-    Attack,
     AttackInfo,
-    ascend,
-    climb,
-    follow,
-    one_step,
-    perturbable,
+    Perturbation,
+    attack_step,
+    fgm,
+    perturbation_inputs,
     pgd,
 )
-from contraverse.attacks.objective import LossOf, Objective, dead_rows, input_gradient, losses_of
+from contraverse.attacks.objective import LossOf, Objective, count_zero_grad_rows, input_gradient, losses_of
 
 __all__ = [
     "ATTACKS",
-    "Attack",
     "AttackInfo",
     "LossOf",
     "NormBall",
     "Objective",
+    "Perturbation",
     "SharedDropout",
     "apgd",
-    "ascend",
-    "climb",
-    "dead_rows",
+    "attack_step",
+    "count_zero_grad_rows",
     "dlr",
-    "follow",
+    "fgm",
     "input_gradient",
     "losses_of",
     "margin",
-    "one_step",
-    "perturbable",
+    "perturbation_inputs",
     "pgd",
 ]

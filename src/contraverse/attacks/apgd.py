@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from contraverse.attacks.balls import NormBall
-from contraverse.attacks.gradient import Attack
-from contraverse.attacks.objective import LossOf, dead_rows, input_gradient, losses_of
+from contraverse.attacks.gradient import Perturbation
+from contraverse.attacks.objective import LossOf, count_zero_grad_rows, input_gradient, losses_of
 from contraverse.types import Inputs
 
 MOMENTUM, RISES = 0.75, 0.75
@@ -38,7 +38,7 @@ def apgd(
     steps: int,
     restarts: int = 1,
     random_start: bool = False,
-) -> Attack:
+) -> Perturbation:
     """Auto-PGD (Algorithm 1): momentum, and steps that halve and go back to the best point where progress ends.
 
     From x_0, with P the projection onto the ball and g the ball's direction of the gradient::
@@ -68,24 +68,24 @@ def apgd(
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, not {steps} and {restarts}")
-    if not ball.rows_apart:
+    if not ball.per_example:
         raise ValueError("APGD sets a step size for each row, and the rows of this ball share one norm")
     climber = _Climber(loss_of, ball, inputs)
     delta, worst = climber.climb(steps, random_start)
     for _ in range(restarts - 1):
         other, losses = climber.climb(steps, True)
         delta, worst = _where(losses > worst, (other, losses), (delta, worst))
-    return Attack(delta, climber.dead)
+    return Perturbation(delta, climber.zero_grad_rows)
 
 
 class _Climber:
     def __init__(self, loss_of: LossOf, ball: NormBall, inputs: Inputs) -> None:
         self.loss_of, self.ball, self.inputs = loss_of, ball, inputs
-        self.dead = torch.zeros((), dtype=torch.long, device=inputs.values.device)
+        self.zero_grad_rows = torch.zeros((), dtype=torch.long, device=inputs.values.device)
 
     def climb(self, steps: int, random: bool) -> tuple[Tensor, Tensor]:
         """The worst perturbation (B, T, D) of one restart and its loss (B,)."""
-        x = self.ball.start(self.inputs, random=random)
+        x = self.ball.init(self.inputs, random=random)
         loss, grad = self._look(x)
         before = x
         best: tuple[Tensor, ...] = (x.detach(), loss, grad)
@@ -109,13 +109,13 @@ class _Climber:
         return best[0], best[1]
 
     def _move(self, x: Tensor, before: Tensor, grad: Tensor, eta: Tensor, momentum: bool) -> Tensor:
-        z = replace(self.ball, step_size=eta).ascend(x, grad, self.inputs)
+        z = replace(self.ball, step_size=eta).step(x, grad, self.inputs)
         if not momentum:
             return z
         with torch.no_grad():
             point = x + MOMENTUM * (z - x) + (1 - MOMENTUM) * (x - before)
         # Along no gradient a ball only projects.
-        return self.ball.ascend(point, torch.zeros_like(point), self.inputs)
+        return self.ball.step(point, torch.zeros_like(point), self.inputs)
 
     def _look(self, x: Tensor, gradient: bool = True) -> tuple[Tensor, Tensor]:
         """Losses (B,) at ``x`` and, on request, the gradient; zeros where it is not needed."""
@@ -124,7 +124,7 @@ class _Climber:
                 return _scored(losses_of(self.loss_of(x))), torch.zeros_like(x)
         objective = self.loss_of(x)
         grad = input_gradient(objective, x)
-        self.dead += dead_rows(grad, self.inputs)
+        self.zero_grad_rows += count_zero_grad_rows(grad, self.inputs)
         return _scored(losses_of(objective)), grad
 
 

@@ -30,14 +30,14 @@ class NormBall:
     norm: Norm = "l2"
     scope: Scope = "sequence"
     gamma: float | None = None
-    scaled: bool = False
+    normalize_grad: bool = False
 
     @property
-    def rows_apart(self) -> bool:
+    def per_example(self) -> bool:
         """False for the scope ``"batch"``: its rows share one norm."""
         return self.scope != "batch"
 
-    def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
+    def init(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         """A leaf that requires grad: zero, or drawn at random, and within ``epsilon``.
 
         Raises:
@@ -72,9 +72,11 @@ class NormBall:
             return free.sum(-1, keepdim=True)
         return free.sum(tuple(range(0 if self.scope == "batch" else 1, free.dim())), keepdim=True)
 
-    def ascend(self, delta: Tensor, grad: Tensor, inputs: Inputs) -> Tensor:
+    def step(self, delta: Tensor, grad: Tensor, inputs: Inputs) -> Tensor:
         """``project(delta + step_size * direction(grad))``: a fresh leaf that requires grad, zero on padding."""
-        step = direction(torch.where(inputs.mask, grad.detach(), 0.0), self.norm, self.scope, scaled=self.scaled)
+        step = direction(
+            torch.where(inputs.mask, grad.detach(), 0.0), self.norm, self.scope, normalize_grad=self.normalize_grad
+        )
         moved = delta.detach() + self.step_size * step
         return self._leaf(project(moved, self.epsilon, self.norm, self.scope), inputs)
 

@@ -5,28 +5,29 @@ The inner gradient is taken with `torch.autograd.grad` with respect to the pertu
 nothing is reduced.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from contraverse.attacks.objective import LossOf, Objective, dead_rows, input_gradient, losses_of
+from contraverse.attacks.objective import LossOf, Objective, count_zero_grad_rows, input_gradient, losses_of
 from contraverse.functional import norm
 from contraverse.types import Ball, Batch, Inputs
 
 
-class Attack(NamedTuple):
+class Perturbation(NamedTuple):
     """What was found.
 
-    ``delta`` (B, T, D), detached. ``dead``: how many rows had no gradient, summed over steps: zero, not finite, or lost
-    to underflow (`contraverse.attacks.objective.dead_rows`).
+    ``delta`` (B, T, D), detached. ``zero_grad_rows``: how many rows had no gradient, summed over steps: zero, not
+    finite, or lost to underflow (`contraverse.attacks.objective.count_zero_grad_rows`).
     """
 
     delta: Tensor
-    dead: Tensor
+    zero_grad_rows: Tensor
 
     def log(self, inputs: Inputs) -> dict[str, Tensor]:
-        """For a method's log: ``dead``, and ``relative``, the mean over rows of ||delta||_2 / ||E||_2.
+        """For a method's log: ``zero_grad_rows``, and ``rel_perturbation_norm``, the mean over rows of ||delta||_2 /
+        ||E||_2.
 
         E are the word embeddings of the row's real tokens: the same epsilon is another relative size in a model
         that embeds in 128 dimensions (ALBERT) than in one that embeds in 768. Or its pixels; a black image, to which
@@ -34,7 +35,10 @@ class Attack(NamedTuple):
         """
         size = norm(inputs.values * inputs.mask)
         share = torch.where(size > 0, norm(self.delta) / size, 0)
-        return {"dead": self.dead, "relative": share.sum() / (size > 0).sum().clamp(min=1)}
+        return {
+            "zero_grad_rows": self.zero_grad_rows,
+            "rel_perturbation_norm": share.sum() / (size > 0).sum().clamp(min=1),
+        }
 
 
 class AttackInfo(NamedTuple):
@@ -57,7 +61,7 @@ ATTACKS = {
 }
 
 
-def perturbable(model: nn.Module, batch: Batch) -> Inputs:
+def perturbation_inputs(model: nn.Module, batch: Batch) -> Inputs:
     """What of ``batch`` a perturbation is added to, and where: one embedding lookup, no gradient."""
     with torch.no_grad():
         inputs = model(batch, want=("inputs",)).inputs
@@ -65,50 +69,44 @@ def perturbable(model: nn.Module, batch: Batch) -> Inputs:
     return inputs
 
 
-def climb(
-    objective: Tensor | Objective, delta: Tensor, ball: Ball, inputs: Inputs, *, keep_graph: bool = False
-) -> Attack:
-    """One ascent from ``delta``, given the loss that was computed with it, and the outputs that the loss reads.
+def attack_step(
+    delta: Tensor,
+    ball: Ball,
+    inputs: Inputs,
+    *,
+    loss: Tensor | Objective | None = None,
+    grad: Tensor | None = None,
+    keep_graph: bool = False,
+) -> Perturbation:
+    """Take one ascent step from ``delta`` and project it back into ``ball``.
 
-    With ``keep_graph`` the loss can still be trained on: SCAL's clean pass serves the attack and the loss,
-    so that the attack costs one input gradient (1 forward-unit). A row whose gradient is zero or not finite
-    keeps its ``delta`` and is counted.
+    The direction is the gradient of ``loss``, which was computed with ``delta``, or ``grad`` where it is known already,
+    as FreeLB's training leaves it behind. A row whose gradient is zero or not finite keeps its ``delta`` and is
+    counted.
+
+    Args:
+        keep_graph: keep the graph of ``loss``, so that it can still be trained on. SCAL's clean pass serves the attack
+            and the loss; the attack then costs one input gradient (1 forward-unit).
+
+    Raises:
+        ValueError: neither or both of ``loss`` and ``grad``.
     """
-    return follow(input_gradient(objective, delta, keep_graph=keep_graph), delta, ball, inputs)
+    if (loss is None) == (grad is None):
+        raise ValueError("attack_step takes either a loss or a grad")
+    if grad is None:
+        assert loss is not None
+        grad = input_gradient(loss, delta, keep_graph=keep_graph)
+    return Perturbation(ball.step(delta, grad, inputs).detach(), count_zero_grad_rows(grad, inputs))
 
 
-def follow(grad: Tensor, delta: Tensor, ball: Ball, inputs: Inputs) -> Attack:
-    """One ascent from ``delta`` along a gradient that is there already, as FreeLB's training leaves one behind."""
-    return Attack(ball.ascend(delta, grad, inputs).detach(), dead_rows(grad, inputs))
-
-
-def one_step(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Attack:
-    """One step from zero: FGM (SCAL eq. 3) in an L2 ball, FGSM (eq. 2) in an Linf ball.
+def fgm(loss_of: LossOf, ball: Ball, inputs: Inputs) -> Perturbation:
+    """Take one step from zero: FGM (SCAL eq. 3) in an L2 ball, FGSM (eq. 2) in an Linf ball.
 
     One forward and one input gradient: 2 forward-units. A row whose gradient is zero or not finite gets
     ``delta = 0`` and is counted.
     """
-    delta = ball.start(inputs)
-    return climb(loss_of(delta), delta, ball, inputs)
-
-
-def ascend(loss_of: LossOf, ball: Ball, inputs: Inputs, *, steps: int, random_start: bool = False) -> Attack:
-    """Projected gradient ascent as methods train on it: ``steps`` gradients, and the last iterate, which is not scored.
-
-    Starts at zero unless ``random_start``. ``2 * steps`` forward-units. ``dead`` is summed over the steps.
-
-    Raises:
-        ValueError: ``steps`` below 1.
-    """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
-    delta = ball.start(inputs, random=random_start)
-    lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
-    for _ in range(steps):
-        attack = climb(loss_of(delta), delta, ball, inputs)
-        lost += attack.dead
-        delta = attack.delta.requires_grad_()
-    return Attack(delta.detach(), lost)
+    delta = ball.init(inputs)
+    return attack_step(delta, ball, inputs, loss=loss_of(delta))
 
 
 def pgd(
@@ -119,26 +117,36 @@ def pgd(
     steps: int,
     restarts: int = 1,
     random_start: bool = False,
-) -> Attack:
-    """Projected gradient ascent: ``steps`` gradients, ``steps`` projected steps, then one forward to score the end.
+    keep: Literal["worst", "last"] = "worst",
+) -> Perturbation:
+    """Projected gradient ascent: ``steps`` gradients and as many projected steps.
 
-    Where ``loss_of`` gives one loss per row, the perturbation kept for each row is the worst one seen, over
-    all iterates and restarts; where it gives a scalar, or the rows share one ball, the worst for the batch.
-    The first restart begins at zero unless ``random_start``; later ones always begin at random. Costs
-    ``restarts * (2 * steps + 1)`` forward-units.
+    Args:
+        loss_of: the loss at a perturbation, one for each row or a scalar.
+        steps: gradients of each restart, at least 1.
+        restarts: how many starts, at least 1. The first is zero unless ``random_start``; later ones are random.
+        keep: ``"last"`` gives the last iterate without scoring it, as methods train on: ``2 * steps`` forward-units.
+            ``"worst"`` scores the end too and gives for each row the iterate of largest loss over all restarts (for the
+            batch, where ``loss_of`` gives a scalar or the rows share one ball): ``restarts * (2 * steps + 1)``.
+
+    ``zero_grad_rows`` is summed over the steps.
 
     Raises:
-        ValueError: ``steps`` or ``restarts`` below 1.
+        ValueError: ``steps`` or ``restarts`` below 1, or several restarts of which the last iterate is kept.
     """
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, not {steps} and {restarts}")
+    if keep == "last":
+        if restarts > 1:
+            raise ValueError("several restarts need keep='worst'")
+        return _last_iterate(loss_of, ball, inputs, steps, random_start)
     worst: Tensor | None = None
     kept = torch.zeros_like(inputs.values)
     lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
 
-    def keep(delta: Tensor, losses: Tensor) -> None:
+    def record(delta: Tensor, losses: Tensor) -> None:
         nonlocal worst, kept
-        losses = losses.detach() if ball.rows_apart else losses.detach().sum()
+        losses = losses.detach() if ball.per_example else losses.detach().sum()
         if worst is None:
             worst, kept = losses, delta.detach()
             return
@@ -148,13 +156,23 @@ def pgd(
         kept = torch.where(better.reshape(-1, *[1] * (delta.dim() - 1)), delta.detach(), kept)
 
     for restart in range(restarts):
-        delta = ball.start(inputs, random=random_start or restart > 0)
+        delta = ball.init(inputs, random=random_start or restart > 0)
         for _ in range(steps):
             objective = loss_of(delta)
-            keep(delta, losses_of(objective))
+            record(delta, losses_of(objective))
             grad = input_gradient(objective, delta)
-            lost += dead_rows(grad, inputs)
-            delta = ball.ascend(delta, grad, inputs)
+            lost += count_zero_grad_rows(grad, inputs)
+            delta = ball.step(delta, grad, inputs)
         with torch.no_grad():
-            keep(delta, losses_of(loss_of(delta)))
-    return Attack(kept, lost)
+            record(delta, losses_of(loss_of(delta)))
+    return Perturbation(kept, lost)
+
+
+def _last_iterate(loss_of: LossOf, ball: Ball, inputs: Inputs, steps: int, random_start: bool) -> Perturbation:
+    delta = ball.init(inputs, random=random_start)
+    lost = torch.zeros((), dtype=torch.long, device=inputs.values.device)
+    for _ in range(steps):
+        grad = input_gradient(loss_of(delta), delta)
+        lost += count_zero_grad_rows(grad, inputs)
+        delta = ball.step(delta, grad, inputs)
+    return Perturbation(delta.detach(), lost)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contraverse.functional import dead
+from contraverse.functional import zero_grad
 from contraverse.types import Inputs
 
 LEVEL = 2.0**6
@@ -30,13 +30,13 @@ class Objective(NamedTuple):
 
     ``loss``: one value per row (B,), or a scalar, such as a mean over rows. ``outputs`` (B, ...), in fp32 or better:
     all that it reads of the perturbed pass; cast them with ``.float()`` before the loss is computed from them. How the
-    loss mixes their rows does not matter. ``rows_apart``: whether each row of the outputs depends on its own row of
+    loss mixes their rows does not matter. ``per_example``: whether each row of the outputs depends on its own row of
     the perturbation alone. It does not through a batch norm in training mode.
     """
 
     loss: Tensor
     outputs: Tensor
-    rows_apart: bool = True
+    per_example: bool = True
 
 
 LossOf = Callable[[Tensor], Tensor | Objective]
@@ -97,7 +97,7 @@ def _factor(seed: Tensor, apart: bool) -> Tensor:
     return (LEVEL / torch.where(usable, power, LEVEL).clamp(min=2.0**-100)).to(seed.dtype)
 
 
-def dead_rows(grad: Tensor, inputs: Inputs) -> Tensor:
+def count_zero_grad_rows(grad: Tensor, inputs: Inputs) -> Tensor:
     """How many rows have no gradient at ``inputs``: zero, not finite, or lost to underflow. On the device, int64 ().
 
     Padding does not count. In a sequence of embeddings every coordinate reaches the outputs through layer norm and
@@ -105,4 +105,8 @@ def dead_rows(grad: Tensor, inputs: Inputs) -> Tensor:
     counts where all are, since max-pooling and ReLUs leave true zeros: a network that reads one corner of a picture
     has a sound gradient there and none elsewhere.
     """
-    return dead(torch.where(inputs.mask, grad, 0.0)) if inputs.low is not None else dead(grad, inputs.mask, MOSTLY)
+    return (
+        zero_grad(torch.where(inputs.mask, grad, 0.0))
+        if inputs.low is not None
+        else zero_grad(grad, inputs.mask, MOSTLY)
+    )

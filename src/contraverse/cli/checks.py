@@ -12,7 +12,7 @@ ATTACKED = ("--attack", "--norm", "--relative", *OF_PGD)
 BEYOND = ("--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks")
 AUTOATTACK = ("--version", "--attacks", "--queries", "--state")
 TEXTS = ("--sts", "--anli", "--text")
-IMAGES = (*BEYOND, *AUTOATTACK, "--route")
+IMAGES = (*BEYOND, *AUTOATTACK, "--bn-branch")
 
 
 def positive(written: str, flag: str, *, at_most: int | None = None) -> list[float]:

@@ -26,7 +26,14 @@ from contraverse.cli.files import (
     write_whole,
 )
 from contraverse.cli.foreign import Arch, Normalise
-from contraverse.cli.images import AutoOptions, Beyond, by_rows, measure_encoder, measure_images, measured_route
+from contraverse.cli.images import (
+    AutoOptions,
+    ExtraImageEvals,
+    by_rows,
+    measure_encoder,
+    measure_images,
+    measured_route,
+)
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
 
@@ -102,7 +109,7 @@ def evaluate(
         str | None,
         typer.Option(help="These instead, as fog,snow,gabor; or all. --steps is theirs, too (default: 200)."),
     ] = None,
-    route: Annotated[
+    bn_branch: Annotated[
         Literal["clean", "adversarial"] | None,
         typer.Option(
             help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"
@@ -155,7 +162,7 @@ def evaluate(
         **{"--step-size": step_size, "--random-start": random_start},
         **{"--relative": relative, "--shift": shift, "--diagnostics": diagnostics, "--corruptions": corruptions},
         **{"--corrupted": corrupted, "--unforeseen": unforeseen, "--unforeseen-attacks": unforeseen_attacks},
-        **{"--sts": sts, "--anli": anli, "--text": text, "--route": route},
+        **{"--sts": sts, "--anli": anli, "--text": text, "--bn-branch": bn_branch},
         **{"--delimiter": delimiter, "--encoding": encoding},
         **{"--version": version, "--attacks": attacks, "--queries": queries, "--state": state},
     }
@@ -168,7 +175,7 @@ def evaluate(
     settings = (loaded.run.evaluation if loaded.run else default).model_copy(update=given)
     if not of_images and (attack == "autoattack" or norm == "l1" or any(name in flags for name in IMAGES)):
         raise UserError(
-            "AutoAttack, corruptions, unforeseen attacks and --route are for images, and this model is one of texts"
+            "AutoAttack, corruptions, unforeseen attacks and --bn-branch are for images, and this model is one of texts"
         )
     form = {"delimiter": delimiter, "encoding": encoding}
     where: dict[str, Any] = {"source": data, "label": label, "on_bad_row": on_bad_row}
@@ -177,12 +184,12 @@ def evaluate(
         check_image_flags(flags, settings, encoder=loaded.model.labels is None)
         images = _image_source(loaded, task, where)
         if loaded.model.labels is None:
-            found = measure_encoder(loaded, settings, *images, split, route)
+            found = measure_encoder(loaded, settings, *images, split, bn_branch)
         else:
             named = unforeseen_attacks.split(",") if unforeseen_attacks is not None else None
             options = {"version": version, "attacks": attacks and attacks.split(","), "queries": queries}
             auto = AutoOptions(norm or settings.norm, state, options | {"batch_size": batch_size})
-            beyond = Beyond(
+            beyond = ExtraImageEvals(
                 auto if attack == "autoattack" else None,
                 corruptions,
                 corrupted,
@@ -190,7 +197,7 @@ def evaluate(
                 named,
                 steps,
             )
-            found = measure_images(loaded, settings, *images, split, measured_route(loaded, route), beyond)
+            found = measure_images(loaded, settings, *images, split, measured_route(loaded, bn_branch), beyond)
     elif anli is not None:
         found = _measure_anli(loaded, anli)
     elif loaded.model.labels is None and settings.shift and sts is None:
@@ -280,7 +287,7 @@ def _image_source(loaded: Loaded, task: str | None, flags: dict[str, Any]) -> tu
 def _measure_task(
     loaded: Loaded, settings: EvaluationConfig, task: "Task", data: DataConfig, split: Split
 ) -> dict[str, Any]:
-    from contraverse.pipeline import measure_task, settled_in_all
+    from contraverse.pipeline import measure_task, progress_total
 
     with doing("Reading data…"):
         rows = _rows(loaded, task, data, split)
@@ -288,7 +295,7 @@ def _measure_task(
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     what = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
     say(f"Measuring {what}")
-    with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
+    with counting("Measuring", progress_total(loaded.model, len(rows), settings)) as progress:
         found = measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
     result.print(figures(what, by_rows(split, found)))
     _show_shift(found)
@@ -303,7 +310,7 @@ def _measure_task(
 def _measure_shift(
     loaded: Loaded, settings: EvaluationConfig, data: str | None, text: list[str] | None, **form: Any
 ) -> dict[str, Any]:
-    from contraverse.pipeline import measure_shift, settled_in_all
+    from contraverse.pipeline import measure_shift, progress_total
 
     if data is None or not Path(data).is_file():
         raise UserError("--shift needs sentences to attack", hint="give a file of them with --data")
@@ -314,7 +321,7 @@ def _measure_shift(
     tell_tokens(loaded.model, rows)
     seed = loaded.run.data.seed if loaded.run else DataConfig().seed
     say(f"Measuring the shift of {min(settings.rows or len(rows), len(rows))} of {len(rows)} sentences")
-    with counting("Measuring", settled_in_all(loaded.model, len(rows), settings)) as progress:
+    with counting("Measuring", progress_total(loaded.model, len(rows), settings)) as progress:
         found = measure_shift(loaded.model, rows, settings, seed=seed, progress=progress)
     _show_shift(found)
     return {"source": rows.source, "rows": len(rows), **found}

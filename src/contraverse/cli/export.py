@@ -14,7 +14,7 @@ from contraverse.errors import UserError
 def export(
     model: Annotated[str, typer.Argument(help="A run's folder, or a model's folder.")],
     output: Annotated[Path, typer.Option(help="X.onnx, or X.safetensors with torchvision's names.")],
-    route: Annotated[
+    bn_branch: Annotated[
         Literal["clean", "adversarial"] | None,
         typer.Option(help="Of a dual model: its batch norms. (default: adversarial, where they were trained)"),
     ] = None,
@@ -36,7 +36,7 @@ def export(
     if not isinstance(loaded, ImageModel):
         hint = "its folder loads in transformers (a classifier) or sentence-transformers (an encoder) as it is"
         raise UserError("a model of texts needs no export", where=model, hint=hint)
-    through = measured_route(found, route)
+    through = measured_route(found, bn_branch)
     with doing(f"Writing {output}…"):
         if output.suffix == ".onnx":
             loaded.export_onnx(output, through, size=size)

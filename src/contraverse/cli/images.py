@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from contraverse.data import ImageData, ImageTask
     from contraverse.data.reading import OnBadRow
     from contraverse.evaluation.images.autoattack import AutoNorm
-    from contraverse.types import Route
+    from contraverse.types import BNBranch
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AutoOptions:
 
 
 @dataclass(frozen=True)
-class Beyond:
+class ExtraImageEvals:
     """What is measured beyond PGD, on the same images.
 
     ``auto``: AutoAttack in the place of PGD; None leaves it out. ``unforeseen_attacks``: their names, None for those
@@ -57,25 +57,25 @@ class Beyond:
     steps: int | None
 
 
-def measured_route(loaded: Loaded, route: "Route | None") -> "Route":
-    """``route``, or where it is None the set of batch norms that the run's method says.
+def measured_route(loaded: Loaded, bn_branch: "BNBranch | None") -> "BNBranch":
+    """``bn_branch``, or where it is None the set of batch norms that the run's method says.
 
     Raises:
-        UserError: a route was asked for of a model of texts.
+        UserError: a branch was asked for of a model of texts.
     """
     from contraverse.models import ImageModel
 
     if not isinstance(loaded.model, ImageModel):
-        if route is not None:
-            raise UserError("--route is for models of images, and this is one of texts", hint="leave it out")
+        if bn_branch is not None:
+            raise UserError("--bn-branch is for models of images, and this is one of texts", hint="leave it out")
     elif loaded.model.dual:
-        from contraverse.pipeline import route_of
+        from contraverse.pipeline import bn_branch_of
 
-        chosen = route or route_of(loaded.run)
+        chosen = bn_branch or bn_branch_of(loaded.run)
         say(f"A dual model, through its {chosen} batch norms")
         return chosen
-    elif route is not None:
-        say("The model has one set of batch norms, so that --route changes nothing")
+    elif bn_branch is not None:
+        say("The model has one set of batch norms, so that --bn-branch changes nothing")
     return "adversarial"
 
 
@@ -85,12 +85,12 @@ def measure_images(
     task: "ImageTask",
     data: ImageDataConfig,
     split: Split,
-    route: "Route",
-    beyond: Beyond,
+    bn_branch: "BNBranch",
+    beyond: ExtraImageEvals,
 ) -> dict[str, Any]:
     """Print and return what a classifier of images is worth: clean, under attack, and on corrupted images."""
     from contraverse.evaluation import TaskEvaluator
-    from contraverse.pipeline import measure_task, settled_in_all
+    from contraverse.pipeline import measure_task, progress_total
     from contraverse.pipeline.measure import drawn
 
     with doing("Reading data…"):
@@ -100,25 +100,25 @@ def measure_images(
     plain = settings.model_copy(update={"epsilons": []}) if beyond.auto else settings
     attacked = f", {len(chosen)} of them attacked" if settings.epsilons else ""
     say(f"Measuring {len(rows)} {split} images{attacked}")
-    with counting("Measuring", settled_in_all(loaded.model, len(rows), plain)) as progress:
-        found = measure_task(loaded.model, rows, task, plain, seed=data.seed, route=route, progress=progress)
+    with counting("Measuring", progress_total(loaded.model, len(rows), plain)) as progress:
+        found = measure_task(loaded.model, rows, task, plain, seed=data.seed, bn_branch=bn_branch, progress=progress)
     clean = {name: value for name, value in found["metrics"].items() if "@" not in name}
     on_chosen = {name: value for name, value in found["metrics"].items() if name not in clean}
     attacked_here, notes = bool(on_chosen), [*found.get("notes", ()), *left_out]
     if beyond.auto:
-        found |= _auto_attack(loaded, settings.epsilons, chosen, route, beyond.auto, on_chosen)
+        found |= _auto_attack(loaded, settings.epsilons, chosen, bn_branch, beyond.auto, on_chosen)
     if beyond.corruptions:
-        found |= _corruptions(loaded, chosen, None, route, on_chosen)
+        found |= _corruptions(loaded, chosen, None, bn_branch, on_chosen)
     if beyond.unforeseen:
-        found |= _unforeseen(loaded, chosen, sizes, beyond.steps, route, on_chosen)
+        found |= _unforeseen(loaded, chosen, sizes, beyond.steps, bn_branch, on_chosen)
     if len(chosen) < len(rows) and on_chosen:
-        theirs = TaskEvaluator(chosen, task.metrics, settings.batch_size, route=route)(loaded.model)
+        theirs = TaskEvaluator(chosen, task.metrics, settings.batch_size, bn_branch=bn_branch)(loaded.model)
         found["drawn"] = {"rows": len(chosen), "metrics": theirs | on_chosen}
         if not attacked_here:
             notes.append(drawn(len(chosen), len(rows), data.seed, theirs["accuracy"]))
     elsewhere: dict[str, float] = {}
     if beyond.corrupted_files is not None:
-        found |= _corruptions(loaded, beyond.corrupted_files, settings.rows, route, elsewhere)
+        found |= _corruptions(loaded, beyond.corrupted_files, settings.rows, bn_branch, elsewhere)
     found["metrics"] = clean | on_chosen | elsewhere
     columns = by_rows(split, {**found, "metrics": clean | on_chosen})
     if beyond.corrupted_files is not None:
@@ -163,7 +163,7 @@ def _marked(found: dict[str, Any], metrics: dict[str, float]) -> dict[str, float
     return {f"{heading(name)}{marks.get(name, '')}": value for name, value in metrics.items()}
 
 
-def _refused(rows: "ImageData", beyond: Beyond) -> tuple[dict[str, list[float]], list[str]]:
+def _refused(rows: "ImageData", beyond: ExtraImageEvals) -> tuple[dict[str, list[float]], list[str]]:
     """Find out before anything is measured what cannot be; the sizes of unforeseen attacks, and those left out."""
     from contraverse.evaluation.images import check_corruptible, planned
 
@@ -180,7 +180,7 @@ def _auto_attack(
     loaded: Loaded,
     epsilons: Sequence[float],
     rows: "ImageData",
-    route: "Route",
+    bn_branch: "BNBranch",
     options: AutoOptions,
     metrics: dict[str, float],
 ) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _auto_attack(
         say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({options.norm})")
         arguments = options.at(epsilon, among=len(epsilons))
         with counting("AutoAttack", len(rows) * len(attacks)) as progress:
-            report = auto_attack(loaded.model, rows, epsilon, route=route, progress=progress, **arguments)
+            report = auto_attack(loaded.model, rows, epsilon, bn_branch=bn_branch, progress=progress, **arguments)
         metrics[f"accuracy@autoattack-{epsilon:g}"] = report.accuracy
         reports[f"{epsilon:g}"] = report.to_dict()
         warnings += report.warnings
@@ -204,7 +204,7 @@ def _corruptions(
     loaded: Loaded,
     source: "ImageData | Path",
     limit: int | None,
-    route: "Route",
+    bn_branch: "BNBranch",
     metrics: dict[str, float],
 ) -> dict[str, Any]:
     """All corruptions of ``limit`` images, or from their files; the accuracies go into ``metrics``."""
@@ -215,7 +215,7 @@ def _corruptions(
     each = limit or (10_000 if isinstance(source, Path) else len(source))
     with counting("Corruptions", each * len(ALL_CORRUPTIONS) * 5) as progress:
         report = corruption_accuracy(
-            loaded.model, source, corruptions=ALL_CORRUPTIONS, rows=limit, route=route, progress=progress
+            loaded.model, source, corruptions=ALL_CORRUPTIONS, rows=limit, bn_branch=bn_branch, progress=progress
         )
     metrics |= report.metrics
     return {"corruptions": report.to_dict()}
@@ -226,7 +226,7 @@ def _unforeseen(
     rows: "ImageData",
     sizes: dict[str, list[float]],
     steps: int | None,
-    route: "Route",
+    bn_branch: "BNBranch",
     metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Unforeseen attacks at their ``sizes``; UAR, or accuracy at each size, goes into ``metrics``."""
@@ -235,7 +235,7 @@ def _unforeseen(
     steps = steps or REFERENCE_STEPS
     say(f"Unforeseen attacks: {', '.join(sizes)}, {steps} steps, on {len(rows)} images")
     with counting("Unforeseen", len(rows) * (1 + sum(map(len, sizes.values())))) as progress:
-        report = unforeseen_accuracy(loaded.model, rows, sizes, steps=steps, route=route, progress=progress)
+        report = unforeseen_accuracy(loaded.model, rows, sizes, steps=steps, bn_branch=bn_branch, progress=progress)
     metrics |= {name: value for name, value in report.metrics.items() if name != "accuracy"}
     return {"unforeseen": report.to_dict()}
 
@@ -246,11 +246,11 @@ def measure_encoder(
     task: "ImageTask",
     data: ImageDataConfig,
     split: Split,
-    route: "Route | None",
+    bn_branch: "BNBranch | None",
 ) -> dict[str, Any]:
     """Print and return how far classes can be told by a linear classifier on an encoder's features.
 
-    Those of a dual encoder are probed by both sets of batch norms, unless ``route`` names one.
+    Those of a dual encoder are probed by both sets of batch norms, unless ``bn_branch`` names one.
     """
     from contraverse.models import ImageModel
     from contraverse.pipeline import measure_probe
@@ -259,7 +259,7 @@ def measure_encoder(
     with doing("Reading data…"):
         train, rows = (_rows(loaded, task, data, name, whole=False) for name in ("train", split))
     assert isinstance(loaded.model, ImageModel)
-    routes = (measured_route(loaded, route),) if route is not None else ROUTES
+    routes = (measured_route(loaded, bn_branch),) if bn_branch is not None else ROUTES
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
     found = measure_probe(loaded.model, train, rows, settings.batch_size, routes)
     result.print(figures(f"{task.name}, {len(rows)} images", {split: found["metrics"]}))
@@ -358,7 +358,7 @@ def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow")
 
 
 def encode_images(
-    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, route: "Route"
+    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, bn_branch: "BNBranch"
 ) -> tuple["np.ndarray", list[str]]:
     """Features h (N, H), float32, of every image, and their names."""
     import numpy as np
@@ -372,7 +372,7 @@ def encode_images(
     parts = []
     with counting("Encoding", len(images)) as advance, torch.no_grad():
         for rows, batch in batches(loaded.model, images, np.arange(len(images)), batch_size):
-            h = loaded.model(batch, want=("h",), route=route).h
+            h = loaded.model(batch, want=("h",), bn_branch=bn_branch).h
             assert isinstance(h, torch.Tensor)
             parts.append(h.float().cpu().numpy())
             advance(len(rows))
@@ -380,11 +380,11 @@ def encode_images(
 
 
 def predict_images(
-    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, route: "Route"
+    loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, bn_branch: "BNBranch"
 ) -> tuple["np.ndarray", list[str]]:
     """Logits (N, C) of every image, and their names."""
     from contraverse.evaluation import predict
 
     images, names = _read(loaded, source, size, on_bad_row)
     with counting("Predicting", len(images)) as advance:
-        return predict(loaded.model, images, batch_size, route=route, progress=advance), names
+        return predict(loaded.model, images, batch_size, bn_branch=bn_branch, progress=advance), names

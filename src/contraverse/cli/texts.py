@@ -39,7 +39,7 @@ Input = Annotated[
 Text = Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")]
 Size = Annotated[int | None, typer.Option(min=4, help="Scale images to this height and width. (default: the run's)")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
-Route = Annotated[
+BNBranch = Annotated[
     Literal["clean", "adversarial"] | None,
     typer.Option(help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"),
 ]
@@ -59,7 +59,7 @@ def encode(
     encoding: Encoding = None,
     size: Size = None,
     on_bad_row: OnBadRow = "error",
-    route: Route = None,
+    bn_branch: BNBranch = None,
     model_arch: Arch = None,
     normalise: Normalise = None,
     batch_size: BatchSize = 64,
@@ -71,14 +71,14 @@ def encode(
     loaded = load_model(
         model, pooling=pooling, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code
     )
-    through = measured_route(loaded, route)
+    through = measured_route(loaded, bn_branch)
     if is_image_model(loaded):
         vectors, names = encode_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_vectors(output, {"image": names}, vectors)
         return
     encoder = text_model(loaded, "encode")
     data = read_texts(input, [text] if text else None, 1, loaded, delimiter=delimiter, encoding=encoding)
-    tell_tokens(encoder, data, encoder.longest)
+    tell_tokens(encoder, data, encoder.max_seq_length)
     rows = [texts[0] for texts in data.texts]
     import numpy as np
 
@@ -113,7 +113,7 @@ def predict(
     encoding: Encoding = None,
     size: Size = None,
     on_bad_row: OnBadRow = "error",
-    route: Route = None,
+    bn_branch: BNBranch = None,
     model_arch: Arch = None,
     normalise: Normalise = None,
     batch_size: BatchSize = 64,
@@ -129,7 +129,7 @@ def predict(
     labels = loaded.model.labels
     if labels is None:
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
-    through = measured_route(loaded, route)
+    through = measured_route(loaded, bn_branch)
     if is_image_model(loaded):
         found, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
         _write_predictions(output, {"image": names} | _predictions(found, labels))

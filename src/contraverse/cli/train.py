@@ -151,8 +151,8 @@ def _trained(run: Path, model: str | None) -> str:
     if model is not None:
         raise UserError("--init and --model both say what to start from", hint="give one of them")
     with doing("Loading PyTorch…"):
-        from contraverse.pipeline import model_of
-    return str(model_of(run))
+        from contraverse.pipeline import model_dir
+    return str(model_dir(run))
 
 
 def _own_config(output: Path | None) -> Path:

@@ -5,7 +5,7 @@ import io
 import re
 from pathlib import Path
 
-from contraverse.data.tables import Fault, Table, check_names
+from contraverse.data.tables import BadRow, Table, check_names
 from contraverse.errors import UserError
 
 _SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
@@ -67,7 +67,7 @@ def read_delimited(
         column=lambda name: [row[place[name]] for row in fields],
         rows=numbers,
         unit="line",
-        faults=[Fault(str(path), "line", line, problem) for line, problem in records.faults],
+        faults=[BadRow(str(path), "line", line, problem) for line, problem in records.faults],
         blank=records.blank - (named is not None),
         notes=notes,
     )

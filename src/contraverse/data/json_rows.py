@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contraverse.data.tables import Fault, Table, Unit
+from contraverse.data.tables import BadRow, Table, Unit
 from contraverse.errors import UserError
 
 _WANTED = "Expected one object a line, or one list of objects"
@@ -18,7 +18,7 @@ def read_json(text: str, path: Path, lines: list[str]) -> Table:
             that is not JSON.
     """
     values: list[tuple[int, Any]] = []
-    faults: list[Fault] = []
+    faults: list[BadRow] = []
     blank = 0
     unit: Unit = "line"
     if _is_list(text, path):
@@ -35,11 +35,11 @@ def read_json(text: str, path: Path, lines: list[str]) -> Table:
             try:
                 values.append((number, json.loads(line)))
             except (ValueError, RecursionError) as error:
-                faults.append(Fault(str(path), unit, number, f"is not JSON ({error})"))
+                faults.append(BadRow(str(path), unit, number, f"is not JSON ({error})"))
         _refuse_one_object(text, path, values, faults)
     objects = [(number, value) for number, value in values if isinstance(value, dict)]
     faults += [
-        Fault(str(path), unit, number, f"is a JSON {type(value).__name__}, not an object")
+        BadRow(str(path), unit, number, f"is a JSON {type(value).__name__}, not an object")
         for number, value in values
         if not isinstance(value, dict)
     ]
@@ -54,7 +54,7 @@ def read_json(text: str, path: Path, lines: list[str]) -> Table:
     )
 
 
-def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], faults: list[Fault]) -> None:
+def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], faults: list[BadRow]) -> None:
     """What is JSON, and no rows: pandas' and other programs' ways to write a table, and what is written to be read."""
     if faults:
         first, at = _first_value(text)

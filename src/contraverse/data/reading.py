@@ -14,7 +14,7 @@ from contraverse.data.formats import AS_IT_IS, EXTENSIONS, Form, extension, read
 from contraverse.data.hub import is_hub_id, load_hub
 from contraverse.data.in_memory import is_table, read_in_memory
 from contraverse.data.rows import Rows, infer_classes, read_rows, to_data
-from contraverse.data.tables import Fault, Table
+from contraverse.data.tables import BadRow, Table
 from contraverse.data.tasks import Task
 from contraverse.data.values import NOT_UTF8
 from contraverse.errors import UserError
@@ -171,14 +171,14 @@ def _left_out(rows: Rows) -> str:
     return f"{sum(rows.left_out.values())} rows left out for their label ({counted})"
 
 
-def _in_order(tables: Mapping[SplitName, Sequence[Table]], of_rows: Sequence[Fault]) -> list[Fault]:
+def _in_order(tables: Mapping[SplitName, Sequence[Table]], of_rows: Sequence[BadRow]) -> list[BadRow]:
     """All faults, of the reading of the tables and of their rows, as a reader of the files meets them."""
     faults = [*of_rows, *(fault for table in _all(tables) for fault in table.faults)]
     place = {table.where: i for i, table in enumerate(_all(tables))}
     return sorted(faults, key=lambda fault: (place[fault.where], fault.row))
 
 
-def _bad_rows(faults: Sequence[Fault], tables: Sequence[Table]) -> UserError:
+def _bad_rows(faults: Sequence[BadRow], tables: Sequence[Table]) -> UserError:
     total = sum(len(table.rows) + len(table.faults) for table in tables)
     listed = [f"  {fault.where}, {fault.unit} {fault.row}: {fault.problem}" for fault in faults[:_SHOWN]]
     if len(faults) > _SHOWN:
@@ -189,7 +189,7 @@ def _bad_rows(faults: Sequence[Fault], tables: Sequence[Table]) -> UserError:
     return UserError("\n".join([f"{len(faults)} of {total} rows cannot be used:", *listed]), hint=hint)
 
 
-def _notes_on_rows(tables: Mapping[SplitName, Sequence[Table]], faults: Sequence[Fault]) -> list[str]:
+def _notes_on_rows(tables: Mapping[SplitName, Sequence[Table]], faults: Sequence[BadRow]) -> list[str]:
     notes = [f"{table.where}: {table.blank} blank lines passed over" for table in _all(tables) if table.blank]
     for where, count in Counter(fault.where for fault in faults).items():
         some = [fault for fault in faults if fault.where == where][:_SHOWN]

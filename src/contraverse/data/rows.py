@@ -9,7 +9,7 @@ from typing import Any
 
 from contraverse.data.columns import Columns
 from contraverse.data.dataset import TextData
-from contraverse.data.tables import Fault, Table
+from contraverse.data.tables import BadRow, Table
 from contraverse.data.tasks import Task
 from contraverse.data.values import text_problem
 from contraverse.errors import UserError
@@ -32,7 +32,7 @@ class Rows:
     texts: list[tuple[str, ...]]
     labels: list[Any] | None
     places: list[tuple[Table, int]]
-    faults: list[Fault]
+    faults: list[BadRow]
     left_out: Counter[str] = field(default_factory=Counter)
 
 
@@ -53,7 +53,7 @@ def read_rows(tables: Sequence[tuple[Table, Columns]], task: Task, *, may_be_unl
             if labelled and problem is None:
                 label, problem = _score(found) if task.kind == "similarity" else _class_name(found)
             if problem is not None:
-                rows.faults.append(Fault(table.where, table.unit, number, problem))
+                rows.faults.append(BadRow(table.where, table.unit, number, problem))
                 continue
             rows.texts.append(tuple(row))
             rows.places.append((table, number))
@@ -160,7 +160,7 @@ def to_data(rows: Rows, task: Task, names: tuple[str, ...] | None) -> TextData:
             problem = f"the label {_short(label)} is unknown (known: {shown})"
             if not task.numbered and _INTEGER.fullmatch(label):
                 problem += "; numbers are classes for --task text alone"
-            rows.faults.append(Fault(table.where, table.unit, number, problem))
+            rows.faults.append(BadRow(table.where, table.unit, number, problem))
         else:
             texts.append(text)
             labels.append(known)

@@ -10,7 +10,7 @@ from contraverse.errors import UserError
 Unit = Literal["line", "row"]
 
 
-class Fault(NamedTuple):
+class BadRow(NamedTuple):
     """A row that cannot be used, and why. ``row`` counts from 1: lines of a text file, else rows."""
 
     where: str
@@ -34,7 +34,7 @@ class Table:
     rows: Sequence[int]
     unit: Unit = "row"
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    faults: Sequence[Fault] = ()
+    faults: Sequence[BadRow] = ()
     blank: int = 0
     """Blank lines, which are no rows."""
     notes: Sequence[str] = ()

@@ -6,7 +6,7 @@ from contraverse.evaluation.geometry import alignment, uniformity
 from contraverse.evaluation.metrics import METRICS
 from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evaluate_nli, load_anli
 from contraverse.evaluation.predict import predict
-from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, settled_rows
+from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, rows_done
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
 from contraverse.evaluation.sts import StsbDev, StsReport, StsScores, evaluate_sts
 from contraverse.evaluation.sts_sets import STS_ON_HUB, STS_SETS, StsSet, StsSources, find_sts, load_sts
@@ -41,7 +41,7 @@ __all__ = [
     "predict",
     "representation_shift",
     "robust_accuracy",
-    "settled_rows",
+    "rows_done",
     "shift_attempts",
     "uniformity",
 ]

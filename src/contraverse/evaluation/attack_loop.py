@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, apgd, dead_rows, dlr, margin, perturbable, pgd
+from contraverse.attacks import NormBall, Objective, apgd, count_zero_grad_rows, dlr, margin, perturbation_inputs, pgd
 from contraverse.data import Encoded
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of, settle_others
 from contraverse.functional import Norm, all_parts, norm
 from contraverse.models import AnyModel, ImageModel
-from contraverse.types import Batch, Inputs, Route
+from contraverse.types import Batch, BNBranch, Inputs
 
 AttackName = Literal["pgd", "apgd"]
 
@@ -33,7 +33,7 @@ ATTACKS = {"pgd": pgd, "apgd": apgd}
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """How hard each radius is attacked, and by which ``route``; see `contraverse.evaluation.robust_accuracy`.
+    """How hard each radius is attacked, and by which ``bn_branch``; see `contraverse.evaluation.robust_accuracy`.
 
     Raises:
         UserError: a setting is impossible.
@@ -47,7 +47,7 @@ class AttackSettings:
     random_start: bool = False
     relative: bool = False
     seed: int = 0
-    route: Route = "adversarial"
+    bn_branch: BNBranch = "adversarial"
 
     def __post_init__(self) -> None:
         if self.attack not in ATTACKS:
@@ -60,8 +60,8 @@ class AttackSettings:
             raise UserError(f"step_size must be positive, not {self.step_size}")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``name`` is the attack's. Without the route, of which most models have one."""
-        own = {key: value for key, value in vars(self).items() if key not in ("attack", "route")}
+        """For JSON: ``name`` is the attack's. Without the bn_branch, of which most models have one."""
+        own = {key: value for key, value in vars(self).items() if key not in ("attack", "bn_branch")}
         return {"name": self.attack, **own}
 
     def step_at(self, epsilon: float) -> float:
@@ -89,7 +89,7 @@ class AttackSettings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """What an attack did to the N rows of a data set, of which it attacked some.
 
     Attributes:
@@ -100,10 +100,10 @@ class Outcome:
         dead: how many of them were zero or not finite, on rows that were still right.
     """
 
-    held: np.ndarray = field(repr=False)
+    still_correct: np.ndarray = field(repr=False)
     relative_size: np.ndarray = field(repr=False)
     gradients: dict[str, int]
-    dead: dict[str, int]
+    zero_grad_rows: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ class SeededBall(NormBall):
 
     seeds: tuple[int, ...] = ()
 
-    def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
+    def init(self, inputs: Inputs, *, random: bool = False) -> Tensor:
         if not random or self.epsilon is None:
-            return super().start(inputs, random=random)
+            return super().init(inputs, random=random)
         delta, free = torch.zeros_like(inputs.values), inputs.mask.expand_as(inputs.values)
         for i, seed in enumerate(self.seeds):
             there = torch.zeros(1, int(free[i].sum()))
             torch.manual_seed(seed)
-            unit = NormBall(1.0, 0.0, self.norm).start(Inputs(there, torch.ones_like(there) > 0), random=True)
+            unit = NormBall(1.0, 0.0, self.norm).init(Inputs(there, torch.ones_like(there) > 0), random=True)
             delta[i][free[i]] = unit[0].detach().to(delta)
         return self._leaf(delta * self.epsilon, inputs)
 
@@ -144,46 +144,49 @@ def attack_rows(
     settings: AttackSettings,
     batch_size: int,
     progress: Progress | None = None,
-) -> Outcome:
+) -> AttackResult:
     """Attack ``rows`` (their numbers), attempt by attempt, each on those that the ones before left right.
 
     An image drops out of the attempt, too, as soon as it is broken. A sentence does not: how large its perturbation is
     relative to it, which encoders are compared by, is of the whole attempt. The model has to be in eval mode and
     `frozen`, inside `seeded`. ``progress`` is told ``len(rows)`` rows an attempt.
     """
-    held = np.zeros(len(data), dtype=bool)
-    held[rows] = True
+    still_correct = np.zeros(len(data), dtype=bool)
+    still_correct[rows] = True
     relative_size, losses = np.zeros(len(data)), settings.losses(len(model.labels or ()))
     gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
     for attempt in range(settings.restarts * len(losses)):
         loss, random = losses[attempt // settings.restarts], settings.random_start or attempt % settings.restarts > 0
-        survivors, parts = np.flatnonzero(held), []
+        survivors, parts = np.flatnonzero(still_correct), []
         if progress:
             progress(len(rows) - len(survivors))
         for chosen, batch in batches(model, data, survivors, batch_size):
-            inputs = perturbable(model, batch)
+            inputs = perturbation_inputs(model, batch)
             ball = ball_of(inputs, chosen, epsilon, settings, attempt)
             found = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
             size = relative_sizes(found.delta, inputs, settings.norm)
-            parts.append((chosen, found.broken.cpu().numpy(), size.cpu().numpy(), found.gradients, found.dead))
+            parts.append(
+                (chosen, found.broken.cpu().numpy(), size.cpu().numpy(), found.gradients, found.zero_grad_rows)
+            )
             if progress:
                 progress(len(chosen))
         for chosen, broken, sizes, taken, blind in all_parts(parts):
-            held[chosen], relative_size[chosen] = ~broken, sizes
+            still_correct[chosen], relative_size[chosen] = ~broken, sizes
             gradients[loss] += taken
             unseen[loss] += blind
         settle_others(progress, len(survivors) - sum(len(chosen) for chosen, *_ in parts))
-    return Outcome(held, relative_size, gradients, unseen)
+    return AttackResult(still_correct, relative_size, gradients, unseen)
 
 
-class Found(NamedTuple):
+class BatchAttackResult(NamedTuple):
     """What one attempt found: which rows broke (B,), the perturbation of largest loss (B, T, D), how many gradients it
-    took, summed over rows, and how many of them were ``dead``: zero or not finite, on a row that was still right."""
+    took, summed over rows, and how many of them were ``zero_grad_rows``: zero or not finite, on a row that was still
+    right."""
 
     broken: Tensor
     delta: Tensor
     gradients: int
-    dead: int
+    zero_grad_rows: int
 
 
 def attack_batch(
@@ -196,7 +199,7 @@ def attack_batch(
     random: bool,
     *,
     drop: bool = False,
-) -> Found:
+) -> BatchAttackResult:
     """One attempt on one batch.
 
     A row is broken where *any* point that was looked at is classified wrongly: of three classes, the one of largest
@@ -221,7 +224,7 @@ def attack_batch(
             return losses
         whole = len(left) == len(labels)
         some = batch if whole else _only(batch, left)
-        logits = logits_of(model, some, delta if whole else delta[left], route=settings.route)
+        logits = logits_of(model, some, delta if whole else delta[left], bn_branch=settings.bn_branch)
         broken[left] |= logits.detach().argmax(-1) != labels[left]
         if whole:
             return Objective(of_logits(logits, labels), logits)
@@ -230,10 +233,12 @@ def attack_batch(
 
     def count(gradient: Tensor) -> None:
         nonlocal blind
-        blind += int(dead_rows(torch.where(broken.reshape(-1, *[1] * (gradient.dim() - 1)), 1.0, gradient), inputs))
+        blind += int(
+            count_zero_grad_rows(torch.where(broken.reshape(-1, *[1] * (gradient.dim() - 1)), 1.0, gradient), inputs)
+        )
 
     delta = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random).delta
-    return Found(broken, delta, taken, blind)
+    return BatchAttackResult(broken, delta, taken, blind)
 
 
 def _only(batch: Batch, rows: Tensor) -> Batch:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.data import Encoded
-from contraverse.evaluation.attack_loop import AttackSettings, Outcome, attack_rows, ball_of
+from contraverse.evaluation.attack_loop import AttackResult, AttackSettings, attack_rows, ball_of
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import all_parts, direction
 from contraverse.models import AnyModel
@@ -114,7 +114,7 @@ def diagnose(
     rows = np.sort(np.random.default_rng(settings.seed).permutation(rows)[:count])
     units = 0.0
 
-    def attack(epsilon: float, settings: AttackSettings) -> Outcome:
+    def attack(epsilon: float, settings: AttackSettings) -> AttackResult:
         nonlocal units
         found = attack_rows(model, data, rows, epsilon, settings, batch_size)
         units += sum(found.gradients.values()) * (2 + 1 / settings.steps)
@@ -123,7 +123,7 @@ def diagnose(
         return found
 
     radii = [radius for radius in radii if radius > 0]
-    fresh = {radius: attack(radius, settings).held for radius in radii}
+    fresh = {radius: attack(radius, settings).still_correct for radius in radii}
     random = {radius: _random(model, data, rows, radius, settings, batch_size) for radius in radii}
     units += len(radii) * len(rows)
     half = min(radii, key=lambda radius: abs(2 * int(fresh[radius].sum()) - len(rows)))
@@ -133,12 +133,12 @@ def diagnose(
     drowned = replace(settings, relative=True, step_size=None)
     checks = _Checks(
         len(rows),
-        {radius: int(held.sum()) for radius, held in fresh.items()},
-        {radius: int(held.sum()) for radius, held in random.items()},
+        {radius: int(still_correct.sum()) for radius, still_correct in fresh.items()},
+        {radius: int(still_correct.sum()) for radius, still_correct in random.items()},
         half,
-        int(attack(half, longer).held.sum()),
-        int(attack(half, anew).held.sum()),
-        int(attack(size, drowned).held.sum()),
+        int(attack(half, longer).still_correct.sum()),
+        int(attack(half, anew).still_correct.sum()),
+        int(attack(size, drowned).still_correct.sum()),
         size,
     )
     return checks.diagnosis(units / max(1, len(rows)), settings)
@@ -158,13 +158,13 @@ class _Checks:
     large_epsilon: float
 
     def diagnosis(self, forward_units: float, settings: AttackSettings) -> Diagnosis:
-        def percent(held: int) -> float:
-            return 100 * held / max(1, self.rows)
+        def percent(still_correct: int) -> float:
+            return 100 * still_correct / max(1, self.rows)
 
         return Diagnosis(
             self.rows,
-            {radius: percent(held) for radius, held in self.fresh.items()},
-            {radius: percent(held) for radius, held in self.random.items()},
+            {radius: percent(still_correct) for radius, still_correct in self.fresh.items()},
+            {radius: percent(still_correct) for radius, still_correct in self.random.items()},
             self.epsilon,
             percent(self.more_steps),
             percent(self.more_restarts),
@@ -188,7 +188,7 @@ class _Checks:
         ]
 
     def _of_effort(self, settings: AttackSettings) -> list[str]:
-        held, found = self.fresh[self.epsilon], []
+        still_correct, found = self.fresh[self.epsilon], []
         efforts = {
             f"twice the steps ({2 * settings.steps})": (self.more_steps, "--steps"),
             f"{settings.restarts + 1} random restarts in place of {settings.restarts}": (
@@ -197,15 +197,15 @@ class _Checks:
             ),
         }
         for effort, (then, option) in efforts.items():
-            if then > held + self.slack:
+            if then > still_correct + self.slack:
                 found.append(
                     f"{effort} broke fewer rows: {self._of(then)} hold at epsilon {self.epsilon:g} in place of "
-                    f"{held}; what the attack finds is luck"
+                    f"{still_correct}; what the attack finds is luck"
                 )
-            elif held - then > max(self.slack, UNSETTLED * self.rows):
+            elif still_correct - then > max(self.slack, UNSETTLED * self.rows):
                 found.append(
-                    f"{effort} broke more rows: {self._of(then)} hold at epsilon {self.epsilon:g} in place of {held}; "
-                    f"accuracy under attack is too high, raise {option}"
+                    f"{effort} broke more rows: {self._of(then)} hold at epsilon {self.epsilon:g} in place of "
+                    f"{still_correct}; accuracy under attack is too high, raise {option}"
                 )
         return found
 
@@ -219,8 +219,8 @@ class _Checks:
 
     def _of_chance(self) -> list[str]:
         found = []
-        for radius, held in self.random.items():
-            by_chance, by_attack = self.rows - held, self.rows - self.fresh[radius]
+        for radius, still_correct in self.random.items():
+            by_chance, by_attack = self.rows - still_correct, self.rows - self.fresh[radius]
             if self.slack < by_chance >= by_attack < self.rows:
                 found.append(
                     f"chance does as much harm as the attack: random perturbations of size {radius:g} broke "
@@ -228,24 +228,24 @@ class _Checks:
                 )
         return found
 
-    def _of(self, held: int) -> str:
-        return f"{held} of {self.rows} rows"
+    def _of(self, still_correct: int) -> str:
+        return f"{still_correct} of {self.rows} rows"
 
 
 def _random(
     model: AnyModel, data: Encoded, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
 ) -> np.ndarray:
     """Which of all N rows are among ``rows`` and hold under one random perturbation of norm ``epsilon``."""
-    held, parts = np.zeros(len(data), dtype=bool), []
+    still_correct, parts = np.zeros(len(data), dtype=bool), []
     for chosen, batch in batches(model, data, rows, batch_size):
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         ball = ball_of(inputs, chosen, epsilon, replace(settings, seed=settings.seed + 2), attempt=0)
         assert isinstance(ball.epsilon, Tensor)
-        way = direction(ball.start(inputs, random=True).detach(), settings.norm)
+        way = direction(ball.init(inputs, random=True).detach(), settings.norm)
         with torch.no_grad():
-            logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype), route=settings.route)
+            logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype), bn_branch=settings.bn_branch)
         right = logits.argmax(-1) == batch["labels"]
         parts.append((chosen, right.cpu().numpy()))
     for chosen, intact in all_parts(parts):
-        held[chosen] = intact
-    return held
+        still_correct[chosen] = intact
+    return still_correct

@@ -12,7 +12,7 @@ from contraverse.data.labels import matched
 from contraverse.errors import UserError
 from contraverse.functional import all_parts, my_share
 from contraverse.models import AnyModel, TextModel, evaluating
-from contraverse.types import Batch, Route
+from contraverse.types import Batch, BNBranch
 
 Progress = Callable[[int], None]
 """Called after each batch with the number of rows that it settled; of several processes, last with the others' rows."""
@@ -23,7 +23,7 @@ def predict(
     data: Rows,
     batch_size: int = 64,
     *,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Logits of every row, (N, C) float32 in the order of ``data`` (C is 1 for a regression).
@@ -35,7 +35,7 @@ def predict(
         model: a classifier or regressor.
         data: tokenised here if it is not yet.
         batch_size: rows a batch, >= 1.
-        route: which set of a dual model's batch norms; others, and texts, ignore it.
+        bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
         progress: told the number of rows of each batch that is done.
 
     Raises:
@@ -45,7 +45,7 @@ def predict(
     parts = []
     with evaluating(model), torch.no_grad():
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
-            parts.append((rows, logits_of(model, batch, route=route).cpu().numpy()))
+            parts.append((rows, logits_of(model, batch, bn_branch=bn_branch).cpu().numpy()))
             if progress:
                 progress(len(rows))
     order, logits = zip(*all_parts(parts), strict=True)
@@ -59,9 +59,11 @@ def settle_others(progress: Progress | None, rows: int) -> None:
         progress(rows)
 
 
-def logits_of(model: AnyModel, batch: Batch, delta: Tensor | None = None, *, route: Route = "adversarial") -> Tensor:
+def logits_of(
+    model: AnyModel, batch: Batch, delta: Tensor | None = None, *, bn_branch: BNBranch = "adversarial"
+) -> Tensor:
     """Logits (B, C) in fp32 of one pass, by default through the batch norms that a dual model is tested with."""
-    logits = model(batch, delta=delta, want=("logits",), route=route).logits
+    logits = model(batch, delta=delta, want=("logits",), bn_branch=bn_branch).logits
     assert isinstance(logits, Tensor)
     return logits.float()
 

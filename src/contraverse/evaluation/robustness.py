@@ -17,7 +17,7 @@ from contraverse.evaluation.paired import pack_rows
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
 from contraverse.models import AnyModel, attacking
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Attacked:
     relative_size: float | None
     attacked: int
     gradients: dict[str, int]
-    dead: dict[str, int]
+    zero_grad_rows: dict[str, int]
 
     @property
     def dead_gradients(self) -> int:
         """How many were zero or not finite, over all losses."""
-        return sum(self.dead.values())
+        return sum(self.zero_grad_rows.values())
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,15 @@ class RobustReport:
     @property
     def warnings(self) -> list[str]:
         """Reasons to doubt the figures, a sentence each; the first is looked for without a diagnosis too."""
-        taken, dead = Counter[str](), Counter[str]()
+        taken, zero_grad_rows = Counter[str](), Counter[str]()
         for found in self.at.values():
             taken.update(found.gradients)
-            dead.update(found.dead)
+            zero_grad_rows.update(found.zero_grad_rows)
         blind = []
-        if taken and all(dead[loss] > DEAD_SHARE * taken[loss] for loss in taken):
+        if taken and all(zero_grad_rows[loss] > DEAD_SHARE * taken[loss] for loss in taken):
             blind = [
-                f"{dead.total():,} of {taken.total():,} gradients were zero or not finite: there the attack saw "
-                f"nothing, and accuracy under attack is no evidence"
+                f"{zero_grad_rows.total():,} of {taken.total():,} gradients were zero or not finite: there the attack "
+                f"saw nothing, and accuracy under attack is no evidence"
             ]
         return blind + (self.diagnosis.warnings if self.diagnosis else [])
 
@@ -144,7 +144,7 @@ def robust_accuracy(
     relative: bool = False,
     seed: int = 0,
     diagnostics: bool | int = False,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
 ) -> RobustReport:
     """Accuracy when an attack perturbs each row's word embeddings within ``epsilon``, in eval mode.
@@ -173,19 +173,20 @@ def robust_accuracy(
         seed: of the random starts and of the rows that are diagnosed.
         diagnostics: whether to try the attack itself (see `contraverse.evaluation.diagnostics.diagnose`), on 32 rows
             or on as many as this says. `RobustReport.warnings` then holds what is amiss.
-        route: which set of a dual model's batch norms is attacked, and measured clean; others, and texts, ignore it.
-        progress: told the rows settled; they add up to `settled_rows`.
+        bn_branch: which set of a dual model's batch norms is attacked, and measured clean; others, and texts, ignore
+            it.
+        progress: told the rows settled; they add up to `rows_done`.
 
     Raises:
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, route)
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, bn_branch)
     for epsilon in epsilons:
         if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon must be a finite number >= 0, not {epsilon}")
     encoded = encode_data(model, data)
     labels = labels_of(encoded)
-    logits = predict(model, encoded, batch_size, route=route, progress=progress)
+    logits = predict(model, encoded, batch_size, bn_branch=bn_branch, progress=progress)
     if logits.shape[1] < 2:
         raise UserError(
             "robust accuracy is for classification, and this model is a regression",
@@ -206,7 +207,7 @@ def robust_accuracy(
     return RobustReport(clean_accuracy, clean_correct, at, settings, diagnosis)
 
 
-def settled_rows(
+def rows_done(
     rows: int, classes: int, epsilons: Sequence[float], settings: AttackSettings, diagnostics: bool | int = False
 ) -> int:
     """What ``progress`` of `robust_accuracy` adds up to: each row once clean, and once for every attempt on it."""
@@ -232,4 +233,11 @@ def _attack_survivors(
         progress((len(correct) - len(rows)) * settings.attempts(len(model.labels or ())))
     found = attack_rows(model, data, rows, epsilon, settings, batch_size, progress)
     size = float(found.relative_size[rows].mean()) if len(rows) else None
-    return Attacked(100 * float(found.held.mean()), found.held, size, len(rows), found.gradients, found.dead)
+    return Attacked(
+        100 * float(found.still_correct.mean()),
+        found.still_correct,
+        size,
+        len(rows),
+        found.gradients,
+        found.zero_grad_rows,
+    )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import NormBall, Objective, margin, perturbable
+from contraverse.attacks import NormBall, Objective, margin, perturbation_inputs
 from contraverse.data import Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import (
@@ -25,7 +25,7 @@ from contraverse.evaluation.attack_loop import (
 from contraverse.evaluation.predict import Progress, batches, encode_data, settle_others
 from contraverse.functional import Norm, all_parts
 from contraverse.models import AnyModel, attacking
-from contraverse.types import Batch, Inputs, Route
+from contraverse.types import Batch, BNBranch, Inputs
 
 Climbed = Literal["class", "distance"]
 
@@ -78,7 +78,7 @@ def representation_shift(
     batch_size: int = 64,
     relative: bool = False,
     seed: int = 0,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
 ) -> ShiftReport:
     """Cosine similarity and Euclidean distance of h(x) and h(x_adv): Table 4 and section 4.5 of CARL/RAR.
@@ -98,14 +98,14 @@ def representation_shift(
         model: a classifier or a sentence encoder; left as it was, the global random state too.
         data: rows; their labels are used where the model has classes.
         epsilons: radii > 0.
-        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed, route: as in
+        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed, bn_branch: as in
             `robust_accuracy`.
         progress: told the rows settled; they add up to N * attempts * number of radii.
 
     Raises:
         UserError: no rows, a regression with labels, or an impossible setting.
     """
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, route)
+    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, bn_branch)
     radii = sorted({float(e) for e in epsilons})
     for epsilon in radii:
         if not 0 < epsilon < math.inf:
@@ -121,9 +121,9 @@ def representation_shift(
     parts = []
     with attacking(model), frozen(model), seeded(seed):
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
-            inputs = perturbable(model, batch)
+            inputs = perturbation_inputs(model, batch)
             with torch.no_grad():
-                clean = _features(model, batch, route)
+                clean = _features(model, batch, bn_branch)
             for epsilon in radii:
                 moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
                 cosine, distance = F.cosine_similarity(clean, moved), (moved - clean).norm(dim=1)
@@ -160,11 +160,11 @@ def _attacked(
             random = settings.random_start or attempt % settings.restarts > 0
             loss = losses[attempt // settings.restarts]
             delta = attack_batch(model, batch, inputs, ball, settings, loss, random).delta
-            features, score = _features_and_margin(model, batch, delta, settings.route)
+            features, score = _features_and_margin(model, batch, delta, settings.bn_branch)
         else:
             delta = _pushed_away(model, batch, inputs, clean, ball, settings)
             with torch.no_grad():
-                features = _features(model, batch, settings.route, delta)
+                features = _features(model, batch, settings.bn_branch, delta)
             score = (features - clean).norm(dim=1)
         better = score > worst
         worst, moved = torch.where(better, score, worst), torch.where(better[:, None], features, moved)
@@ -179,21 +179,21 @@ def _pushed_away(
     """The perturbation that the attack finds to move h(x) the farthest."""
 
     def distance(delta: Tensor) -> Objective:
-        h = _features(model, batch, settings.route, delta)
+        h = _features(model, batch, settings.bn_branch, delta)
         return Objective((h - clean).square().sum(1), h)
 
     return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
 
 
-def _features(model: AnyModel, batch: Batch, route: Route, delta: Tensor | None = None) -> Tensor:
-    h = model(batch, delta=delta, want=("h",), route=route).h
+def _features(model: AnyModel, batch: Batch, bn_branch: BNBranch, delta: Tensor | None = None) -> Tensor:
+    h = model(batch, delta=delta, want=("h",), bn_branch=bn_branch).h
     assert isinstance(h, Tensor)
     return h.float()
 
 
 @torch.no_grad()
-def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor, route: Route) -> tuple[Tensor, Tensor]:
-    out = model(batch, delta=delta, want=("h", "logits"), route=route)
+def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor, bn_branch: BNBranch) -> tuple[Tensor, Tensor]:
+    out = model(batch, delta=delta, want=("h", "logits"), bn_branch=bn_branch)
     assert isinstance(out.h, Tensor)
     assert isinstance(out.logits, Tensor)
     return out.h.float(), margin(out.logits.float(), batch["labels"])

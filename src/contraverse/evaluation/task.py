@@ -9,7 +9,7 @@ from contraverse.evaluation.metrics import check_names, compute
 from contraverse.evaluation.predict import encode_data, labels_of, predict
 from contraverse.evaluation.robustness import robust_accuracy
 from contraverse.models import AnyModel
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 class TaskEvaluator:
@@ -19,23 +19,23 @@ class TaskEvaluator:
         data: labelled rows.
         metrics: names from `METRICS`.
         batch_size: rows a batch.
-        route: which set of a dual model's batch norms; others, and texts, ignore it.
+        bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
 
     Raises:
         UserError: no such metric, or ``data`` has no labels.
     """
 
     def __init__(
-        self, data: Rows, metrics: Sequence[str], batch_size: int = 64, *, route: Route = "adversarial"
+        self, data: Rows, metrics: Sequence[str], batch_size: int = 64, *, bn_branch: BNBranch = "adversarial"
     ) -> None:
         check_names(metrics)
         self.data, self.labels, self.metrics, self.batch_size = data, labels_of(data), tuple(metrics), batch_size
-        self.route: Route = route
+        self.bn_branch: BNBranch = bn_branch
 
     def __call__(self, model: AnyModel) -> dict[str, float]:
         rows = matched(self.data, model.labels)
         labels = self.labels if rows is self.data else labels_of(rows)
-        return compute(self.metrics, predict(model, rows, self.batch_size, route=self.route), labels)
+        return compute(self.metrics, predict(model, rows, self.batch_size, bn_branch=self.bn_branch), labels)
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     metrics: Sequence[str] = ("accuracy",),
     epsilons: Sequence[float] = (),
     batch_size: int = 64,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     **attack: Any,
 ) -> dict[str, float]:
     """Clean metrics and, where ``epsilons`` are given, robust accuracy, all in percent.
@@ -58,7 +58,7 @@ def evaluate(
         metrics: names from `METRICS`.
         epsilons: radii of the attack; none is no attack.
         batch_size: rows a batch.
-        route: which set of a dual model's batch norms; others, and texts, ignore it.
+        bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
         attack: ``norm``, ``steps``, ``step_size``, ``restarts``, ``random_start``, ``relative``, ``seed``: see
             `robust_accuracy`, which gives a full report instead of two numbers.
 
@@ -66,7 +66,7 @@ def evaluate(
         UserError: no such metric, no labels, or an attack on a regression.
     """
     data = encode_data(model, data)
-    found = TaskEvaluator(data, metrics, batch_size, route=route)(model)
+    found = TaskEvaluator(data, metrics, batch_size, bn_branch=bn_branch)(model)
     if epsilons:
-        found |= robust_accuracy(model, data, epsilons, batch_size=batch_size, route=route, **attack).metrics
+        found |= robust_accuracy(model, data, epsilons, batch_size=batch_size, bn_branch=bn_branch, **attack).metrics
     return found

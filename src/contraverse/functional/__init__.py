@@ -6,7 +6,7 @@ from contraverse.functional.gather import gather, rank
 from contraverse.functional.jsd import jsd
 from contraverse.functional.mutual_information import anchored, club_bound, info_nce_bound
 from contraverse.functional.nce import log_partition, nce, sampled_softmax
-from contraverse.functional.norms import Norm, Scope, dead, direction, norm, project
+from contraverse.functional.norms import Norm, Scope, direction, norm, project, zero_grad
 from contraverse.functional.processes import (
     AnyOf,
     all_parts,
@@ -30,7 +30,6 @@ __all__ = [
     "anchored",
     "class_cosines",
     "club_bound",
-    "dead",
     "direction",
     "from_all",
     "from_first",
@@ -56,4 +55,5 @@ __all__ = [
     "supervised_loss",
     "symmetric_kl",
     "wait_for_all",
+    "zero_grad",
 ]

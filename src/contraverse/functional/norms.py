@@ -31,7 +31,7 @@ def norm(x: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
     return scale * (x / scale).square().sum(dims, keepdim=True).sqrt()
 
 
-def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence", *, scaled: bool = False) -> Tensor:
+def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence", *, normalize_grad: bool = False) -> Tensor:
     """Steepest ascent of unit size: ``grad / ||grad||_2`` for L2, ``sign(grad)`` for Linf.
 
     ``scaled`` gives ``grad / ||grad||`` for Linf too: no longer the steepest, it is what FreeLB and SMART climb.
@@ -41,7 +41,7 @@ def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence", *, sca
     """
     finite = grad.isfinite().all(dim=-1, keepdim=True) if scope == "token" else _all(grad.isfinite(), scope)
     safe = torch.where(finite, grad, 0.0)
-    if kind == "linf" and not scaled:
+    if kind == "linf" and not normalize_grad:
         return safe.sign()
     size = norm(safe, kind, scope)
     return torch.where(size > 0, safe.float() / torch.where(size > 0, size, 1.0), 0.0).to(grad.dtype)
@@ -53,7 +53,7 @@ def _all(x: Tensor, scope: Scope) -> Tensor:
     return x
 
 
-def dead(grad: Tensor, free: Tensor | None = None, share: float = 1.0) -> Tensor:
+def zero_grad(grad: Tensor, free: Tensor | None = None, share: float = 1.0) -> Tensor:
     """How many rows (of B) have a gradient that is zero or holds a non-finite value, as a tensor () on the device.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, Objective, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, Perturbation, perturbation_inputs, pgd
 from contraverse.functional import Norm, nt_xent
 from contraverse.methods.settings import (
     EPSILON,
@@ -22,7 +22,7 @@ from contraverse.methods.settings import (
 )
 from contraverse.methods.views import both_views, second_view
 from contraverse.models.modes import attacking, evaluating
-from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes, Route
+from contraverse.types import Batch, BNBranch, ForwardCall, ForwardCalls, Inputs, Loss, Method
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial stream")]
 Reduction = Annotated[Literal["sum", "mean"], Field(description="of the two streams' losses")]
@@ -57,8 +57,8 @@ class AdversarialToAdversarial(Method):
     summary = "NT-Xent between two adversarial views"
     paper = "ACL"
     equation = "section 2.2, A2A"
-    needs = "inputs"
-    route = "adversarial"
+    requires = "inputs"
+    bn_branch = "adversarial"
     image_views = 2
 
     @validate_call
@@ -89,21 +89,21 @@ class AdversarialToAdversarial(Method):
         contrast = self.contrast(self.features(model, views, attack.delta, "adversarial"))
         yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
 
-    def attack(self, model: nn.Module, views: Batch) -> tuple[Attack, Inputs]:
+    def attack(self, model: nn.Module, views: Batch) -> tuple[Perturbation, Inputs]:
         """Perturbations of both views that climb their NT-Xent together, and what they are added to; 2B rows."""
-        inputs = perturbable(model, views)
+        inputs = perturbation_inputs(model, views)
 
         def unlike(delta: Tensor) -> Objective:
             z = self.features(model, views, delta, "adversarial")
             return Objective(self.contrast(z), z)
 
         with attacking(model):
-            attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
+            attack = pgd(unlike, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
         return attack, inputs
 
-    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
+    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, bn_branch: BNBranch) -> Tensor:
         """z (2B, Z) in fp32 of ``views`` (2B rows), perturbed by ``delta`` (2B rows) or not, in one pass."""
-        z = model(views, delta=delta, want=("z",), route=route).z
+        z = model(views, delta=delta, want=("z",), bn_branch=bn_branch).z
         assert isinstance(z, Tensor)
         return z.float()
 
@@ -148,7 +148,7 @@ class AdversarialToStandard(AdversarialToAdversarial):
         return f"{2 * self.steps + 7}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        other, inputs = second_view(batch), perturbable(model, batch)
+        other, inputs = second_view(batch), perturbation_inputs(model, batch)
 
         def unlike(delta: Tensor) -> Objective:
             z = self._encode(model, batch, delta, "adversarial")
@@ -157,16 +157,18 @@ class AdversarialToStandard(AdversarialToAdversarial):
         with attacking(model):
             # Not under no_grad: autocast would keep casts of the weights that have no gradient.
             still = self._encode(model, other, None, "clean").detach()
-            attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
+            attack = pgd(unlike, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
         with passing(model, len(inputs.values)):
-            both = model(Passes((Pass(other, want=("z",)), Pass(batch, attack.delta, ("z",), "adversarial"))))
+            both = model(
+                ForwardCalls((ForwardCall(other, want=("z",)), ForwardCall(batch, attack.delta, ("z",), "adversarial")))
+            )
         clean, adversarial = (out.z for out in both)
         contrast = nt_xent(adversarial, clean, self.temperature)
         yield Loss(contrast, {"contrast_adv": contrast.detach()} | attack.log(inputs))
 
     @staticmethod
-    def _encode(model: nn.Module, batch: Batch, delta: Tensor | None, route: Route) -> Tensor:
-        z = model(batch, delta=delta, want=("z",), route=route).z
+    def _encode(model: nn.Module, batch: Batch, delta: Tensor | None, bn_branch: BNBranch) -> Tensor:
+        z = model(batch, delta=delta, want=("z",), bn_branch=bn_branch).z
         assert isinstance(z, Tensor)
         return z.float()
 

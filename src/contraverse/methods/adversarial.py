@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import Objective, climb, perturbable
+from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import Scope, supervised_loss
 from contraverse.methods.settings import Epsilon, OneStep, one_step_ball
 from contraverse.types import Batch, Loss, Method
@@ -29,7 +29,7 @@ class AdversarialTraining(Method):
     summary = "cross-entropy on clean and one-step adversarial inputs"
     paper = "SCAL/USCAL"
     equation = "(2), (3), (8) with alpha = 0"
-    needs = "labels"
+    requires = "labels"
     cost = "7F"
 
     @validate_call
@@ -38,11 +38,11 @@ class AdversarialTraining(Method):
         self.ball = one_step_ball(attack, epsilon, scope)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, inputs = batch["labels"], perturbable(model, batch)
-        delta = self.ball.start(inputs)
+        labels, inputs = batch["labels"], perturbation_inputs(model, batch)
+        delta = self.ball.init(inputs)
         logits = model(batch, delta=delta).logits.float()
         clean = supervised_loss(logits, labels)
-        attack = climb(Objective(clean, logits), delta, self.ball, inputs, keep_graph=True)
+        attack = attack_step(delta, self.ball, inputs, loss=Objective(clean, logits), keep_graph=True)
         adversarial = supervised_loss(model(batch, delta=attack.delta).logits, labels)
         parts = {"ce": clean.detach(), "ce_adv": adversarial.detach()} | attack.log(inputs)
         yield Loss((clean + adversarial) / 2, parts)

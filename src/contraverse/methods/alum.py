@@ -44,7 +44,7 @@ class ALUM(Method):
     summary = "predictions stay as they are under the perturbation that changes them most"
     paper = "ALUM"
     equation = "(4), Algorithm 1 of ALUM"
-    needs = "labels"
+    requires = "labels"
 
     @validate_call
     def __init__(
@@ -60,7 +60,7 @@ class ALUM(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = NormBall(epsilon, step_size, norm, scope, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, scope, normalize_grad=True)
         self.weight, self.sigma, self.steps, self.share_dropout = weight, sigma, steps, share_dropout
 
     @property

@@ -16,7 +16,7 @@ from contraverse.methods.freelb import Climb, Count, FreeLB, Masks
 from contraverse.methods.memory_bank import MemoryBank, draw_negatives
 from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize, Temperature
-from contraverse.types import Batch, Facts, HeadSpec, Loss, Outputs
+from contraverse.types import Batch, HeadSpec, Loss, Outputs, TrainingInfo
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
 Negatives = Annotated[int, Field(ge=1, description="rows of other labels that an anchor is told from")] | None
@@ -180,24 +180,26 @@ class CARL(FreeLB):
         self.register_buffer("log_z", torch.full((2,), math.nan))
         self.register_buffer("cosines", torch.full((2,), math.nan))
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Make the banks.
 
         Raises:
             UserError: the labels are no classes, or all the same.
         """
-        labels = facts.labels
+        labels = training_info.labels
         if labels is None or labels.is_floating_point():
             raise UserError("carl needs classes, to tell an input from those of other labels", hint="use freelb or rar")
         if labels.unique().numel() < 2:
-            raise UserError("carl needs rows of two labels or more", hint=f"all {facts.rows} have the same one")
-        self.clean = MemoryBank(facts.rows, facts.width, self.bank_dtype)
-        self.adversarial = MemoryBank(facts.rows, facts.width, self.bank_dtype)
-        self.labels, self.epoch_rows = labels.clone(), facts.epoch_rows or facts.rows
-        if facts.epochs is not None and facts.epochs <= self.start:
-            never = f"the contrast begins after {self.start:g} epochs, and there are {facts.epochs:g}"
+            raise UserError(
+                "carl needs rows of two labels or more", hint=f"all {training_info.num_examples} have the same one"
+            )
+        self.clean = MemoryBank(training_info.num_examples, training_info.hidden_size, self.bank_dtype)
+        self.adversarial = MemoryBank(training_info.num_examples, training_info.hidden_size, self.bank_dtype)
+        self.labels, self.epoch_rows = labels.clone(), training_info.epoch_examples or training_info.num_examples
+        if training_info.epochs is not None and training_info.epochs <= self.start:
+            never = f"the contrast begins after {self.start:g} epochs, and there are {training_info.epochs:g}"
             self.notes = (f"{never}: this is FreeLB alone; lower method.start",)
-        self.reconstructed.prepare(facts)
+        self.reconstructed.prepare(training_info)
         self.seen.zero_()
         self.begun.zero_()
         self.log_z.fill_(math.nan)
@@ -275,27 +277,27 @@ class CARL(FreeLB):
         waits = self.positive == "current" and self._step.negatives is not None
         return self.adversary if waits and k == 0 and self.gamma == 0 else k
 
-    def opening(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
+    def first_pass(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
         """With a random start, a clean pass: trained on for L_D^o, kept for eq. (2), or run for the bank alone."""
         step = self._step
         if self.gamma == 0 or not step.fills:
             return
         with masks(), torch.set_grad_enabled(step.negatives is not None):
             out = model(batch, want=(self.features,))
-        for name, (weight, value) in self.look("clean", out).items():
+        for name, (weight, value) in self.contrastive_terms("clean", out).items():
             yield Loss(weight * value, {name: value.detach()})
 
-    def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
-        terms = super().terms(out, batch, k)
+    def extra_losses(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
+        terms = super().extra_losses(out, batch, k)
         if self.reconstruction:
             terms["reconstruction"] = (self.reconstruction, self.reconstructed.loss(out, batch))
         # Of the K passes FreeLB takes the mean; L_D is a sum over two of them.
         views: list[View] = ["clean"] if k == 0 and self.gamma == 0 else ["adversarial"] if k == self.adversary else []
         for view in views:
-            terms |= {name: (self.rounds * w, v) for name, (w, v) in self.look(view, out).items()}
+            terms |= {name: (self.rounds * w, v) for name, (w, v) in self.contrastive_terms(view, out).items()}
         return terms
 
-    def look(self, view: View, out: Outputs) -> dict[str, tuple[float, Tensor]]:
+    def contrastive_terms(self, view: View, out: Outputs) -> dict[str, tuple[float, Tensor]]:
         """Keep the features of a view for its bank; where L_D is on, also its losses and their weight by name."""
         step = self._step
         features = F.normalize(getattr(out, self.features).float(), dim=1)  # (B, H)

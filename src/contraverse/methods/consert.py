@@ -8,12 +8,12 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Objective, climb, perturbable
+from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import nt_xent
 from contraverse.methods.settings import Epsilon, Temperature, one_step_ball
 from contraverse.models.modes import evaluating
 from contraverse.models.pooling import mean_pool
-from contraverse.types import Batch, Facts, Loss, Method
+from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 View = Annotated[
     Literal["shuffle", "token-cutoff", "feature-cutoff", "dropout", "adversarial", "none"],
@@ -62,8 +62,8 @@ class ConSERT(Method):
     summary = "NT-Xent between two views: shuffled, cut off, dropped out or adversarial"
     paper = "ConSERT"
     equation = "(1) of ConSERT"
-    reads = "text"
-    needs = "inputs"
+    modality = "text"
+    requires = "inputs"
 
     special_ids: Tensor | None
 
@@ -94,26 +94,29 @@ class ConSERT(Method):
         """6F, and 2F for each adversarial view."""
         return f"{6 + 2 * self.views.count('adversarial')}F"
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Learn which tokens hold no text, and how wide the encoder is."""
-        self.special_ids, self.width = torch.tensor(facts.special_ids, dtype=torch.long), facts.width
+        self.special_ids, self.width = (
+            torch.tensor(training_info.special_ids, dtype=torch.long),
+            training_info.hidden_size,
+        )
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         views = [self.make(view, batch, self.width) for view in self.views]
-        deltas = [self.ball.start(inputs) if view == "adversarial" else None for view in self.views]
+        deltas = [self.ball.init(inputs) if view == "adversarial" else None for view in self.views]
         r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]
         contrast, climbed, logs = nt_xent(r[0], r[1], self.temperature), list(r), []
         for i, delta in enumerate(deltas):
             if delta is not None:
-                attack = climb(Objective(contrast, climbed[i]), delta, self.ball, inputs, keep_graph=True)
+                attack = attack_step(delta, self.ball, inputs, loss=Objective(contrast, climbed[i]), keep_graph=True)
                 logs.append(attack.log(inputs))
                 r[i] = self.embed(model, views[i], attack.delta)
         loss = nt_xent(r[0], r[1], self.temperature) if logs else contrast
         parts = {"contrast": loss.detach()}
         if logs:
-            parts["dead"] = torch.stack([log["dead"] for log in logs]).sum()
-            parts["relative"] = torch.stack([log["relative"] for log in logs]).mean()
+            parts["zero_grad_rows"] = torch.stack([log["zero_grad_rows"] for log in logs]).sum()
+            parts["rel_perturbation_norm"] = torch.stack([log["rel_perturbation_norm"] for log in logs]).mean()
         yield Loss(loss, parts)
 
     def embed(self, model: nn.Module, batch: Batch, delta: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from contraverse.methods.settings import (
     projection_of,
     require_classes,
 )
-from contraverse.types import Batch, Facts, Loss, Method
+from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 
 class Contrastive(Method):
@@ -40,8 +40,8 @@ class Contrastive(Method):
     summary = "cross-entropy and InfoNCE on two dropout views"
     paper = "SCAL/USCAL"
     equation = "(4), (8) on dropout views"
-    reads = "text"
-    needs = "labels"
+    modality = "text"
+    requires = "labels"
     cost = "6F"
     heads = PROJECTION
 
@@ -58,13 +58,13 @@ class Contrastive(Method):
         self.alpha, self.temperature = alpha, temperature
         self.same_class, self.heads = same_class, projection_of(projection)
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Check that there are classes where they are read.
 
         Raises:
             UserError: there are none.
         """
-        require_classes(self.name, self.same_class, facts)
+        require_classes(self.name, self.same_class, training_info)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]

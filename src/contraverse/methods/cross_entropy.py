@@ -18,7 +18,7 @@ class CrossEntropy(Method):
     summary = "cross-entropy on clean inputs: the baseline"
     paper = "SCAL/USCAL"
     equation = "(5)"
-    needs = "labels"
+    requires = "labels"
     cost = "3F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, perturbation_inputs, pgd
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.methods.views import twice
@@ -45,9 +45,9 @@ class DeACL(Method):
     summary = "features of a frozen teacher, kept under attack"
     paper = "DeACL"
     equation = "section 3 of DeACL"
-    needs = "inputs"
-    route = "adversarial"
-    wants_copy = True
+    requires = "inputs"
+    bn_branch = "adversarial"
+    needs_reference_model = True
 
     @validate_call
     def __init__(
@@ -69,25 +69,25 @@ class DeACL(Method):
         return f"{2 * self.steps + 7}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        target, inputs = self._target(batch), perturbable(model, batch)
+        target, inputs = self._target(batch), perturbation_inputs(model, batch)
 
         def unlike(delta: Tensor) -> Objective:
-            h = model(batch, delta=delta, want=("h",), route="adversarial").h.float()
+            h = model(batch, delta=delta, want=("h",), bn_branch="adversarial").h.float()
             return Objective(-_cosine(h, target), h)
 
         with attacking(model):
-            attack = ascend(unlike, self.ball, inputs, steps=self.steps, random_start=True)
+            attack = pgd(unlike, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
         delta = torch.cat([torch.zeros_like(attack.delta), attack.delta])
-        clean, adversarial = model(twice(batch), delta=delta, want=("h",), route="adversarial").h.chunk(2)
+        clean, adversarial = model(twice(batch), delta=delta, want=("h",), bn_branch="adversarial").h.chunk(2)
         distilled, robust = -_cosine(clean, target).mean(), -_cosine(adversarial, clean).mean()
         parts = {"distillation": distilled.detach(), "consistency": robust.detach()} | attack.log(inputs)
         yield Loss(distilled + self.weight * robust, parts)
 
     @torch.no_grad()
     def _target(self, batch: Batch) -> Tensor:
-        if not hasattr(self, "frozen"):
+        if not hasattr(self, "reference_model"):
             raise ValueError("call receive(copy of the model) before the first step (Trainer does)")
-        h = self.frozen(batch, want=("h",)).h
+        h = self.reference_model(batch, want=("h",)).h
         assert isinstance(h, Tensor)
         return h
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack
+from contraverse.attacks import Perturbation
 from contraverse.errors import UserError
 from contraverse.functional import Norm, gather
 from contraverse.methods.acl import DualStream, Reduction, passing
@@ -23,7 +23,7 @@ from contraverse.methods.settings import (
     Temperature,
 )
 from contraverse.models.modes import attacking
-from contraverse.types import Batch, Facts, Inputs, Loss, Route
+from contraverse.types import Batch, BNBranch, Inputs, Loss, TrainingInfo
 
 Period = Annotated[int, Field(ge=1, description="epochs between two strengths of the views")]
 Rate = Annotated[float, Field(ge=0, le=1, description="how much weight moves to the adversarial stream by the end")]
@@ -73,7 +73,7 @@ class DynACL(DualStream):
     summary = "ACL's dual stream, with views and clean weight that are annealed"
     paper = "DynACL"
     equation = "section 4 of DynACL"
-    copy_mode = "train"
+    reference_mode = "train"
 
     seen: Tensor
 
@@ -113,12 +113,12 @@ class DynACL(DualStream):
         return f"{4 * self.steps + (12 if self.momentum is None else 8)}F"
 
     @property
-    def wants_copy(self) -> bool:  # type: ignore[override]
+    def needs_reference_model(self) -> bool:  # type: ignore[override]
         """With a momentum encoder alone."""
         return self.momentum is not None
 
     @property
-    def strength(self) -> float:  # type: ignore[override]
+    def augmentation_strength(self) -> float:  # type: ignore[override]
         """s of the next step's views: 1 at first, never below 0."""
         if self.rows == 0:
             return 1.0
@@ -128,18 +128,18 @@ class DynACL(DualStream):
     @property
     def weights(self) -> tuple[float, float]:
         """1 - w and 1 + w of the next step."""
-        moved = self.rate * (1 - self.strength)
+        moved = self.rate * (1 - self.augmentation_strength)
         return 1 - moved, 1 + moved
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Note how long an epoch and the training are.
 
         Raises:
             UserError: how long training is, is not known.
         """
-        if facts.epochs is None:
+        if training_info.epochs is None:
             raise UserError("dynacl anneals over the whole training, and is not told its length", hint="give epochs")
-        self.rows, self.epochs = facts.epoch_rows or facts.rows, facts.epochs
+        self.rows, self.epochs = training_info.epoch_examples or training_info.num_examples, training_info.epochs
         self.seen.zero_()
 
     @torch.no_grad()
@@ -147,39 +147,41 @@ class DynACL(DualStream):
         """theta_k moves towards theta; its buffers, batch norms' statistics among them, are its own."""
         if self.momentum is None:
             return
-        for averaged, current in zip(self.frozen.parameters(), model.parameters(), strict=True):
+        for averaged, current in zip(self.reference_model.parameters(), model.parameters(), strict=True):
             averaged.lerp_(current.to(averaged.dtype), 1 - self.momentum)
 
     def kept_model(self, model: nn.Module) -> nn.Module:
         """theta_k, as the authors keep; without momentum ``model``."""
-        if self.momentum is None or not hasattr(self, "frozen"):
+        if self.momentum is None or not hasattr(self, "reference_model"):
             return model
-        whole = getattr(self.frozen, "_orig_mod", self.frozen)  # inside what torch.compile makes of it
+        whole = getattr(
+            self.reference_model, "_orig_mod", self.reference_model
+        )  # inside what torch.compile makes of it
         assert isinstance(whole, nn.Module)
         return whole
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         if self.rows == 0:
             raise ValueError("call prepare(facts) before the first step (Trainer does)")
-        strength = self.strength
+        augmentation_strength = self.augmentation_strength
         for loss in super().losses(model, batch):
-            yield Loss(loss.total, loss.parts | {"strength": torch.tensor(strength)})
+            yield Loss(loss.total, loss.parts | {"strength": torch.tensor(augmentation_strength)})
         self.seen += len(gather(batch["index"]))
 
-    def attack(self, model: nn.Module, views: Batch) -> tuple[Attack, Inputs]:
-        with attacking(self.frozen) if hasattr(self, "frozen") else nullcontext():
+    def attack(self, model: nn.Module, views: Batch) -> tuple[Perturbation, Inputs]:
+        with attacking(self.reference_model) if hasattr(self, "reference_model") else nullcontext():
             return super().attack(model, views)
 
-    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, route: Route) -> Tensor:
+    def features(self, model: nn.Module, views: Batch, delta: Tensor | None, bn_branch: BNBranch) -> Tensor:
         if self.momentum is None:
-            return super().features(model, views, delta, route)
-        if not hasattr(self, "frozen"):
+            return super().features(model, views, delta, bn_branch)
+        if not hasattr(self, "reference_model"):
             raise ValueError("call receive(copy of the model) before the first step (Trainer does), or momentum=None")
         rows = len(views["index"]) // 2
         (first, second), deltas = halves(views), (None, None) if delta is None else delta.split(rows)
-        with passing(model, rows), passing(self.frozen, rows):
-            query = model(first, delta=deltas[0], want=("z",), route=route).z
-            key = self.frozen(second, delta=deltas[1], want=("z",), route=route).z
+        with passing(model, rows), passing(self.reference_model, rows):
+            query = model(first, delta=deltas[0], want=("z",), bn_branch=bn_branch).z
+            key = self.reference_model(second, delta=deltas[1], want=("z",), bn_branch=bn_branch).z
         return torch.cat([query, key]).float()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, SharedDropout, follow, input_gradient, perturbable
+from contraverse.attacks import NormBall, Objective, SharedDropout, attack_step, input_gradient, perturbation_inputs
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
 from contraverse.types import Batch, Loss, Method, Outputs, Wanted
@@ -53,7 +53,7 @@ class FreeLB(Method):
     summary = "cross-entropy along a climbing perturbation, whose gradient is training's own"
     paper = "FreeLB"
     equation = "Algorithm 1 of FreeLB; (1) of CARL/RAR"
-    needs = "labels"
+    requires = "labels"
     wants: tuple[Wanted, ...] = ()
     """What the further terms of a subclass need of a pass besides logits."""
     climb: Climb = "ce"
@@ -72,7 +72,7 @@ class FreeLB(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, normalize_grad=True)
         self.gamma, self.share_dropout = gamma, share_dropout
         self.rounds = steps if count == "passes" else steps + 1
 
@@ -87,10 +87,10 @@ class FreeLB(Method):
         return f"{3 * self.rounds}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         masks: Masks = SharedDropout(inputs.values.device) if self.share_dropout else nullcontext
-        yield from self.opening(model, batch, masks)
-        delta = self.ball.start(inputs, random=self.gamma > 0)
+        yield from self.first_pass(model, batch, masks)
+        delta = self.ball.init(inputs, random=self.gamma > 0)
         found: dict[str, Tensor] = {}
         waiting: dict[int, list[Loss]] = {}
         for k in range(self.rounds):
@@ -99,7 +99,7 @@ class FreeLB(Method):
             assert out.logits is not None
             logits = out.logits.float()
             ce = supervised_loss(logits, batch["labels"])
-            terms = self.terms(out, batch, k)
+            terms = self.extra_losses(out, batch, k)
             total = (ce + sum(weight * value for weight, value in terms.values())) / self.rounds
             clean = k == 0 and self.gamma == 0
             parts = {"ce" if clean else "ce_adv": ce.detach()} | {name: v.detach() for name, (_, v) in terms.items()}
@@ -115,7 +115,7 @@ class FreeLB(Method):
             if not last:
                 grad = delta.grad if grad is None else grad
                 assert grad is not None
-                attack = follow(grad, delta, self.ball, inputs)
+                attack = attack_step(delta, self.ball, inputs, grad=grad)
                 found = attack.log(inputs)
                 delta = attack.delta.requires_grad_()
 
@@ -129,11 +129,11 @@ class FreeLB(Method):
         """In which pass's loss pass ``k`` is back-propagated: its own, unless a subclass needs its graph until then."""
         return k
 
-    def opening(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
+    def first_pass(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
         """What a subclass trains on before the first perturbation is drawn."""
         yield from ()
 
-    def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
+    def extra_losses(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
         """What a subclass adds to pass ``k``: the weight and the value of each term, by name."""
         return {}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, SharedDropout, follow, input_gradient, perturbable
+from contraverse.attacks import NormBall, Objective, SharedDropout, attack_step, input_gradient, perturbation_inputs
 from contraverse.errors import UserError
 from contraverse.functional import Norm, anchored, club_bound, gather, info_nce_bound, norm, supervised_loss
 from contraverse.methods.settings import Alpha, Gamma, Limit, Steps, StepSize
@@ -53,8 +53,8 @@ class InfoBERT(Method):
     summary = "FreeLB, an information bottleneck, and steady tokens that tell of their sentence"
     paper = "InfoBERT"
     equation = "(5)-(9) of InfoBERT"
-    reads = "text"
-    needs = "labels"
+    modality = "text"
+    requires = "labels"
     heads = {"critic": HeadSpec(kind="critic")}
 
     @validate_call
@@ -75,7 +75,7 @@ class InfoBERT(Method):
         super().__init__()
         if not low < high:
             raise UserError(f"low = {low:g} and high = {high:g} leave no anchored features", hint="low is below high")
-        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, gamma=gamma, normalize_grad=True)
         self.alpha, self.beta, self.low, self.high = alpha, beta, low, high
         self.rounds, self.gamma, self.share_dropout = steps, gamma, share_dropout
 
@@ -90,9 +90,9 @@ class InfoBERT(Method):
         return f"{4 * self.rounds}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs, mask = perturbable(model, batch), batch["attention_mask"]
+        inputs, mask = perturbation_inputs(model, batch), batch["attention_mask"]
         masks = SharedDropout(inputs.values.device) if self.share_dropout else nullcontext
-        delta = self.ball.start(inputs, random=self.gamma > 0)
+        delta = self.ball.init(inputs, random=self.gamma > 0)
         log: dict[str, Tensor] = {}
         for k in range(self.rounds):
             with masks():
@@ -112,5 +112,5 @@ class InfoBERT(Method):
             total = (ce + self.beta * bottleneck - self.alpha * information) / self.rounds
             yield Loss(total, {name: value.detach() for name, value in parts.items()} | log)
             if k < self.rounds - 1:
-                attack = follow(grad, delta, self.ball, inputs)
+                attack = attack_step(delta, self.ball, inputs, grad=grad)
                 log, delta = attack.log(inputs), attack.delta.requires_grad_()

@@ -30,8 +30,8 @@ class ISBERT(Method):
     summary = "each sentence's n-grams are told from those of the others by its embedding"
     paper = "IS-BERT"
     equation = "(1), (2) of IS-BERT"
-    reads = "text"
-    needs = "inputs"
+    modality = "text"
+    requires = "inputs"
     cost = "3F"
     heads = {"ngrams": HeadSpec(dim=768, kind="ngrams")}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contraverse.errors import UserError
 from contraverse.functional import gather
-from contraverse.types import Batch, Facts, HeadCall, HeadSpec, Loss, Method
+from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, TrainingInfo
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, description="share of the tokens that is predicted")]
 HIDDEN, REPLACED = 0.8, 0.1
@@ -39,8 +39,8 @@ class MaskedLanguageModelling(Method):
     summary = "hidden tokens are told from the rest of the sentence: further pre-training"
     paper = "BERT"
     equation = "section 3.1, task 1 of BERT"
-    reads = "text"
-    needs = "inputs"
+    modality = "text"
+    requires = "inputs"
     cost = "3F"
     heads = {"reconstruction": HeadSpec(kind="mlm")}
 
@@ -48,19 +48,23 @@ class MaskedLanguageModelling(Method):
     def __init__(self, *, mlm_probability: Share = 0.15) -> None:
         super().__init__()
         self.share = mlm_probability
-        self.vocabulary: int | None = None
+        self.vocab_size: int | None = None
         self.mask_id: int | None = None
         self.special_ids: tuple[int, ...] = ()
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Learn how many tokens there are, and which of them hide others.
 
         Raises:
             UserError: the tokenizer has no mask token.
         """
-        if facts.vocabulary is None or facts.mask_id is None:
+        if training_info.vocab_size is None or training_info.mask_id is None:
             raise UserError("mlm needs a tokenizer with a mask token, and this one has none")
-        self.vocabulary, self.mask_id, self.special_ids = facts.vocabulary, facts.mask_id, facts.special_ids
+        self.vocab_size, self.mask_id, self.special_ids = (
+            training_info.vocab_size,
+            training_info.mask_id,
+            training_info.special_ids,
+        )
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         ids = batch["input_ids"]
@@ -83,9 +87,9 @@ class MaskedLanguageModelling(Method):
 
     def hide(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """``ids`` (B, T) with what was ``chosen`` hidden, replaced or kept."""
-        if self.vocabulary is None or self.mask_id is None:
+        if self.vocab_size is None or self.mask_id is None:
             raise ValueError("call prepare(facts) before the first step (Trainer does)")
         fate = torch.rand(ids.shape, device=ids.device)
-        tokens = torch.randint(self.vocabulary, ids.shape, device=ids.device)
+        tokens = torch.randint(self.vocab_size, ids.shape, device=ids.device)
         tokens = torch.where(fate < HIDDEN, self.mask_id, tokens)
         return torch.where(chosen & (fate < HIDDEN + REPLACED), tokens, ids)

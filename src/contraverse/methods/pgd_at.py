@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, Objective, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, Perturbation, perturbation_inputs, pgd
 from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
-from contraverse.types import Batch, Loss, Method, Route
+from contraverse.types import Batch, BNBranch, Loss, Method
 
 AttackMode = Annotated[Literal["eval", "train"], Field(description="the mode that the model is attacked in")]
 
@@ -23,23 +23,23 @@ def ce_attack(
     ball: NormBall,
     *,
     steps: int,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     mode: AttackMode = "eval",
-) -> tuple[Attack, dict[str, Tensor]]:
+) -> tuple[Perturbation, dict[str, Tensor]]:
     """PGD on the cross-entropy with ``labels`` (B,) from a uniform random start: the last iterate, and what the log
     holds of it.
 
     In eval mode batch norm uses its running statistics and keeps them, and dropout is off. 2 forward-units a step.
     """
-    inputs = perturbable(model, batch)
+    inputs = perturbation_inputs(model, batch)
 
     def loss_of(delta: Tensor) -> Objective:
-        logits = model(batch, delta=delta, route=route).logits.float()
+        logits = model(batch, delta=delta, bn_branch=bn_branch).logits.float()
         # Through a batch norm in training mode each row's loss has a gradient at every row.
-        return Objective(supervised_loss(logits, labels, reduction="none"), logits, rows_apart=mode == "eval")
+        return Objective(supervised_loss(logits, labels, reduction="none"), logits, per_example=mode == "eval")
 
     with attacking(model) if mode == "eval" else nullcontext():
-        attack = ascend(loss_of, ball, inputs, steps=steps, random_start=True)
+        attack = pgd(loss_of, ball, inputs, steps=steps, random_start=True, keep="last")
     return attack, attack.log(inputs)
 
 
@@ -70,8 +70,8 @@ class PGDAdversarialTraining(Method):
     summary = "cross-entropy on the inputs that k steps of PGD find, alone"
     paper = "Madry et al. 2018; ACL"
     equation = "(1), (2) of ACL"
-    needs = "labels"
-    route = "adversarial"
+    requires = "labels"
+    bn_branch = "adversarial"
 
     @validate_call
     def __init__(
@@ -95,5 +95,5 @@ class PGDAdversarialTraining(Method):
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]
         attack, log = ce_attack(model, batch, labels, self.ball, steps=self.steps, mode=self.attack_mode)
-        ce = supervised_loss(model(batch, delta=attack.delta, route="adversarial").logits, labels)
+        ce = supervised_loss(model(batch, delta=attack.delta, bn_branch="adversarial").logits, labels)
         yield Loss(ce, {"ce_adv": ce.detach()} | log)

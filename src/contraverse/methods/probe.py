@@ -11,7 +11,7 @@ from contraverse.functional import Norm, supervised_loss
 from contraverse.methods.pgd_at import ce_attack
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, Loss, Method, Route
+from contraverse.types import Batch, BNBranch, Loss, Method
 
 Probed = Annotated[
     Literal["none", "pgd"], Field(description="what the classifier is trained on: clean inputs or PGD's")
@@ -44,8 +44,8 @@ class LinearProbe(Method):
     summary = "a linear classifier on a frozen encoder, on clean or on adversarial inputs"
     paper = "ACL"
     equation = "section 3.2 and Table 5 of ACL"
-    needs = "labels"
-    trains = "classifier"
+    requires = "labels"
+    trainable = "classifier"
 
     @validate_call
     def __init__(
@@ -59,9 +59,9 @@ class LinearProbe(Method):
     ) -> None:
         super().__init__()
         self.attack, self.steps = attack, steps
-        self.route: Route = "clean"
+        self.bn_branch: BNBranch = "clean"
         if attack == "pgd":
-            self.route, self.ball = "adversarial", NormBall(epsilon, step_size, norm)
+            self.bn_branch, self.ball = "adversarial", NormBall(epsilon, step_size, norm)
 
     @property
     def cost(self) -> str:  # type: ignore[override]
@@ -69,11 +69,11 @@ class LinearProbe(Method):
         return f"{2 * self.steps * (self.attack == 'pgd') + 1}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, route = batch["labels"], self.route
+        labels, bn_branch = batch["labels"], self.bn_branch
         delta, parts = None, dict[str, Tensor]()
         if self.attack == "pgd":
-            attack, parts = ce_attack(model, batch, labels, self.ball, steps=self.steps, route=route)
+            attack, parts = ce_attack(model, batch, labels, self.ball, steps=self.steps, bn_branch=bn_branch)
             delta = attack.delta
         with evaluating(model):
-            ce = supervised_loss(model(batch, delta=delta, route=route).logits, labels)
+            ce = supervised_loss(model(batch, delta=delta, bn_branch=bn_branch).logits, labels)
         yield Loss(ce, {"ce" if delta is None else "ce_adv": ce.detach()} | parts)

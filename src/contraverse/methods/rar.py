@@ -10,7 +10,7 @@ from contraverse.functional import Norm, gather
 from contraverse.methods.freelb import Climb, Count, FreeLB
 from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
 from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
-from contraverse.types import Batch, Facts, HeadSpec, Loss, Outputs
+from contraverse.types import Batch, HeadSpec, Loss, Outputs, TrainingInfo
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the reconstruction loss")]
 
@@ -81,9 +81,9 @@ class RAR(FreeLB):
         self.weight, self.climb = weight, climb
         self.reconstruction = Reconstruction(skip_special, head_warmup)
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Learn which tokens are special and how long an epoch is."""
-        self.reconstruction.prepare(facts)
+        self.reconstruction.prepare(training_info)
 
     @property
     def cost(self) -> str:  # type: ignore[override]
@@ -97,6 +97,6 @@ class RAR(FreeLB):
     def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
         return self.reconstruction.run(model, batch, delta, ("logits",))
 
-    def terms(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
+    def extra_losses(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
         loss = self.reconstruction.loss(out, batch)
-        return {**super().terms(out, batch, k), "reconstruction": (self.weight, loss)}
+        return {**super().extra_losses(out, batch, k), "reconstruction": (self.weight, loss)}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from contraverse.types import Batch, Facts, HeadCall, Outputs
+from contraverse.types import Batch, HeadCall, Outputs, TrainingInfo
 
 SkipSpecial = Annotated[bool, Field(description="whether special tokens are left out of the reconstruction")]
 Warmup = Annotated[
@@ -57,10 +57,10 @@ class Reconstruction(nn.Module):
             self.seen = self.seen.cpu()
         return self
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Learn which tokens are special and how long an epoch is."""
-        self.special = torch.tensor(facts.special_ids, dtype=torch.long)
-        self.epoch_rows = facts.epoch_rows or facts.rows
+        self.special = torch.tensor(training_info.special_ids, dtype=torch.long)
+        self.epoch_rows = training_info.epoch_examples or training_info.num_examples
         if self.warmup:
             self.seen.zero_()
 

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import Objective, climb, perturbable
+from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import Scope, info_nce, scal_literal, supervised_loss
 from contraverse.methods.settings import (
     PROJECTION,
@@ -20,7 +20,7 @@ from contraverse.methods.settings import (
     projection_of,
     require_classes,
 )
-from contraverse.types import Batch, Facts, Loss, Method
+from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 
 class SCAL(Method):
@@ -52,7 +52,7 @@ class SCAL(Method):
     summary = "cross-entropy on clean and adversarial inputs, which are each other's positives"
     paper = "SCAL/USCAL"
     equation = "(5)-(8)"
-    needs = "labels"
+    requires = "labels"
     cost = "7F"
     heads = PROJECTION
 
@@ -75,21 +75,21 @@ class SCAL(Method):
         self.alpha, self.temperature = alpha, temperature
         self.contrast = info_nce if contrast == "infonce" else scal_literal
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Check that there are classes where they are read.
 
         Raises:
             UserError: there are none.
         """
-        require_classes(self.name, self.same_class, facts)
+        require_classes(self.name, self.same_class, training_info)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, inputs = batch["labels"], perturbable(model, batch)
-        delta = self.ball.start(inputs)
+        labels, inputs = batch["labels"], perturbation_inputs(model, batch)
+        delta = self.ball.init(inputs)
         clean = model(batch, delta=delta, want=("logits", "z"))
         logits = clean.logits.float()
         ce = supervised_loss(logits, labels)
-        attack = climb(Objective(ce, logits), delta, self.ball, inputs, keep_graph=True)
+        attack = attack_step(delta, self.ball, inputs, loss=Objective(ce, logits), keep_graph=True)
         adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
         contrast = self.contrast(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)

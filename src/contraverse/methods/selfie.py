@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, perturbation_inputs, pgd
 from contraverse.errors import UserError
 from contraverse.functional import Norm
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
-from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, Pass, Passes, Route
+from contraverse.types import Batch, BNBranch, ForwardCall, ForwardCalls, HeadCall, HeadSpec, Loss, Method
 
 Grid = Annotated[int, Field(ge=2, description="patches along a side of an image")]
 Hidden = Annotated[int, Field(ge=2, description="patches that are hidden")]
@@ -56,8 +56,8 @@ class Selfie(Method):
     summary = "hidden patches of an image are told apart by those that are seen, also under attack"
     paper = "Selfie; ACL"
     equation = "the patch classification of Selfie; Table 1 of ACL"
-    needs = "inputs"
-    reads = "images"
+    requires = "inputs"
+    modality = "images"
     heads = {"patches": HeadSpec(dim=128, kind="patches")}
 
     @validate_call
@@ -77,7 +77,7 @@ class Selfie(Method):
             raise ValueError(f"hidden={hidden} leaves nothing to be seen of {grid} x {grid} patches")
         self.ball = NormBall(epsilon, step_size, norm)
         self.clean, self.grid, self.hidden, self.steps = clean, grid, hidden, steps
-        self.route: Route = "adversarial" if clean < 1 else "clean"
+        self.bn_branch: BNBranch = "adversarial" if clean < 1 else "clean"
 
     @property
     def cost(self) -> str:  # type: ignore[override]
@@ -97,45 +97,52 @@ class Selfie(Method):
             )
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         rows, places = len(inputs.values), self.grid**2
         hidden, visible = (
             torch.rand(rows, places, device=inputs.values.device).argsort(1).tensor_split([self.hidden], 1)
         )
         patches, answers = self._patches(inputs.values), torch.arange(self.hidden, device=hidden.device).repeat(rows)
 
-        def each(deltas: dict[Route, Tensor | None]) -> dict[Route, Objective]:
-            """The loss of each row (B,) by route, of images perturbed so, and the scores that it reads."""
+        def each(deltas: dict[BNBranch, Tensor | None]) -> dict[BNBranch, Objective]:
+            """The loss of each row (B,) by bn_branch, of images perturbed so, and the scores that it reads."""
             images = {"pixel_values": patches}
-            moved = {route: None if delta is None else self._patches(delta) for route, delta in deltas.items()}
-            outs = model(Passes(tuple(Pass(images, delta, ("h",), route) for route, delta in moved.items())))
+            moved = {bn_branch: None if delta is None else self._patches(delta) for bn_branch, delta in deltas.items()}
+            outs = model(
+                ForwardCalls(tuple(ForwardCall(images, delta, ("h",), bn_branch) for bn_branch, delta in moved.items()))
+            )
             given = [(out.h.unflatten(0, (rows, places)), visible, hidden) for out in outs]
             calls = [HeadCall("patches", features, out) for features, out in zip(given, outs, strict=True)]
-            outs = model(Passes(tuple(Pass(call, route=route) for route, call in zip(deltas, calls, strict=True))))
+            outs = model(
+                ForwardCalls(
+                    tuple(ForwardCall(call, bn_branch=bn_branch) for bn_branch, call in zip(deltas, calls, strict=True))
+                )
+            )
             objectives = {}
-            for route, out in zip(deltas, outs, strict=True):
+            for bn_branch, out in zip(deltas, outs, strict=True):
                 scores = out.heads["patches"].float()  # (B, M, M)
                 loss = F.cross_entropy(scores.flatten(0, 1), answers, reduction="none").view(rows, -1).mean(1)
-                objectives[route] = Objective(loss, scores)
+                objectives[bn_branch] = Objective(loss, scores)
             return objectives
 
-        deltas, log = dict[Route, Tensor | None](), dict[str, Tensor]()
+        deltas, log = dict[BNBranch, Tensor | None](), dict[str, Tensor]()
         if self.clean < 1:
             with attacking(model):
-                attack = ascend(
+                attack = pgd(
                     lambda delta: each({"adversarial": delta})["adversarial"],
                     self.ball,
                     inputs,
                     steps=self.steps,
                     random_start=True,
+                    keep="last",
                 )
             deltas["adversarial"], log = attack.delta, attack.log(inputs)
         if self.clean > 0:
             deltas["clean"] = None
         total = torch.zeros((), device=hidden.device)
-        for route, (loss, _, _) in each(deltas).items():
-            total = total + (self.clean if route == "clean" else 1 - self.clean) * loss.mean()
-            log["selfie" if route == "clean" else "selfie_adv"] = loss.mean().detach()
+        for bn_branch, (loss, _, _) in each(deltas).items():
+            total = total + (self.clean if bn_branch == "clean" else 1 - self.clean) * loss.mean()
+            log["selfie" if bn_branch == "clean" else "selfie_adv"] = loss.mean().detach()
         yield Loss(total, log)
 
     def _patches(self, pixels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field
 from contraverse.attacks import NormBall
 from contraverse.errors import UserError
 from contraverse.functional import SameClass, Scope
-from contraverse.types import Facts, HeadSpec
+from contraverse.types import HeadSpec, TrainingInfo
 from contraverse.units import Number
 
 Epsilon = Annotated[
@@ -54,13 +54,13 @@ def projection_of(projection: Literal["new", "pooler"]) -> dict[str, HeadSpec]:
     return PROJECTION if projection == "new" else {"z": HeadSpec(kind="pooler")}
 
 
-def require_classes(method: str, same_class: SameClass, facts: Facts) -> None:
+def require_classes(method: str, same_class: SameClass, training_info: TrainingInfo) -> None:
     """Refuse to tell rows of the same class by scores.
 
     Raises:
         UserError: ``same_class`` needs classes, and the labels are none.
     """
-    if same_class != "negatives" and (facts.labels is None or facts.labels.is_floating_point()):
+    if same_class != "negatives" and (training_info.labels is None or training_info.labels.is_floating_point()):
         raise UserError(
             f"{method} with same_class={same_class} needs classes",
             where="method.same_class",

@@ -31,7 +31,7 @@ class SimCLR(Method):
     summary = "NT-Xent between two views of an image"
     paper = "SimCLR"
     equation = "(1) of SimCLR; S2S of ACL"
-    needs = "inputs"
+    requires = "inputs"
     image_views = 2
     cost = "6F"
 

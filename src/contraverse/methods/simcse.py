@@ -26,8 +26,8 @@ class SimCSE(Method):
     summary = "InfoNCE between two dropout views of a sentence"
     paper = "SimCSE"
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
-    reads = "text"
-    needs = "inputs"
+    modality = "text"
+    requires = "inputs"
     cost = "6F"
     heads = PROJECTION
 
@@ -59,8 +59,8 @@ class SupervisedSimCSE(Method):
     summary = "InfoNCE between given pairs, with hard negatives where the data has them"
     paper = "SimCSE"
     equation = "(5) of SimCSE"
-    reads = "text"
-    needs = "pairs"
+    modality = "text"
+    requires = "pairs"
     cost = "9F"
     heads = PROJECTION
 

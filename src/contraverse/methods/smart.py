@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, Objective, SharedDropout, climb, perturbable
+from contraverse.attacks import NormBall, Objective, Perturbation, SharedDropout, attack_step, perturbation_inputs
 from contraverse.functional import Norm, Scope, squared_distance, supervised_loss, symmetric_kl
 from contraverse.methods.settings import Limit, StepSize
 from contraverse.types import Ball, Batch, Loss, Method
@@ -42,7 +42,7 @@ def virtual_attack(
     At no perturbation at all the distance is least and has no gradient. Costs 2 forward-units an ascent, and two
     forwards that can be trained on.
     """
-    inputs, distance = perturbable(model, batch), distance_of(batch["labels"])
+    inputs, distance = perturbation_inputs(model, batch), distance_of(batch["labels"])
     masks = SharedDropout(inputs.values.device) if share_dropout else nullcontext
 
     def predict(delta: Tensor | None = None) -> Tensor:
@@ -53,13 +53,13 @@ def virtual_attack(
 
     clean = predict()
     delta = torch.where(inputs.mask, sigma * torch.randn_like(inputs.values), 0.0)
-    dead = torch.zeros((), dtype=torch.long, device=delta.device)
+    zero_grad_rows = torch.zeros((), dtype=torch.long, device=delta.device)
     for _ in range(steps):
         delta.requires_grad_()
         moved = predict(delta)
-        delta, lost = climb(Objective(distance(moved, clean.detach()), moved), delta, ball, inputs)
-        dead = dead + lost
-    return Virtual(clean, predict(delta), Attack(delta, dead).log(inputs))
+        delta, lost = attack_step(delta, ball, inputs, loss=Objective(distance(moved, clean.detach()), moved))
+        zero_grad_rows = zero_grad_rows + lost
+    return Virtual(clean, predict(delta), Perturbation(delta, zero_grad_rows).log(inputs))
 
 
 class SMART(Method):
@@ -101,7 +101,7 @@ class SMART(Method):
     summary = "predictions change little around an input, and little from one step to the next"
     paper = "SMART"
     equation = "(1)-(5), Algorithm 1 of SMART"
-    needs = "labels"
+    requires = "labels"
 
     @validate_call
     def __init__(
@@ -119,12 +119,12 @@ class SMART(Method):
         share_dropout: bool = True,
     ) -> None:
         super().__init__()
-        self.ball = NormBall(epsilon, step_size, norm, scope, scaled=True)
+        self.ball = NormBall(epsilon, step_size, norm, scope, normalize_grad=True)
         self.weight, self.mu, self.momentum = weight, mu, momentum
         self.sigma, self.steps, self.share_dropout = sigma, steps, share_dropout
 
     @property
-    def wants_copy(self) -> bool:  # type: ignore[override]
+    def needs_reference_model(self) -> bool:  # type: ignore[override]
         """With D_Breg alone."""
         return self.mu > 0
 
@@ -137,7 +137,7 @@ class SMART(Method):
     def after_step(self, model: nn.Module) -> None:
         """theta~ moves towards theta, eq. (5)."""
         if self.mu > 0:
-            for old, current in zip(self.frozen.parameters(), model.parameters(), strict=True):
+            for old, current in zip(self.reference_model.parameters(), model.parameters(), strict=True):
                 old.lerp_(current, 1 - self.momentum)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
@@ -156,8 +156,8 @@ class SMART(Method):
     @torch.no_grad()
     def _earlier(self, batch: Batch) -> Tensor:
         """What theta~ predicts."""
-        if not hasattr(self, "frozen"):
+        if not hasattr(self, "reference_model"):
             raise ValueError("call receive(copy of the model) before the first step (Trainer does), or take mu=0")
-        logits = self.frozen(batch).logits
+        logits = self.reference_model(batch).logits
         assert isinstance(logits, Tensor)
         return logits

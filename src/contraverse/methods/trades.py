@@ -8,11 +8,11 @@ import torch
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, ascend, perturbable
+from contraverse.attacks import NormBall, Objective, perturbation_inputs, pgd
 from contraverse.functional import Norm, kl, squared_distance, supervised_loss
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
-from contraverse.types import Batch, Inputs, Loss, Method, Pass, Passes
+from contraverse.types import Batch, ForwardCall, ForwardCalls, Inputs, Loss, Method
 
 Beta = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the divergence under attack")]
 Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False, description="standard deviation of the start")]
@@ -27,12 +27,12 @@ class NoisyStart(NormBall):
 
     sigma: float = 1e-3
 
-    def start(self, inputs: Inputs, *, random: bool = False) -> Tensor:
-        """As `NormBall.start`."""
+    def init(self, inputs: Inputs, *, random: bool = False) -> Tensor:
+        """As `NormBall.init`."""
         if not random:
-            return super().start(inputs)
+            return super().init(inputs)
         noise = torch.where(inputs.mask, self.sigma * torch.randn_like(inputs.values), 0.0)
-        return self.ascend(noise, torch.zeros_like(noise), inputs)
+        return self.step(noise, torch.zeros_like(noise), inputs)
 
 
 class TRADES(Method):
@@ -65,8 +65,8 @@ class TRADES(Method):
     summary = "cross-entropy on clean inputs, and predictions that a perturbation moves little"
     paper = "TRADES; ACL"
     equation = "(5) of TRADES"
-    needs = "labels"
-    route = "adversarial"
+    requires = "labels"
+    bn_branch = "adversarial"
 
     @validate_call
     def __init__(
@@ -89,18 +89,18 @@ class TRADES(Method):
         return f"{2 * self.steps + 7}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, inputs = batch["labels"], perturbable(model, batch)
+        labels, inputs = batch["labels"], perturbation_inputs(model, batch)
         distance = squared_distance if labels.is_floating_point() else kl
 
         def apart(delta: Tensor) -> Objective:
-            logits = model(batch, delta=delta, route="adversarial").logits.float()
+            logits = model(batch, delta=delta, bn_branch="adversarial").logits.float()
             return Objective(distance(target, logits), logits)
 
         with attacking(model):
             # Under no_grad autocast would keep casts of the weights that later passes could not train through.
             target = model(batch).logits.detach()
-            attack = ascend(apart, self.ball, inputs, steps=self.steps, random_start=True)
-        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+            attack = pgd(apart, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
+        both = model(ForwardCalls((ForwardCall(batch), ForwardCall(batch, attack.delta, bn_branch="adversarial"))))
         clean, adversarial = (out.logits for out in both)
         ce, divergence = supervised_loss(clean, labels), distance(clean, adversarial).mean()
         parts = {"ce": ce.detach(), "kl": divergence.detach()} | attack.log(inputs)

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.attacks import Attack, NormBall, ascend, perturbable
+from contraverse.attacks import NormBall, Perturbation, perturbation_inputs, pgd
 from contraverse.errors import UserError
 from contraverse.functional import Norm, kl
 from contraverse.methods.pgd_at import ce_attack
 from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
 from contraverse.models.modes import attacking
-from contraverse.types import UNLABELLED, Batch, Facts, Loss, Method, Pass, Passes
+from contraverse.types import UNLABELLED, Batch, ForwardCall, ForwardCalls, Loss, Method, TrainingInfo
 
 Share = Annotated[float, Field(ge=0, le=1, description="of the true labels beside the teacher, on rows that have one")]
 Softness = Annotated[float, Field(gt=0, allow_inf_nan=False, description="temperature of the teacher's predictions")]
@@ -76,8 +76,8 @@ class UAT(Method):
     summary = "few labels and a teacher's predictions for all, learnt on adversarial inputs"
     paper = "UAT; ACL"
     equation = "(3) of ACL"
-    needs = "labels"
-    route = "adversarial"
+    requires = "labels"
+    bn_branch = "adversarial"
     targets: Tensor | None
     labelled: Tensor | None
 
@@ -101,7 +101,7 @@ class UAT(Method):
         self.register_buffer("labelled", None)
 
     @property
-    def wants_copy(self) -> bool:  # type: ignore[override]
+    def needs_reference_model(self) -> bool:  # type: ignore[override]
         """Where a teacher is asked, and no targets were given."""
         return self.target == "teacher" and self.targets is None
 
@@ -130,20 +130,20 @@ class UAT(Method):
         self.targets = logits.detach().float()
         self.labelled = None if labelled is None else labelled.bool()
 
-    def prepare(self, facts: Facts) -> None:
+    def prepare(self, training_info: TrainingInfo) -> None:
         """Check that targets and data belong together, and note where the model is its own teacher.
 
         Raises:
             UserError: another number of targets than rows, or labels that are no classes.
         """
-        if self.targets is not None and len(self.targets) != facts.rows:
+        if self.targets is not None and len(self.targets) != training_info.num_examples:
             raise UserError(
-                f"{len(self.targets)} targets for {facts.rows} rows",
+                f"{len(self.targets)} targets for {training_info.num_examples} rows",
                 hint="let the teacher predict exactly the rows that are trained on, in their order",
             )
-        if facts.labels is not None and facts.labels.is_floating_point():
+        if training_info.labels is not None and training_info.labels.is_floating_point():
             raise UserError("uat learns classes, and these labels are scores", hint="take pgd-at or trades")
-        self.notes = ("the model as it starts is the teacher",) if self.wants_copy else ()
+        self.notes = ("the model as it starts is the teacher",) if self.needs_reference_model else ()
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         if self.target == "online":
@@ -153,7 +153,7 @@ class UAT(Method):
         known = labels != UNLABELLED
         attacked = torch.where(known, labels, targets.argmax(-1))
         attack, log = ce_attack(model, batch, attacked, self.ball, steps=self.steps)
-        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+        both = model(ForwardCalls((ForwardCall(batch), ForwardCall(batch, attack.delta, bn_branch="adversarial"))))
         clean, adversarial = (out.logits for out in both)
         ce = F.cross_entropy(adversarial.float(), labels, reduction="none", ignore_index=UNLABELLED)
         distilled = self.temperature**2 * distillation(adversarial, targets, self.temperature)
@@ -166,25 +166,26 @@ class UAT(Method):
     def _online(self, model: nn.Module, batch: Batch) -> Loss:
         labels = batch["labels"]
         attack, log = self._diverge(model, batch)
-        both = model(Passes((Pass(batch), Pass(batch, attack.delta, route="adversarial"))))
+        both = model(ForwardCalls((ForwardCall(batch), ForwardCall(batch, attack.delta, bn_branch="adversarial"))))
         clean, adversarial = (out.logits for out in both)
         ce = F.cross_entropy(clean.float(), labels, reduction="sum", ignore_index=UNLABELLED)
         ce = ce / (labels != UNLABELLED).sum().clamp(min=1)
         divergence = kl(clean.detach(), adversarial).mean()
         return Loss(ce + self.beta * divergence, {"ce": ce.detach(), "kl": divergence.detach()} | log)
 
-    def _diverge(self, model: nn.Module, batch: Batch) -> tuple[Attack, dict[str, Tensor]]:
+    def _diverge(self, model: nn.Module, batch: Batch) -> tuple[Perturbation, dict[str, Tensor]]:
         """PGD on KL from the clean prediction, from a uniform random start, where it has a gradient."""
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         with attacking(model):
             # Not under no_grad: autocast would keep casts of the weights that have no gradient.
             clean = model(batch).logits.detach()
-            attack = ascend(
-                lambda delta: kl(clean, model(batch, delta=delta, route="adversarial").logits),
+            attack = pgd(
+                lambda delta: kl(clean, model(batch, delta=delta, bn_branch="adversarial").logits),
                 self.ball,
                 inputs,
                 steps=self.steps,
                 random_start=True,
+                keep="last",
             )
         return attack, attack.log(inputs)
 
@@ -200,8 +201,8 @@ class UAT(Method):
         """The teacher's logits (B, C)."""
         if self.targets is not None:
             return self.targets[batch["index"]]
-        if not hasattr(self, "frozen"):
+        if not hasattr(self, "reference_model"):
             raise ValueError("call set_targets(logits), or receive(copy of the model), before the first step")
-        logits = self.frozen(batch, route="clean").logits
+        logits = self.reference_model(batch, bn_branch="clean").logits
         assert isinstance(logits, Tensor)
         return logits

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pydantic import validate_call
 from torch import nn
 
-from contraverse.attacks import Objective, climb, perturbable
+from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import Scope, info_nce
 from contraverse.methods.settings import (
     PROJECTION,
@@ -43,8 +43,8 @@ class USCAL(Method):
     summary = "InfoNCE between two dropout views, and between the first and an adversarial third"
     paper = "SCAL/USCAL"
     equation = "(9), (10)"
-    reads = "text"
-    needs = "inputs"
+    modality = "text"
+    requires = "inputs"
     cost = "10F"
     heads = PROJECTION
 
@@ -65,12 +65,12 @@ class USCAL(Method):
         self.alpha, self.temperature = alpha, temperature
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbable(model, batch)
-        delta = self.ball.start(inputs)
+        inputs = perturbation_inputs(model, batch)
+        delta = self.ball.init(inputs)
         first = model(batch, delta=delta, want=("z",)).z.float()
         second = model(batch, want=("z",)).z
         contrast = info_nce(first, second, self.temperature)
-        attack = climb(Objective(contrast, first), delta, self.ball, inputs, keep_graph=True)
+        attack = attack_step(delta, self.ball, inputs, loss=Objective(contrast, first), keep_graph=True)
         third = model(batch, delta=attack.delta, want=("z",)).z
         contrast_adv = info_nce(first, third, self.temperature)
         parts = {"contrast": contrast.detach(), "contrast_adv": contrast_adv.detach()} | attack.log(inputs)

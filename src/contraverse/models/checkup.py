@@ -38,7 +38,7 @@ def check_model(model: "TextModel", where: str, *, choose_pooling: bool) -> bool
     """
     network, dtype = type(model.encoder).__name__, model.encoder.dtype
     try:
-        width = model.words[1]
+        width = model.embedding_shape[1]
     except (NotImplementedError, AttributeError, TypeError) as error:
         raise _unusable(f"a {network} has no table of word embeddings", where, error) from error
     batch = _probe(model, where)
@@ -98,7 +98,7 @@ def _is_position_table(name: str, module: nn.Embedding, config: Any) -> bool:
 
 def _probe(model: "TextModel", where: str) -> dict[str, Tensor]:
     """Two rows of ids that begin alike, of 6 and 3 tokens."""
-    tokenizer, rows = model.tokenizer, model.words[0]
+    tokenizer, rows = model.tokenizer, model.embedding_shape[0]
     top = max(tokenizer.get_vocab().values())
     if top >= rows:
         raise UserError(

@@ -8,13 +8,13 @@ from typing import get_args
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 class DualBatchNorm(nn.Module):
-    """Two batch norms in the place of one; ``route`` says which of them the next pass uses and updates.
+    """Two batch norms in the place of one; ``bn_branch`` says which of them the next pass uses and updates.
 
-    The route is read in the forward pass alone, so that a backward pass may come at any later time. It may not run
+    The branch is read in the forward pass alone, so that a backward pass may come at any later time. It may not run
     the forward pass again, as checkpointing of activations does.
 
     Args:
@@ -26,19 +26,19 @@ class DualBatchNorm(nn.Module):
         # A group of processes cannot be copied, and both are to be synchronised over the same one.
         group = getattr(norm, "process_group", None)
         self.clean, self.adversarial = norm, copy.deepcopy(norm, {id(group): group})
-        self.route: Route = "clean"
+        self.bn_branch: BNBranch = "clean"
 
-    def of(self, route: Route) -> _BatchNorm:
-        """The batch norm of ``route``.
+    def of(self, bn_branch: BNBranch) -> _BatchNorm:
+        """The batch norm of ``bn_branch``.
 
         Raises:
-            ValueError: there is no such route.
+            ValueError: there is no such branch.
         """
-        return self.clean if _checked(route) == "clean" else self.adversarial
+        return self.clean if _checked(bn_branch) == "clean" else self.adversarial
 
     def forward(self, x: Tensor) -> Tensor:
         """As batch norm does."""
-        normed: Tensor = self.of(self.route)(x)
+        normed: Tensor = self.of(self.bn_branch)(x)
         return normed
 
 
@@ -60,17 +60,17 @@ def to_dual(module: nn.Module) -> nn.Module:
     return replaced(module, dual, {})
 
 
-def to_plain(module: nn.Module, route: Route) -> nn.Module:
-    """``module`` with every dual batch norm replaced by the one of ``route``, in place.
+def to_plain(module: nn.Module, bn_branch: BNBranch) -> nn.Module:
+    """``module`` with every dual batch norm replaced by the one of ``bn_branch``, in place.
 
     Returns:
         ``module``, or what takes its place where it is a dual batch norm itself.
 
     Raises:
-        ValueError: there is no such route.
+        ValueError: there is no such branch.
     """
-    _checked(route)
-    return replaced(module, lambda part: part.of(route) if isinstance(part, DualBatchNorm) else None, {})
+    _checked(bn_branch)
+    return replaced(module, lambda part: part.of(bn_branch) if isinstance(part, DualBatchNorm) else None, {})
 
 
 def replaced(
@@ -89,24 +89,24 @@ def replaced(
 
 
 @contextmanager
-def routed(module: nn.Module, route: Route) -> Iterator[None]:
-    """Every dual batch norm in ``module`` on ``route`` inside, heads included; as they were afterwards.
+def routed(module: nn.Module, bn_branch: BNBranch) -> Iterator[None]:
+    """Every dual batch norm in ``module`` on ``bn_branch`` inside, heads included; as they were afterwards.
 
     Raises:
-        ValueError: there is no such route.
+        ValueError: there is no such branch.
     """
-    _checked(route)
-    duals = [(dual, dual.route) for dual in module.modules() if isinstance(dual, DualBatchNorm)]
+    _checked(bn_branch)
+    duals = [(dual, dual.bn_branch) for dual in module.modules() if isinstance(dual, DualBatchNorm)]
     for dual, _ in duals:
-        dual.route = route
+        dual.bn_branch = bn_branch
     try:
         yield
     finally:
         for dual, before in duals:
-            dual.route = before
+            dual.bn_branch = before
 
 
-def _checked(route: Route) -> Route:
-    if route not in get_args(Route):
-        raise ValueError(f"a route is one of {', '.join(get_args(Route))}, not {route!r}")
-    return route
+def _checked(bn_branch: BNBranch) -> BNBranch:
+    if bn_branch not in get_args(BNBranch):
+        raise ValueError(f"a branch is one of {', '.join(get_args(BNBranch))}, not {bn_branch!r}")
+    return bn_branch

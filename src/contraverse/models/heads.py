@@ -43,13 +43,13 @@ class ReconstructionHead(nn.Module):
         self.norm = nn.LayerNorm(embedding)
         self.bias = nn.Parameter(self.norm.weight.new_zeros(vocabulary))
 
-    def forward(self, tokens: Tensor, words: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, embedding_shape: Tensor) -> Tensor:
         """Logits (B, T, V) of ``tokens`` (B, T, H), given the word embeddings ``words`` (V, D).
 
         Where the tokens are constants the words are, too: the head then learns alone.
         """
-        words = words if tokens.requires_grad else words.detach()
-        return F.linear(self.norm(F.gelu(self.dense(tokens))), words, self.bias)
+        embedding_shape = embedding_shape if tokens.requires_grad else embedding_shape.detach()
+        return F.linear(self.norm(F.gelu(self.dense(tokens))), embedding_shape, self.bias)
 
 
 class Critic(nn.Module):
@@ -188,7 +188,7 @@ def mlp(width: int, dim: int, layers: int) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
-def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float = 0.02) -> nn.Module:
+def build_head(spec: HeadSpec, width: int, *, embedding_shape: tuple[int, int], std: float = 0.02) -> nn.Module:
     """The head that ``spec`` describes; ``words`` is the shape (V, D) of the encoder's word embeddings.
 
     A projection is SimCSE's and SCAL's "pooler layer": ``Linear(H, dim)`` and its activation. Weights are drawn from
@@ -199,7 +199,7 @@ def build_head(spec: HeadSpec, width: int, *, words: tuple[int, int], std: float
     if spec.kind == "mlp":
         return mlp(width, spec.dim or width, spec.layers)
     if spec.kind == "mlm":
-        return ReconstructionHead(width, *words, std)
+        return ReconstructionHead(width, *embedding_shape, std)
     if spec.kind == "critic":
         return Critic(width, width, spec.dim or 300, std)
     if spec.kind == "ngrams":

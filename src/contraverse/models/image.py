@@ -16,7 +16,7 @@ from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone
 from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
 from contraverse.models.heads import build_head
 from contraverse.models.modes import channels_last
-from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
+from contraverse.types import Batch, BNBranch, ForwardCalls, HeadCall, HeadSpec, Inputs, Model, Outputs, Wanted
 
 ClassifierInit = Literal["default", "zero"]
 """Weights of a new classifier: as torch draws a linear layer's, or zeros, with which ACL starts to fine-tune."""
@@ -88,7 +88,7 @@ class ImageModel(Model):
         dual: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        route: Route = "adversarial",
+        bn_branch: BNBranch = "adversarial",
         classifier_init: ClassifierInit = "default",
         pretrained: bool = True,
         timm: Mapping[str, Any] | None = None,
@@ -101,7 +101,7 @@ class ImageModel(Model):
             labels: class names, for a classifier; None for an encoder.
             dual: see the class.
             mean, std: of the normalisation; None for the trained model's own, ImageNet's for a random one.
-            route: which set of a dual model's batch norms is taken where ``dual`` is false. See `branch`.
+            bn_branch: which set of a dual model's batch norms is taken where ``dual`` is false. See `copy_for_task`.
             classifier_init: weights of a classifier that is new, not the trained model's own.
             pretrained: of timm's backbones: with its weights, or drawn at random.
             timm: of timm's backbones: further arguments of ``timm.create_model``, as ``{"img_size": 32}``.
@@ -112,7 +112,7 @@ class ImageModel(Model):
         path = Path(name)
         if path.exists() and not is_backbone(str(name)):
             trained = cls.from_checkpoint(path) if path.is_file() else cls.load(path)
-            model = trained.branch(labels, dual=dual, route=route, classifier_init=classifier_init)
+            model = trained.copy_for_task(labels, dual=dual, bn_branch=bn_branch, classifier_init=classifier_init)
             model.set_normalisation(mean or model.mean, std or model.std)
             return model
         encoder, width, before = build_backbone(str(name), pretrained=pretrained, timm=timm)
@@ -176,7 +176,7 @@ class ImageModel(Model):
             if name not in self.heads:
                 if spec.kind not in ("projection", "mlp", "patches"):
                     raise UserError(f"a head of kind {spec.kind} reads tokens, and images have none")
-                head = build_head(spec, self.width, words=(0, self.width)).to(self.device)
+                head = build_head(spec, self.width, embedding_shape=(0, self.width)).to(self.device)
                 self.heads[name] = (to_dual(head) if self.dual else head).train(self.training)
                 self.head_specs[name] = spec
 
@@ -202,11 +202,11 @@ class ImageModel(Model):
 
     def forward(
         self,
-        batch: Batch | HeadCall | Passes,
+        batch: Batch | HeadCall | ForwardCalls,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
-        route: Route = "clean",
+        bn_branch: BNBranch = "clean",
     ) -> Outputs | tuple[Outputs, ...]:
         """One pass of the backbone, whatever is wanted of it.
 
@@ -215,17 +215,17 @@ class ImageModel(Model):
                 Or a call of one head on a pass that was made, or several passes, each with arguments of its own.
             delta: (B, C, H, W), added to the pixels before the normalisation.
             want: any of ``"inputs"``, ``"h"``, ``"z"``, ``"logits"``, and names of heads.
-            route: which set of a dual model's batch norms is used and, in training mode, updated; others ignore it.
+            bn_branch: which set of a dual model's batch norms is used and, in training mode, updated; others ignore it.
 
         Raises:
             ValueError: a head is wanted that the model does not have, tokens, or logits of an encoder; another number
-                of channels; or no such route.
+                of channels; or no such branch.
         """
-        if isinstance(batch, Passes):
-            return batch.through(self)
-        with routed(self, route) if self.dual else nullcontext():
+        if isinstance(batch, ForwardCalls):
+            return batch.run(self)
+        with routed(self, bn_branch) if self.dual else nullcontext():
             if isinstance(batch, HeadCall):
-                return batch.out._replace(heads={**batch.out.heads, batch.head: self._head(batch.head)(*batch.given)})
+                return batch.outputs.with_head(batch.head, self._head(batch.head)(*batch.inputs))
             pixels = batch["pixel_values"]
             inputs = None
             if "inputs" in want:
@@ -256,12 +256,12 @@ class ImageModel(Model):
             raise ValueError(f"pixel_values of {pixels.shape[1]} channels, and the model takes {len(self.mean)}")
         return _normalised(pixels, self._mean, self._std)
 
-    def branch(
+    def copy_for_task(
         self,
         labels: Sequence[str] | None = None,
         *,
         dual: bool = False,
-        route: Route = "adversarial",
+        bn_branch: BNBranch = "adversarial",
         classifier_init: ClassifierInit = "default",
     ) -> Self:
         """A copy for another task: this encoder without its heads, and its classifier if it is for exactly ``labels``.
@@ -269,13 +269,13 @@ class ImageModel(Model):
         Args:
             labels: class names; a classifier for others than this model's is drawn anew. None for an encoder.
             dual: whether the copy has dual batch norm: both sets of this model's, or twice its single one.
-            route: which set of a dual model's batch norms the copy has where ``dual`` is false. The papers fine-tune
-                and test with the adversarial one.
+            bn_branch: which set of a dual model's batch norms the copy has where ``dual`` is false. The papers
+                fine-tune and test with the adversarial one.
             classifier_init: weights of a classifier that is drawn anew.
         """
         encoder = copy.deepcopy(self.encoder)
         if not dual:
-            encoder = to_plain(encoder, route)
+            encoder = to_plain(encoder, bn_branch)
         model = type(self)(
             encoder,
             self.width,
@@ -293,12 +293,12 @@ class ImageModel(Model):
             model._begin_classifier(classifier_init)
         return model.to(self.device).train(self.training)
 
-    def plain(self, route: Route = "adversarial") -> "PlainImageModel":
+    def plain(self, bn_branch: BNBranch = "adversarial") -> "PlainImageModel":
         """A copy with one set of batch norms, in eval mode: pixels in [0, 1] -> logits, or features without labels.
 
         An ordinary module, which knows nothing of contraverse's types: for export, and for others' attacks.
         """
-        encoder = to_plain(copy.deepcopy(self.encoder), route)
+        encoder = to_plain(copy.deepcopy(self.encoder), bn_branch)
         return PlainImageModel(encoder, copy.deepcopy(self.classifier), self.mean, self.std).to(self.device).eval()
 
     def save(self, folder: str | Path) -> Path:
@@ -326,29 +326,29 @@ class ImageModel(Model):
         assert isinstance(model, cls)
         return model
 
-    def export_weights(self, path: str | Path, route: Route = "adversarial") -> Path:
+    def export_weights(self, path: str | Path, bn_branch: BNBranch = "adversarial") -> Path:
         """Write the backbone as one safetensors file, of the names that torchvision (or its authors) give it.
 
         The classifier is ``fc``. The normalisation is not in it, for there is no such name: see ``mean`` and ``std``.
 
         Args:
             path: of the file, which appears whole or not at all.
-            route: which set of a dual model's batch norms.
+            bn_branch: which set of a dual model's batch norms.
         """
-        return image_export.export_weights(self, Path(path), route)
+        return image_export.export_weights(self, Path(path), bn_branch)
 
-    def export_onnx(self, path: str | Path, route: Route = "adversarial", *, size: int | None = None) -> Path:
+    def export_onnx(self, path: str | Path, bn_branch: BNBranch = "adversarial", *, size: int | None = None) -> Path:
         """Write one ONNX file: ``pixels`` (batch, C, H, W) in [0, 1] -> ``logits``, ``features`` without labels.
 
         Args:
             path: of the file, which appears whole or not at all.
-            route: which set of a dual model's batch norms.
+            bn_branch: which set of a dual model's batch norms.
             size: H and W, in pixels; None for the model's ``image_size``, or 32 where that is not known.
 
         Raises:
             UserError: onnx is not installed.
         """
-        return image_export.export_onnx(self, Path(path), route, size)
+        return image_export.export_onnx(self, Path(path), bn_branch, size)
 
     def _begin_classifier(self, init: ClassifierInit) -> None:
         if init == "zero" and self.classifier is not None:

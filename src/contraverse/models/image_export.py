@@ -14,16 +14,16 @@ import torch
 from contraverse.errors import UserError
 from contraverse.models.dual_bn import to_plain
 from contraverse.models.folders import write_tensors
-from contraverse.types import Route
+from contraverse.types import BNBranch
 from contraverse.writing import whole_file
 
 if TYPE_CHECKING:
     from contraverse.models.image import ImageModel
 
 
-def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
+def export_weights(model: "ImageModel", path: Path, bn_branch: BNBranch) -> Path:
     """See `ImageModel.export_weights`."""
-    state = to_plain(copy.deepcopy(model.encoder), route).state_dict()
+    state = to_plain(copy.deepcopy(model.encoder), bn_branch).state_dict()
     if model.classifier is not None:
         state |= {f"fc.{name}": value for name, value in model.classifier.state_dict().items()}
     notes = {"mean": model.mean, "std": model.std, "labels": model.labels}
@@ -33,7 +33,7 @@ def export_weights(model: "ImageModel", path: Path, route: Route) -> Path:
     return path
 
 
-def export_onnx(model: "ImageModel", path: Path, route: Route, size: int | None) -> Path:
+def export_onnx(model: "ImageModel", path: Path, bn_branch: BNBranch, size: int | None) -> Path:
     """See `ImageModel.export_onnx`."""
     try:
         import onnx  # noqa: F401
@@ -46,7 +46,7 @@ def export_onnx(model: "ImageModel", path: Path, route: Route, size: int | None)
         # torch's exporter uses what torch itself has deprecated, and misses torchvision, which is not needed.
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            model.plain(route),
+            model.plain(bn_branch),
             (pixels,),
             input_names=["pixels"],
             output_names=["features" if model.labels is None else "logits"],

@@ -24,7 +24,7 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2
 
 def _normed(conv: nn.Module, norm: nn.Module, x: Tensor, folds: bool) -> Tensor:
     """``norm(conv(x))``; where the block ``folds``, as one convolution, if both are torch's own and without hooks."""
-    batch_norm: Any = norm.of(norm.route) if isinstance(norm, DualBatchNorm) else norm
+    batch_norm: Any = norm.of(norm.bn_branch) if isinstance(norm, DualBatchNorm) else norm
     if folds and _fold(conv, batch_norm) and not is_hooked(conv, norm, batch_norm):
         assert isinstance(conv, nn.Conv2d)
         scale = batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()  # (outputs,)

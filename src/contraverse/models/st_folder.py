@@ -38,8 +38,8 @@ _FLAGS = {
 class Modules:
     """How a folder of sentence-transformers makes an embedding.
 
-    ``encoder``: the folder of the network. ``specs`` and ``weights``: of the modules after the pooling. ``longest``:
-    tokens at which it cuts a text; None for the network's own limit.
+    ``encoder``: the folder of the network. ``specs`` and ``weights``: of the modules after the pooling.
+    ``max_seq_length``: tokens at which it cuts a text; None for the network's own limit.
     """
 
     encoder: Path
@@ -48,7 +48,7 @@ class Modules:
     weights: dict[str, Tensor] = field(default_factory=dict)
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
-    longest: int | None = None
+    max_seq_length: int | None = None
     lowercase: bool = False
 
     def tail(self) -> Tail | None:
@@ -164,7 +164,7 @@ def _read_transformer(found: Modules) -> None:
         raise UserError(f"max_seq_length is {longest!r}", where=str(path))
     if settings.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise _cannot(path or found.encoder, f"Transformer for {settings['transformer_task']}")
-    found.longest, found.lowercase = longest, bool(settings.get("do_lower_case"))
+    found.max_seq_length, found.lowercase = longest, bool(settings.get("do_lower_case"))
 
 
 def _read_prompts(found: Modules, path: Path, pooling: Path) -> None:
@@ -191,7 +191,11 @@ def add_modules(model: "TextModel", folder: Path) -> None:
 
     trusted = {"trust_remote_code": model.trust_remote_code}
     transformer = Transformer(
-        str(folder), max_seq_length=model.longest, model_kwargs=trusted, config_kwargs=trusted, processor_kwargs=trusted
+        str(folder),
+        max_seq_length=model.max_seq_length,
+        model_kwargs=trusted,
+        config_kwargs=trusted,
+        processor_kwargs=trusted,
     )
     transformer.model.config.output_hidden_states = model.pooling in LAYERS
     modules: list[nn.Module] = [transformer]

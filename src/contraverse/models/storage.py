@@ -95,8 +95,8 @@ def load(folder: Path, cls: "type[TextModel]", *, trust_remote_code: bool = Fals
     model.tail, model.prompts, model.default_prompt = modules.tail(), modules.prompts, modules.default_prompt
     if model.tail is not None:
         model.tail.to(model.encoder.dtype)
-    if modules.longest is not None:
-        model.tokenizer.model_max_length = modules.longest
+    if modules.max_seq_length is not None:
+        model.tokenizer.model_max_length = modules.max_seq_length
     if modules.lowercase and model.tokenizer(["A Word"])["input_ids"] != model.tokenizer(["a word"])["input_ids"]:
         raise UserError("asks for lower case beside a tokenizer that tells cases apart", where=str(folder))
     return model.eval()

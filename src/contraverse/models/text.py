@@ -23,7 +23,7 @@ from contraverse.models.pooling import LAYERS, Pooling, check_pooling, last_plac
 from contraverse.models.postprocess import Postprocess
 from contraverse.models.tail import Tail
 from contraverse.models.tokens import TokenReport, count_tokens, prompted
-from contraverse.types import Batch, HeadCall, HeadSpec, Inputs, Model, Outputs, Passes, Route, Wanted
+from contraverse.types import Batch, BNBranch, ForwardCalls, HeadCall, HeadSpec, Inputs, Model, Outputs, Wanted
 
 Embedding = Literal["h", "z", "ngrams"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -152,7 +152,7 @@ class TextModel(Model):
         return int(self.encoder.config.hidden_size)
 
     @property
-    def words(self) -> tuple[int, int]:
+    def embedding_shape(self) -> tuple[int, int]:
         """(V, D): how many tokens the encoder knows, and the width of their embeddings."""
         table = self.encoder.get_input_embeddings().weight
         assert isinstance(table, Tensor)
@@ -160,11 +160,11 @@ class TextModel(Model):
 
     @property
     def positions(self) -> int | None:
-        """How many tokens the encoder has places for; None where it counts distances."""
+        """Number of position embeddings; None for relative positions."""
         return positions_of(self.encoder)
 
     @property
-    def longest(self) -> int:
+    def max_seq_length(self) -> int:
         """The most tokens that the encoder can take."""
         limits = (self.positions, getattr(self.encoder.config, "max_position_embeddings", None), UNBOUNDED)
         return int(min(self.tokenizer.model_max_length, next(limit for limit in limits if limit)))
@@ -175,7 +175,7 @@ class TextModel(Model):
                 std = getattr(self.encoder.config, "initializer_range", 0.02)
                 if spec.kind == "pooler":
                     self._check_pooler()
-                head = grown(build_head(spec, self.width, words=self.words, std=std), self.encoder)
+                head = grown(build_head(spec, self.width, embedding_shape=self.embedding_shape, std=std), self.encoder)
                 self.heads[name] = head.to(self.device, self.encoder.dtype).train(self.training)
                 self.head_specs[name] = spec
 
@@ -184,11 +184,11 @@ class TextModel(Model):
 
     def forward(
         self,
-        batch: Batch | HeadCall | Passes,
+        batch: Batch | HeadCall | ForwardCalls,
         *,
         delta: Tensor | None = None,
         want: Sequence[Wanted] = ("logits",),
-        route: Route = "clean",
+        bn_branch: BNBranch = "clean",
     ) -> Outputs | tuple[Outputs, ...]:
         """One pass of the encoder, whatever is wanted of it.
 
@@ -200,16 +200,16 @@ class TextModel(Model):
             delta: (B, T, D), added to the word embeddings, before position, type and layer norm.
             want: any of ``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, and
                 names of heads.
-            route: ignored: text encoders have no batch norm.
+            bn_branch: ignored: text encoders have no batch norm.
 
         Raises:
             ValueError: a head is wanted that the model does not have, logits of a sentence encoder, or the pooler of
                 an encoder without one.
         """
-        if isinstance(batch, Passes):
-            return batch.through(self)
+        if isinstance(batch, ForwardCalls):
+            return batch.run(self)
         if isinstance(batch, HeadCall):
-            return batch.out._replace(heads={**batch.out.heads, batch.head: self._call(batch.head, *batch.given)})
+            return batch.outputs.with_head(batch.head, self._call(batch.head, *batch.inputs))
         ids, mask = batch["input_ids"], batch["attention_mask"]
         arguments: dict[str, Any] = {"attention_mask": mask}
         if "token_type_ids" in batch:
@@ -272,8 +272,8 @@ class TextModel(Model):
     def _call(self, name: str, *given: Tensor) -> Tensor:
         """A head on what it is given; one that tells tokens takes the word embeddings besides."""
         head = self._head(name)
-        words = [self.encoder.get_input_embeddings().weight] if self.head_specs[name].kind == "mlm" else []
-        found: Tensor = head(*given, *words)
+        table = [self.encoder.get_input_embeddings().weight] if self.head_specs[name].kind == "mlm" else []
+        found: Tensor = head(*given, *table)
         return found
 
     def _run(self, ids: Tensor, arguments: dict[str, Any], logits: bool) -> tuple[Any, Tensor | None]:
@@ -304,7 +304,7 @@ class TextModel(Model):
     def encode(self, sentences: Iterable[str], batch_size: int = 64, *, prompt: str | None = None) -> np.ndarray:
         """Sentence embeddings, (N, H) float32 in the order given, in eval mode; after ``tail`` and ``postprocess``.
 
-        Sentences are taken whole, up to `longest`: ``max_length`` is what training cuts at (USCAL: 32 tokens).
+        Sentences are taken whole, up to `max_seq_length`: ``max_length`` is what training cuts at (USCAL: 32 tokens).
 
         Args:
             sentences: a list, an array, a pandas column.
@@ -342,7 +342,7 @@ class TextModel(Model):
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
         if not sentences:  # which the tokenizer refuses
             return []
-        encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.longest)
+        encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.max_seq_length)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 

@@ -14,8 +14,8 @@ class TokenReport(NamedTuple):
     """What a tokenizer makes of texts.
 
     ``rows``: how many. ``max_length``: tokens at which a row is cut; ``cut``: rows that are longer. ``median`` and
-    ``longest``: tokens of a row before it is cut, special ones included. ``unknown``: the share in [0, 1] of unknown
-    tokens among those that are not special.
+    ``longest``: tokens of a row before it is cut, special ones included. ``unknown``: the share in [0, 1] of
+    unknown tokens among those that are not special.
     """
 
     rows: int

@@ -38,7 +38,7 @@ def course_of(config: RunConfig, splits: AnySplits, sts: StsSources | None, meth
         return Course({}, arguments, None, notes)
     best = arguments.get("metric_for_best_model")
     if best is None:
-        supervised = method.needs == "labels"
+        supervised = method.requires == "labels"
         arguments["metric_for_best_model"] = task.metric if supervised else "stsb_spearman"
         arguments["greater_is_better"] = task.greater_is_better if supervised else True
     elif best.removeprefix("eval_") not in names:
@@ -54,17 +54,17 @@ def _evaluators(
 ) -> tuple[dict[str, Evaluator], list[str]]:
     """The evaluators, and the names of the figures that they give."""
     settings, rows = config.evaluation, splits.validation
-    if method.needs != "labels" or clusters_of(config) is not None:
+    if method.requires != "labels" or clusters_of(config) is not None:
         if sts is None or sts.dev is None:
             return {}, []
         return {"validation": StsbDev(sts.dev)}, ["stsb_spearman"]
     if rows is None:
         return {}, []
-    evaluator = TaskEvaluator(rows, splits.task.metrics, settings.batch_size, route=method.route)
+    evaluator = TaskEvaluator(rows, splits.task.metrics, settings.batch_size, bn_branch=method.bn_branch)
     evaluators: dict[str, Evaluator] = {"validation": evaluator}
     names = list(evaluator.metrics)
     if settings.robust_validation and settings.epsilons:
         attacked = rows.sample(settings.rows, config.data.seed) if settings.rows else rows
-        evaluators["attacked"] = attacked_evaluator(attacked, settings, method.route)
+        evaluators["attacked"] = attacked_evaluator(attacked, settings, method.bn_branch)
         names.append("robust_accuracy")
     return evaluators, names

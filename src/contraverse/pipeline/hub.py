@@ -40,7 +40,7 @@ def measures_sts(config: RunConfig) -> bool:
     """True where the run trains a sentence encoder that is measured on pairs."""
     if isinstance(config, ImageRunConfig) or config.evaluation.sts is None:
         return False
-    return METHODS[config.method.name].needs != "labels"
+    return METHODS[config.method.name].requires != "labels"
 
 
 def sts_of(config: RunConfig) -> StsSources | None:

@@ -15,7 +15,7 @@ from contraverse.evaluation import (
     find_sts,
     representation_shift,
     robust_accuracy,
-    settled_rows,
+    rows_done,
     shift_attempts,
     uniformity,
 )
@@ -23,25 +23,25 @@ from contraverse.evaluation.images import linear_separability
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.recipes import EvaluationConfig, RunConfig
-from contraverse.types import Evaluator, Route
+from contraverse.types import BNBranch, Evaluator
 
-ROUTES: tuple[Route, ...] = ("clean", "adversarial")
+ROUTES: tuple[BNBranch, ...] = ("clean", "adversarial")
 
 
-def route_of(config: RunConfig | None) -> Route:
+def bn_branch_of(config: RunConfig | None) -> BNBranch:
     """Which set of batch norms a dual model of this run is measured, used and exported by.
 
-    The adversarial one, as the papers test, wherever the run's method trains it (``Method.route``); the clean one after
-    a method that trains nothing else, as ``ce``. None is a model that no run tells of: the adversarial one.
+    The adversarial one, as the papers test, wherever the run's method trains it (``Method.bn_branch``); the clean one
+    after a method that trains nothing else, as ``ce``. None is a model that no run tells of: the adversarial one.
     """
-    return METHODS[config.method.name](**config.method.settings).route if config else "adversarial"
+    return METHODS[config.method.name](**config.method.settings).bn_branch if config else "adversarial"
 
 
-def attacked_evaluator(rows: Rows, settings: EvaluationConfig, route: Route = "adversarial") -> Evaluator:
+def attacked_evaluator(rows: Rows, settings: EvaluationConfig, bn_branch: BNBranch = "adversarial") -> Evaluator:
     """``robust_accuracy`` under the configured attack, at the first epsilon, whenever training evaluates."""
 
     def evaluate(model: AnyModel) -> dict[str, float]:
-        attack = _attack(settings) | {"batch_size": settings.batch_size, "route": route}
+        attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch}
         found = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
         return {"robust_accuracy": next(iter(found.at.values())).accuracy}
 
@@ -55,29 +55,29 @@ def measure_task(
     settings: EvaluationConfig,
     *,
     seed: int,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The task's metrics on all ``rows`` and, for a classifier, accuracy under attack on ``settings.rows`` of them.
 
-    ``route``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `settled_in_all`.
+    ``bn_branch``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `progress_total`.
 
     Returns:
         ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``right``
         (`RobustReport.right`) and ``shift`` on request; where only some rows were attacked ``drawn``, the figures on
-        these rows alone, clean accuracy included; of a dual model ``route``; ``notes`` where there is something to be
-        known of the figures.
+        these rows alone, clean accuracy included; of a dual model ``bn_branch``; ``notes`` where there is something to
+        be known of the figures.
     """
-    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, route=route)(model)
+    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch)(model)
     found: dict[str, Any] = {"metrics": metrics}
     notes = list[str]()
     if isinstance(model, ImageModel) and model.dual:
-        found["route"] = route
-        if route == "clean":
+        found["bn_branch"] = bn_branch
+        if bn_branch == "clean":
             notes.append("measured by the clean one of two batch norms; plain() takes the other unless told")
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
-        attack = _attack(settings) | {"batch_size": settings.batch_size, "route": route, "progress": progress}
+        attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch, "progress": progress}
         report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         found["robustness"] = report.to_dict()
         found["right"] = report.right
@@ -116,13 +116,13 @@ def measure_shift(
     return {"metrics": {}, "shift": report.to_dict()}
 
 
-def settled_in_all(model: AnyModel, rows: int, settings: EvaluationConfig) -> int:
+def progress_total(model: AnyModel, rows: int, settings: EvaluationConfig) -> int:
     """What ``progress`` of `measure_task` and, for a model without classes, of `measure_shift` adds up to."""
     attacked, classes = min(settings.rows or rows, rows), len(model.labels or ())
     attack, radii = AttackSettings(**_attack(settings)), set(settings.epsilons)
     total = 0
     if radii and classes > 1:
-        total += settled_rows(attacked, classes, settings.epsilons, attack, settings.diagnostics)
+        total += rows_done(attacked, classes, settings.epsilons, attack, settings.diagnostics)
     if settings.shift and classes != 1:
         total += attacked * len(radii) * shift_attempts(attack, classes, labelled=classes > 1)
     return total
@@ -162,7 +162,7 @@ def measure_sts(model: TextModel, source: str | StsSources) -> dict[str, Any]:
 
 
 def measure_probe(
-    model: ImageModel, train: ImageData, test: ImageData, batch_size: int, routes: Sequence[Route] = ROUTES
+    model: ImageModel, train: ImageData, test: ImageData, batch_size: int, routes: Sequence[BNBranch] = ROUTES
 ) -> dict[str, Any]:
     """How far classes can be told by a linear classifier on an encoder's features: Table 5 of ACL.
 
@@ -171,9 +171,12 @@ def measure_probe(
         A dual model's are those of ``routes``.
     """
     routes = routes if model.dual else ("clean",)
-    found = {route: linear_separability(model, train, test, route=route, batch_size=batch_size) for route in routes}
+    found = {
+        bn_branch: linear_separability(model, train, test, bn_branch=bn_branch, batch_size=batch_size)
+        for bn_branch in routes
+    }
     names = {"clean": "probe", "adversarial": "probe_adversarial"}
     return {
-        "metrics": {names[route]: report.accuracy for route, report in found.items()},
+        "metrics": {names[bn_branch]: report.accuracy for bn_branch, report in found.items()},
         "probes": [report.to_dict() for report in found.values()],
     }

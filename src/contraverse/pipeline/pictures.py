@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from contraverse.attacks import perturbable
+from contraverse.attacks import perturbation_inputs
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
@@ -20,7 +20,7 @@ def attacked_pictures(
     """The first image of each of ``count`` classes, and what the attack makes each model see in it.
 
     Shown of each is the perturbation of largest loss, within ``epsilon``; the attack climbs the cross-entropy.
-    The set of a dual model's batch norms is the ``route`` of ``settings``.
+    The set of a dual model's batch norms is the ``bn_branch`` of ``settings``.
     """
     assert data.labels is not None
     assert data.label_names is not None
@@ -50,10 +50,10 @@ def _attacked(
     """Classes (R,) clean and under attack, and perturbations (R, 3, H, W)."""
     with attacking(model), frozen(model), seeded(settings.seed):
         ((_, batch),) = batches(model, data, rows, len(rows))
-        inputs = perturbable(model, batch)
+        inputs = perturbation_inputs(model, batch)
         ball = ball_of(inputs, rows, epsilon, settings, attempt=0)
         delta = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start).delta
         with torch.no_grad():
-            logits = [logits_of(model, batch, moved, route=settings.route) for moved in (None, delta)]
+            logits = [logits_of(model, batch, moved, bn_branch=settings.bn_branch) for moved in (None, delta)]
     clean, attacked = (each.argmax(-1).cpu().numpy() for each in logits)
     return clean, attacked, delta.cpu().numpy()

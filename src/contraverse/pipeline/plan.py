@@ -8,7 +8,7 @@ from contraverse.methods import METHODS
 from contraverse.models import ImageModel
 from contraverse.models.backbones import build_backbone
 from contraverse.pipeline.hub import on_hub, sts_of
-from contraverse.pipeline.rows import AnySplits, rows_for
+from contraverse.pipeline.rows import AnySplits, load_and_prepare
 from contraverse.pipeline.start import check_size, find_start, load_teacher, start
 from contraverse.recipes import ImageRunConfig, Stage
 
@@ -37,14 +37,14 @@ def plan(stage: Stage) -> Plan:
     config = stage.config
     method = METHODS[config.method.name](**config.method.settings)
     hub = on_hub(stage)
-    splits = None if hub.rows else rows_for(config, method, test=True)
+    splits = None if hub.rows else load_and_prepare(config, method, test=True)
     found = Plan(splits, unread=[*hub.rows, *hub.sts])
     if not hub.sts and (sts := sts_of(config)) is not None:
         found.notes.extend(sts.notes)
     if splits is not None and stage.teacher is None and isinstance(config, ImageRunConfig):
         train = splits.need("train")
         assert isinstance(train, ImageData)
-        if config.data.pseudo_labels is not None and method.needs == "labels":
+        if config.data.pseudo_labels is not None and method.requires == "labels":
             load_teacher(config, train)
     if hub.model is not None:
         if isinstance(config, ImageRunConfig):

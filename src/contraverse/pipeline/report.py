@@ -29,13 +29,13 @@ def write_reports(
     method = METHODS[config.method.name]
     command = shlex.join(["contraverse", "train", "--config", f"{folder}/config.yaml", "--output", f"{folder}-again"])
     attack = evaluation.get("robustness", {}).get("attack", {})
-    supervised, of_images = method.needs == "labels", isinstance(config, ImageRunConfig)
+    supervised, of_images = method.requires == "labels", isinstance(config, ImageRunConfig)
     write_model_card(
         folder / "model",
         ModelCard(
             name=folder.name,
             kind="classifier" if supervised else "encoder",
-            reads="images" if of_images else "text",
+            modality="images" if of_images else "text",
             method=config.method.name,
             summary=method.summary,
             paper=method.paper,
@@ -66,7 +66,7 @@ def write_reports(
             greater_is_better=task.greater_is_better,
             attack=_shown(attack),
             test_rows=evaluation["rows"].get(evaluation["split"]),
-            facts=_facts(evaluation, config.model.name),
+            training_info=_facts(evaluation, config.model.name),
             settings=config.model_dump(mode="json"),
             environment=made_with,
             command=command,
@@ -112,7 +112,7 @@ def write_comparison(
             runs=[_measured(name, found, (before or {}).get(name, 0.0)) for name, found in evaluations.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
-            facts=_facts(first, base.config["model"]["name"]),
+            training_info=_facts(first, base.config["model"]["name"]),
             settings={name: run.config for name, run in runs.items()},
             environment=base.environment,
             command=command,

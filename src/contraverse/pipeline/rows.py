@@ -22,14 +22,14 @@ def load_rows(config: RunConfig) -> AnySplits:
     return load_images(get_image_task(config.task), **config.data.where())
 
 
-def rows_for(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
+def load_and_prepare(config: RunConfig, method: Method, *, test: bool) -> AnySplits:
     """The rows as ``method`` needs them: with labels or without; ``test`` says whether test rows are looked at.
 
     Raises:
         UserError: the source cannot be used, or lacks what the method needs.
     """
     splits = load_rows(config)
-    reads_labels = method.needs == "labels" and clusters_of(config) is None
+    reads_labels = method.requires == "labels" and clusters_of(config) is None
     _check(config.recipe, method, splits, reads_labels)
     if isinstance(splits, ImageSplits):
         _check_choice(config, method, splits, reads_labels)
@@ -81,7 +81,7 @@ def _check(recipe: str, method: Method, splits: AnySplits, reads_labels: bool) -
             hint = "put the images of each class into a folder of its own, or name a table's column with --label; "
             hint += "or train without labels: simclr, acl-ds"
         raise UserError(f"{recipe} needs labels, and the training rows have none", hint=hint)
-    if method.needs == "pairs" and (isinstance(train, ImageData) or len(train.columns) < 2):
+    if method.requires == "pairs" and (isinstance(train, ImageData) or len(train.columns) < 2):
         hint = "give a file with a column of anchors and one of positives, as the task nli"
         raise UserError(f"{recipe} needs pairs of sentences", hint=hint)
     if isinstance(method, Selfie) and isinstance(train, ImageData):
@@ -178,7 +178,7 @@ def _keep_some_labels(settings: ImageDataConfig, method: Method, splits: ImageSp
 
 def class_names(splits: AnySplits, method: Method) -> list[str] | None:
     """What a classifier tells apart: one name is a regression, None an encoder."""
-    if method.needs != "labels":
+    if method.requires != "labels":
         return None
     names = splits.need("train").label_names
     return list(names) if names else ["score"]

@@ -34,18 +34,18 @@ from contraverse.pipeline.folder import (
 from contraverse.pipeline.hub import check_hub, sts_of
 from contraverse.pipeline.lock import one_writer
 from contraverse.pipeline.measure import (
+    bn_branch_of,
     measure_probe,
     measure_shift,
     measure_sts,
     measure_task,
-    route_of,
-    settled_in_all,
+    progress_total,
 )
 from contraverse.pipeline.plan import plan
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, read_json, silent, uncounted
-from contraverse.pipeline.rows import AnySplits, clusters_of, rows_for
+from contraverse.pipeline.rows import AnySplits, clusters_of, load_and_prepare
 from contraverse.pipeline.stages import run_stages
-from contraverse.pipeline.start import pinned, start, teach, views_of
+from contraverse.pipeline.start import assign_pseudo_labels, pinned, start, views_of
 from contraverse.recipes import RunConfig, TrainConfig, split_stages
 from contraverse.training import DEFAULTS, StopOnInterrupt, Trainer
 from contraverse.training.ranks import batch_of_process, refuse_split_weights, started_processes
@@ -113,14 +113,14 @@ def _run_one(
         return complete(config, output, say) if first else RunResult(output, "", {}, {})
     method = METHODS[config.method.name](**config.method.settings)
     say("Reading data")
-    splits = rows_for(config, method, test=test)
+    splits = load_and_prepare(config, method, test=test)
     sts = sts_of(config)
     for note in sts.notes if sts is not None else ():
         say(f"  {note}")
     course = course_of(config, splits, sts, method)
     set_seed(config.train.arguments.get("seed", 42))
     with sharing():
-        teach(config, splits, method)
+        assign_pseudo_labels(config, splits, method)
     seen = fingerprint(config, splits) if first else {}
     if first and resume and (output / FINGERPRINT).is_file():
         check_fingerprint(read_json(output / FINGERPRINT), seen, output)
@@ -137,8 +137,8 @@ def _run_one(
     say("Saving the model")
     if first:
         model = cast(AnyModel, method.kept_model(model))
-        if clusters_of(config) is not None and method.trains == "all" and isinstance(model, ImageModel):
-            model = model.branch(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
+        if clusters_of(config) is not None and method.trainable == "all" and isinstance(model, ImageModel):
+            model = model.copy_for_task(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
         with naming(output / MODEL):
             model.save(output / MODEL)
     device = trainer.args.device
@@ -284,9 +284,9 @@ def _measure(
     rows = splits.need(split)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons and len(model.labels) > 1 else 0
     say(f"Measuring on {len(rows):,} {split} rows" + (f", {attacked:,} of them attacked" if attacked else ""))
-    route, seed = route_of(config), config.data.seed
-    with counting("Measuring", settled_in_all(model, len(rows), settings)) as progress:
-        found = measure_task(model, rows, splits.task, settings, seed=seed, route=route, progress=progress)
+    bn_branch, seed = bn_branch_of(config), config.data.seed
+    with counting("Measuring", progress_total(model, len(rows), settings)) as progress:
+        found = measure_task(model, rows, splits.task, settings, seed=seed, bn_branch=bn_branch, progress=progress)
     return {"split": split, **found}
 
 
@@ -311,7 +311,7 @@ def _measure_encoder(
     if settings.shift and settings.epsilons and isinstance(rows, TextData):
         sentences = TextData.from_rows([texts[0] for texts in rows.texts])
         say(f"Measuring how far an attack moves {min(settings.rows or len(rows), len(rows)):,} sentences")
-        with counting("Measuring", settled_in_all(model, len(sentences), settings)) as progress:
+        with counting("Measuring", progress_total(model, len(sentences), settings)) as progress:
             moved = measure_shift(model, sentences, settings, seed=config.data.seed, progress=progress)
         found["shift"] = moved["shift"]
     return found

@@ -158,7 +158,7 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
         for end in values.ends:
             change(plan.config, {name: end})
     config = plan.config
-    if METHODS[config.method.name].needs != "labels":
+    if METHODS[config.method.name].requires != "labels":
         if plan.robust is not None:
             raise UserError("there is no accuracy to attack", where="--robust")
         sts = sts_of(config)

@@ -27,7 +27,7 @@ from contraverse.recipes import ImageModelConfig, ImageRunConfig, ModelConfig, R
 from contraverse.types import UNLABELLED, HeadSpec, Method
 
 
-def model_of(folder: str | Path) -> Path:
+def model_dir(folder: str | Path) -> Path:
     """The model of a finished run, or ``folder`` itself where it is a model's.
 
     Raises:
@@ -120,7 +120,7 @@ def find_start(config: RunConfig) -> None:
         start_model(config.model, None, {})
 
 
-def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
+def assign_pseudo_labels(config: RunConfig, splits: AnySplits, method: Method) -> None:
     """Let the run that ``data.pseudo_labels`` names say what the images are that have no label.
 
     How often it is right is measured: ``splits.figures``. `UAT` gets its predictions of all images; another method its
@@ -130,7 +130,7 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
     Raises:
         UserError: the run is not finished, or tells other classes apart.
     """
-    if not isinstance(config, ImageRunConfig) or config.data.pseudo_labels is None or method.needs != "labels":
+    if not isinstance(config, ImageRunConfig) or config.data.pseudo_labels is None or method.requires != "labels":
         return
     train = splits.need("train")
     assert isinstance(splits, ImageSplits)
@@ -141,7 +141,7 @@ def teach(config: RunConfig, splits: AnySplits, method: Method) -> None:
         return
     assert train.labels is not None
     # The teacher was fine-tuned on clean images through its clean batch norm (ACL, step ii).
-    logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size, route="clean"))
+    logits = torch.from_numpy(predict(teacher, train, config.evaluation.batch_size, bn_branch="clean"))
     known = train.labels != UNLABELLED
     _judge(splits, logits.argmax(1), known)
     if isinstance(method, UAT):
@@ -172,7 +172,7 @@ def load_teacher(config: ImageRunConfig, train: ImageData) -> ImageModel:
         UserError: the run is not finished, is one of texts, or tells other classes apart.
     """
     assert config.data.pseudo_labels is not None
-    teacher = load_model(model_of(config.data.pseudo_labels))
+    teacher = load_model(model_dir(config.data.pseudo_labels))
     if not isinstance(teacher, ImageModel):
         raise UserError("a model of texts is here", where=f"data.pseudo_labels: {config.data.pseudo_labels}")
     if config.data.clusters is None and list(teacher.labels or ()) != list(train.label_names or ()):
@@ -244,12 +244,12 @@ def _start_image_model(
     if (path / "config.json").is_file():
         raise UserError("a model of texts is here, and this is a task of images", where=settings.name)
     before = ImageModel.load(path) if path.is_dir() else ImageModel.from_checkpoint(path)
-    model = before.branch(labels, dual=settings.dual, route=settings.route, classifier_init=classifier)
+    model = before.copy_for_task(labels, dual=settings.dual, bn_branch=settings.bn_branch, classifier_init=classifier)
     if before.labels and labels and before.labels != list(labels):
         anew = "begins at zero" if classifier == "zero" else "is drawn anew"
         notes.append(f"{settings.name} tells {listed(before.labels)} apart: the classifier {anew}")
     if before.dual and not settings.dual:
-        notes.append(f"goes on with the {settings.route} batch norm of {settings.name}")
+        notes.append(f"goes on with the {settings.bn_branch} batch norm of {settings.name}")
     return model, notes, before.labels
 
 
@@ -336,7 +336,8 @@ def _take_heads(model: TextModel, trained: TextModel, heads: Mapping[str, HeadSp
     fitting = {
         name: spec
         for name, spec in heads.items()
-        if trained.head_specs.get(name) == spec and (trained.width, trained.words) == (model.width, model.words)
+        if trained.head_specs.get(name) == spec
+        and (trained.width, trained.embedding_shape) == (model.width, model.embedding_shape)
     }
     model.add_heads(fitting)
     for name in fitting:

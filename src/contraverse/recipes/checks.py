@@ -171,7 +171,7 @@ def check_task(name: str, method: str) -> "Task | ImageTask":
     task, build = any_task(name), METHODS[method]
     fitting = [known.name for known in (TASKS | IMAGE_TASKS).values() if _fits(build, known.kind)]
     if task.name not in fitting:
-        wants = "images" if build.reads == "images" else {"inputs": "sentences"}.get(build.needs, build.needs)
+        wants = "images" if build.modality == "images" else {"inputs": "sentences"}.get(build.requires, build.requires)
         raise UserError(
             f"{method} needs {wants}, and {name} is a task of kind {task.kind}",
             where="task",
@@ -182,7 +182,7 @@ def check_task(name: str, method: str) -> "Task | ImageTask":
 
 def _fits(method: "type[Method]", kind: str) -> bool:
     reads = "images" if kind == "images" else "text"
-    return kind in _KINDS[method.needs] and method.reads in ("both", reads)
+    return kind in _KINDS[method.requires] and method.modality in ("both", reads)
 
 
 def check_train(train: TrainConfig) -> TrainConfig:

@@ -324,7 +324,7 @@ def acl_semi() -> ImageRunConfig:
         data={"pseudo_labels": None, "views": {"kind": "simclr"}, **_ALL},
         train=_PRETRAINING,
     )
-    return _taught("acl-semi", {"acl": first}, init_from="acl", model={"route": "clean"})
+    return _taught("acl-semi", {"acl": first}, init_from="acl", model={"bn_branch": "clean"})
 
 
 @follows("uat", "uat++", "acl-semi")

@@ -14,7 +14,8 @@ class ImageModelConfig(Section):
 
     ``name``: of a backbone (``resnet18``, ``resnet20``, ``timm/...``), drawn at random but for timm's; a folder with a
     model; or a file of weights. ``dual``: batch norm with one set of statistics for clean and one for adversarial
-    images. ``route``: which of the two sets is taken where a dual model goes on with a single one. ``classifier_init``:
+    images. ``bn_branch``: which of the two sets is taken where a dual model goes on with a single one.
+    ``classifier_init``:
     weights of a classifier that is new: ``default``, as torch draws a linear layer's; ``zero``; ``auto``, zero on an
     encoder that was trained before, as ACL fine-tunes, and else drawn. ``pretrained``: of timm's backbones, whether
     with its weights. ``timm``: further arguments of timm's, as ``model.timm.img_size=32``.
@@ -22,7 +23,7 @@ class ImageModelConfig(Section):
 
     name: str = "resnet18"
     dual: bool = False
-    route: Literal["clean", "adversarial"] = "adversarial"
+    bn_branch: Literal["clean", "adversarial"] = "adversarial"
     classifier_init: Literal["auto", "default", "zero"] = "auto"
     pretrained: bool = True
     timm: dict[str, Any] = Field(default_factory=dict)

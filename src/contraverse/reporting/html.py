@@ -61,7 +61,7 @@ class ReportData:
     greater_is_better: bool = True
     attack: Mapping[str, Any] = field(default_factory=dict)
     test_rows: int | None = None
-    facts: Sequence[str] = ()
+    training_info: Sequence[str] = ()
     outcome: str | None = None
     examples: Sequence[Example] = ()
     examples_under: str = "attack"

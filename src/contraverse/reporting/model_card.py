@@ -23,8 +23,8 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 class ModelCard:
     """What a card says. It is given measured figures only, and shows no others.
 
-    ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``; those that ``reads`` images
-    load in ``contraverse``, or as an ordinary module once exported. ``method`` with its
+    ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``; those whose ``modality`` is
+    images load in ``contraverse``, or as an ordinary module once exported. ``method`` with its
     ``summary``, ``paper`` and ``settings``: as in `contraverse.methods`. ``base_model``: the start of training, a
     Hub name or a folder; only a Hub name goes into the metadata. ``dataset``: its name for a reader;
     ``dataset_id`` and ``dataset_config``: on the Hub, None for local files. ``metrics``: as
@@ -55,7 +55,7 @@ class ModelCard:
     attack: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     license: str | None = None
-    reads: Literal["text", "images"] = "text"
+    modality: Literal["text", "images"] = "text"
     environment: Mapping[str, Any] = field(default_factory=dict)
     digits: int = 1
 
@@ -88,7 +88,7 @@ def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
         "images": ("image-classification", "image-feature-extraction"),
     }
     libraries = {"text": ("transformers", "sentence-transformers"), "images": ("contraverse", "contraverse")}
-    task = tasks[card.reads][not classifier]
+    task = tasks[card.modality][not classifier]
     dataset = plain(card.measured_on or card.dataset)
     hub_id = None if card.measured_on else card.dataset_id
     results = [
@@ -107,7 +107,7 @@ def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
     return ModelCardData(
         license=card.license,
         base_model=_start(card.base_model) if _on_hub(card.base_model) else None,
-        library_name=libraries[card.reads][not classifier],
+        library_name=libraries[card.modality][not classifier],
         pipeline_tag=task,
         tags=["contraverse", "adversarial-training", "contrastive-learning", plain(card.method)],
         datasets=[card.dataset_id] if card.dataset_id else None,

@@ -25,7 +25,7 @@ def encoded(model: AnyModel, method: Method, rows: Rows) -> Encoded:
     if isinstance(rows, ImageData) != isinstance(model, ImageModel):
         kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
         raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
-    if method.needs == "labels":
+    if method.requires == "labels":
         rows = matched(rows, model.labels)
     if isinstance(rows, TextData):
         assert isinstance(model, TextModel)
@@ -40,7 +40,7 @@ def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | N
         UserError: the model or the method reads no images, or the views have no strength, which the method sets.
     """
     read = "images" if isinstance(model, ImageModel) else "text"
-    if method.reads not in ("both", read):
+    if method.modality not in ("both", read):
         raise UserError(f"{method.name} trains on {method.reads}, and this is a model of {read}")
     if read == "text":
         if views is not None:
@@ -48,6 +48,6 @@ def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | N
         return None
     if views is None and method.image_views == 2:
         views = TwoViews(SimCLRAugment())
-    if method.strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
+    if method.augmentation_strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
         raise UserError(f"{method.name} sets the strength of the views", hint="give views=TwoViews(SimCLRAugment())")
     return views

@@ -37,7 +37,7 @@ from contraverse.training.ranks import (
 )
 from contraverse.training.schedules import build_schedule
 from contraverse.training.step import step
-from contraverse.types import Batch, Evaluator, Facts, Method
+from contraverse.types import Batch, Evaluator, Method, TrainingInfo
 from contraverse.writing import sync
 
 METHOD_STATE = "method.safetensors"
@@ -146,7 +146,7 @@ class Trainer(WatchedTrainer):
         model.add_heads(method.heads)
         if sync_batch_norm and args.world_size > 1:
             to_synced(model)
-        if method.trains == "classifier":
+        if method.trainable == "classifier":
             model.freeze_encoder()
         rows = encoded(model, method, train)
         self.own_optimizer, self.own_schedule = optimizer, schedule
@@ -170,8 +170,8 @@ class Trainer(WatchedTrainer):
             data_collator=rows.collate,
             callbacks=[_Exactness(self), _AfterStep(self), Progress(method.name), *callbacks],
         )
-        if method.wants_copy:  # prepared, so that it runs in the precision that the model does
-            method.receive(self.accelerator.prepare_model(copy.deepcopy(model), evaluation_mode=True))
+        if method.needs_reference_model:  # prepared, so that it runs in the precision that the model does
+            method.set_reference_model(self.accelerator.prepare_model(copy.deepcopy(model), evaluation_mode=True))
         if early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience))
         if "tensorboard" in (self.args.report_to or ()) and self.is_world_process_zero():
@@ -237,8 +237,8 @@ class Trainer(WatchedTrainer):
     def _viewed(self, batch: Batch) -> Batch:
         if self.views is None:
             return batch
-        if self.method.strength is not None:
-            cast(SimCLRAugment, self.views.augment).strength = self.method.strength
+        if self.method.augmentation_strength is not None:
+            cast(SimCLRAugment, self.views.augment).strength = self.method.augmentation_strength
         return self.views(batch)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
@@ -265,7 +265,7 @@ class Trainer(WatchedTrainer):
 
     def _share_buffers(self) -> None:
         """Batch norm's statistics are the first process's everywhere, as DDP has them in the next step."""
-        for module in (self.model, getattr(self.method, "frozen", None)):
+        for module in (self.model, getattr(self.method, "reference_model", None)):
             if isinstance(module, nn.Module):
                 share_buffers(module)
 
@@ -330,21 +330,21 @@ def _epoch_rows(args: TrainingArguments, rows: int) -> int:
     return rows if args.world_size == 1 else math.ceil(rows / at_once) * at_once
 
 
-def _facts(model: AnyModel, rows: Encoded, args: TrainingArguments) -> Facts:
+def _facts(model: AnyModel, rows: Encoded, args: TrainingArguments) -> TrainingInfo:
     labels, an_epoch = rows.labels, _epoch_rows(args, len(rows))
     in_steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    facts = Facts(
-        rows=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
-        width=model.width,
+    training_info = TrainingInfo(
+        num_examples=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
+        hidden_size=model.width,
         labels=None if labels is None else torch.as_tensor(labels),
         epochs=float(args.num_train_epochs) if args.max_steps <= 0 else in_steps / max(1, an_epoch),
-        epoch_rows=an_epoch,
+        epoch_examples=an_epoch,
     )
     if isinstance(model, ImageModel):
-        return facts
+        return training_info
     return dataclasses.replace(
-        facts,
-        vocabulary=model.words[0],
+        training_info,
+        vocab_size=model.embedding_shape[0],
         mask_id=model.tokenizer.mask_token_id,
         special_ids=tuple(model.tokenizer.all_special_ids),
     )

@@ -87,8 +87,8 @@ def test_every_attack_takes_two_and_three_classes(classes: int, norm: Any, attac
     assert not (robust & ~report.correct).any()  # nobody breaks what cannot be broken
     if norm != "l1" and (attack != "apgd-dlr" or classes == 2):
         np.testing.assert_array_equal(report.correct, robust)
-    needs = {"apgd-t": 4, "apgd-dlr": 3}.get(attack, 2)
-    assert report.replaced == ({attack: "margin"} if classes < needs else {})
+    requires = {"apgd-t": 4, "apgd-dlr": 3}.get(attack, 2)
+    assert report.replaced == ({attack: "margin"} if classes < requires else {})
     assert ("margin for DLR" in report.mark) == bool(report.replaced)
     assert report.warnings == []
 
@@ -101,7 +101,7 @@ def test_every_version_takes_few_classes_and_the_figure_is_marked(version: Any, 
     report = auto_attack(model, data, epsilon, version=version, queries=20)
     assert tuple(report.left) == autoattack.VERSIONS[version]
     np.testing.assert_array_equal(report.correct, (radii(model, data, "linf") > epsilon).numpy())
-    expected = [attack for attack, needs in (("apgd-dlr", 3), ("apgd-t", 4)) if classes < needs]
+    expected = [attack for attack, requires in (("apgd-dlr", 3), ("apgd-t", 4)) if classes < requires]
     assert set(report.replaced) == {attack for attack in expected if attack in report.left}
     assert report.to_dict()["replaced"] == report.replaced
     marks = ([] if version == "standard" else [version]) + ([] if version == "rand" else ["20 queries"])
@@ -189,7 +189,7 @@ def test_the_set_of_batch_norms_is_the_route_s() -> None:
         other = model.plain("adversarial")(pixels.float() / 255).argmax(1)
     assert not torch.equal(predicted, other)
     data = ImageData.from_arrays(pixels.numpy(), predicted.numpy(), tuple("abcde"))
-    report = auto_attack(model, data.select(range(4)), 1e-6, attacks=("apgd-ce",), route="clean")
+    report = auto_attack(model, data.select(range(4)), 1e-6, attacks=("apgd-ce",), bn_branch="clean")
     assert report.clean_accuracy == 100
 
 

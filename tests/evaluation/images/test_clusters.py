@@ -12,14 +12,14 @@ from contraverse.data.images import ImageData
 from contraverse.errors import UserError
 from contraverse.evaluation.images import find_clusters, matched_accuracy
 from contraverse.models import ImageModel
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
-ROUTES: tuple[Route, ...] = ("clean", "adversarial")
+ROUTES: tuple[BNBranch, ...] = ("clean", "adversarial")
 
 
-def embedded(model: ImageModel, data: ImageData, route: Route) -> np.ndarray:
+def embedded(model: ImageModel, data: ImageData, bn_branch: BNBranch) -> np.ndarray:
     with torch.no_grad():
-        return np.asarray(model.plain(route)(data.pixels.float() / 255))
+        return np.asarray(model.plain(bn_branch)(data.pixels.float() / 255))
 
 
 def images(rows: int) -> ImageData:
@@ -45,11 +45,11 @@ def test_no_split_of_the_features_is_closer() -> None:
 def test_the_features_are_those_of_the_route_in_eval_mode() -> None:
     model, data = tiny(None, dual=True), images(30)
     before = buffers(model)
-    found = {route: find_clusters(model, data, 3, route=route, batch_size=8) for route in ROUTES}
+    found = {bn_branch: find_clusters(model, data, 3, bn_branch=bn_branch, batch_size=8) for bn_branch in ROUTES}
     assert all(torch.equal(value, before[name]) for name, value in buffers(model).items())
-    for route in ROUTES:
-        fitted = KMeans(3, n_init=10, random_state=0).fit(embedded(model, data, route))
-        assert found[route].tolist() == fitted.labels_.tolist()
+    for bn_branch in ROUTES:
+        fitted = KMeans(3, n_init=10, random_state=0).fit(embedded(model, data, bn_branch))
+        assert found[bn_branch].tolist() == fitted.labels_.tolist()
     assert not torch.equal(found["clean"], found["adversarial"])
     assert torch.equal(find_clusters(model, data, 3), found["clean"])
 

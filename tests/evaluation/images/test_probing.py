@@ -27,12 +27,14 @@ def shades(rows: int, classes: int = 3, seed: int = 0) -> ImageData:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("route", ["clean", "adversarial"])
-def test_it_is_a_regression_on_standardised_features(route: str, classes: int) -> None:
+@pytest.mark.parametrize("bn_branch", ["clean", "adversarial"])
+def test_it_is_a_regression_on_standardised_features(bn_branch: str, classes: int) -> None:
     model, train, test = tiny(None, dual=True), shades(90, classes), shades(60, classes, seed=1)
     told: list[int] = []
-    report = linear_separability(model, train, test, route=route, batch_size=40, penalty=0.1, progress=told.append)  # type: ignore[arg-type]
-    plain = model.plain(route)  # type: ignore[arg-type]
+    report = linear_separability(
+        model, train, test, bn_branch=bn_branch, batch_size=40, penalty=0.1, progress=told.append
+    )  # type: ignore[arg-type]
+    plain = model.plain(bn_branch)  # type: ignore[arg-type]
     with torch.no_grad():
         x, x_test = (plain(data.pixels.float() / 255).double().numpy() for data in (train, test))
     assert train.labels is not None
@@ -52,7 +54,7 @@ def test_it_is_a_regression_on_standardised_features(route: str, classes: int) -
 def test_the_classifier_fits_the_model_it_was_read_off() -> None:
     model, train, test = tiny(None), shades(30), shades(30, seed=1)
     report = linear_separability(model, train, test)
-    probed = model.branch(CLASSES)
+    probed = model.copy_for_task(CLASSES)
     assert probed.classifier is not None
     probed.classifier.load_state_dict(report.classifier.state_dict())
     with torch.no_grad():
@@ -68,7 +70,7 @@ def test_modes_and_buffers_stay_and_two_routes_differ() -> None:
     model.train()
     next(model.encoder.children()).eval()
     before, modes = buffers(model), [module.training for module in model.modules()]
-    clean, adversarial = (features(model, data, route) for route in ("clean", "adversarial"))  # type: ignore[arg-type]
+    clean, adversarial = (features(model, data, bn_branch) for bn_branch in ("clean", "adversarial"))  # type: ignore[arg-type]
     assert torch.equal(clean, expected)
     assert not torch.allclose(clean, adversarial)
     assert clean.shape == (12, model.width)

@@ -18,11 +18,11 @@ from contraverse.pipeline import measure_probe, measure_task
 from contraverse.pipeline.measure import attacked_evaluator
 from contraverse.pipeline.pictures import attacked_pictures
 from contraverse.recipes import ImageEvaluationConfig
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 LABELS = ("a", "b", "c", "d")
 EPSILONS = (1 / 255, 4 / 255)
-each = pytest.mark.parametrize("route", get_args(Route))
+each = pytest.mark.parametrize("bn_branch", get_args(BNBranch))
 
 
 @pytest.fixture(scope="module")
@@ -35,81 +35,81 @@ def images(model: ImageModel) -> ImageData:
     """Labelled as the clean set says, four in six; the adversarial one is right on fewer."""
     pixels = torch.randint(0, 256, (30, 3, 16, 16), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
     with torch.no_grad():
-        clean, adversarial = (model.plain(route)(pixels / 255).argmax(1) for route in ("clean", "adversarial"))
+        clean, adversarial = (model.plain(bn_branch)(pixels / 255).argmax(1) for bn_branch in ("clean", "adversarial"))
     labels = torch.where(torch.arange(30) % 3 > 0, clean, adversarial)
     data = ImageData.from_arrays(pixels.numpy(), labels.numpy(), LABELS)
     assert len({int((set_ == labels).sum()) for set_ in (clean, adversarial)}) == 2
     return data
 
 
-def right(model: ImageModel, images: ImageData, route: Route) -> np.ndarray:
+def right(model: ImageModel, images: ImageData, bn_branch: BNBranch) -> np.ndarray:
     """(N,) bool, by an ordinary network."""
     with torch.no_grad():
-        return (model.plain(route)(images.pixels / 255).argmax(1) == images.labels).numpy()
+        return (model.plain(bn_branch)(images.pixels / 255).argmax(1) == images.labels).numpy()
 
 
-def single(model: ImageModel, route: Route) -> ImageModel:
+def single(model: ImageModel, bn_branch: BNBranch) -> ImageModel:
     """The same model with one set of batch norms."""
-    return model.branch(LABELS, dual=False, route=route).eval()
+    return model.copy_for_task(LABELS, dual=False, bn_branch=bn_branch).eval()
 
 
 @each
-def test_clean_figures(route: Route, model: ImageModel, images: ImageData) -> None:
+def test_clean_figures(bn_branch: BNBranch, model: ImageModel, images: ImageData) -> None:
     with torch.no_grad():
-        expected = model.plain(route)(images.pixels / 255).numpy()
-    np.testing.assert_allclose(predict(model, images, 7, route=route), expected, atol=1e-5)
-    accuracy = {"accuracy": 100 * float(right(model, images, route).mean())}
-    assert TaskEvaluator(images, ("accuracy",), route=route)(model) == pytest.approx(accuracy)
-    assert evaluate(model, images, route=route) == pytest.approx(accuracy)
+        expected = model.plain(bn_branch)(images.pixels / 255).numpy()
+    np.testing.assert_allclose(predict(model, images, 7, bn_branch=bn_branch), expected, atol=1e-5)
+    accuracy = {"accuracy": 100 * float(right(model, images, bn_branch).mean())}
+    assert TaskEvaluator(images, ("accuracy",), bn_branch=bn_branch)(model) == pytest.approx(accuracy)
+    assert evaluate(model, images, bn_branch=bn_branch) == pytest.approx(accuracy)
 
 
 @each
-def test_figures_under_attack(route: Route, model: ImageModel, images: ImageData) -> None:
+def test_figures_under_attack(bn_branch: BNBranch, model: ImageModel, images: ImageData) -> None:
     settings: dict[str, Any] = {"norm": "linf", "steps": 4, "restarts": 2, "diagnostics": 8, "batch_size": 16}
-    found = robust_accuracy(model, images, EPSILONS, route=route, **settings)
-    alone = robust_accuracy(single(model, route), images, EPSILONS, **settings)
-    np.testing.assert_array_equal(found.clean_correct, right(model, images, route))
+    found = robust_accuracy(model, images, EPSILONS, bn_branch=bn_branch, **settings)
+    alone = robust_accuracy(single(model, bn_branch), images, EPSILONS, **settings)
+    np.testing.assert_array_equal(found.clean_correct, right(model, images, bn_branch))
     for epsilon in EPSILONS:
         np.testing.assert_array_equal(found.at[epsilon].correct, alone.at[epsilon].correct)
     assert found.clean_accuracy > found.at[EPSILONS[0]].accuracy > found.at[EPSILONS[1]].accuracy
     assert found.diagnosis == alone.diagnosis
-    assert found.settings.route == route
-    keys = evaluate(model, images, route=route, epsilons=EPSILONS, norm="linf", steps=4, restarts=2)
+    assert found.settings.bn_branch == bn_branch
+    keys = evaluate(model, images, bn_branch=bn_branch, epsilons=EPSILONS, norm="linf", steps=4, restarts=2)
     assert keys == pytest.approx(found.metrics)
 
 
 @each
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_shift(route: Route, labelled: bool, model: ImageModel, images: ImageData) -> None:
+def test_the_shift(bn_branch: BNBranch, labelled: bool, model: ImageModel, images: ImageData) -> None:
     data = images if labelled else ImageData(images.pixels, None, None)
     settings: dict[str, Any] = {"norm": "linf", "steps": 2}
-    found = representation_shift(model, data, EPSILONS, route=route, **settings)
-    alone = representation_shift(single(model, route), data, EPSILONS, **settings)
+    found = representation_shift(model, data, EPSILONS, bn_branch=bn_branch, **settings)
+    alone = representation_shift(single(model, bn_branch), data, EPSILONS, **settings)
     for epsilon in EPSILONS:
         np.testing.assert_allclose(found.at[epsilon].euclidean, alone.at[epsilon].euclidean, rtol=1e-4)
         assert found.at[epsilon].euclidean.min() > 0
 
 
 @each
-def test_pictures(route: Route, model: ImageModel, images: ImageData) -> None:
+def test_pictures(bn_branch: BNBranch, model: ImageModel, images: ImageData) -> None:
     settings = partial(AttackSettings, "pgd", "linf", steps=3)
-    found = attacked_pictures({"one": model}, images, 0.05, settings(route=route))
-    assert found == attacked_pictures({"one": single(model, route)}, images, 0.05, settings())
-    other: Route = "clean" if route == "adversarial" else "adversarial"
-    assert found != attacked_pictures({"one": model}, images, 0.05, settings(route=other))
+    found = attacked_pictures({"one": model}, images, 0.05, settings(bn_branch=bn_branch))
+    assert found == attacked_pictures({"one": single(model, bn_branch)}, images, 0.05, settings())
+    other: BNBranch = "clean" if bn_branch == "adversarial" else "adversarial"
+    assert found != attacked_pictures({"one": model}, images, 0.05, settings(bn_branch=other))
 
 
 @each
-def test_what_a_run_measures(route: Route, model: ImageModel, images: ImageData) -> None:
+def test_what_a_run_measures(bn_branch: BNBranch, model: ImageModel, images: ImageData) -> None:
     settings = ImageEvaluationConfig(epsilons=[EPSILONS[0]], steps=3, shift=True, diagnostics=6)
-    task, alone = get_image_task("images"), single(model, route)
-    found = measure_task(model, images, task, settings, seed=0, route=route)
+    task, alone = get_image_task("images"), single(model, bn_branch)
+    found = measure_task(model, images, task, settings, seed=0, bn_branch=bn_branch)
     expected = measure_task(alone, images, task, settings, seed=0)
     assert found["metrics"] == expected["metrics"]
     assert found["shift"]["at"][0] == pytest.approx(expected["shift"]["at"][0], rel=1e-4)
-    assert (found["route"], "route" in expected) == (route, False)
-    assert ("notes" in found) == (route == "clean")
-    evaluators = [attacked_evaluator(images, settings, route)(model), attacked_evaluator(images, settings)(alone)]
+    assert (found["bn_branch"], "bn_branch" in expected) == (bn_branch, False)
+    assert ("notes" in found) == (bn_branch == "clean")
+    evaluators = [attacked_evaluator(images, settings, bn_branch)(model), attacked_evaluator(images, settings)(alone)]
     assert evaluators[0] == evaluators[1]
 
 

@@ -44,7 +44,8 @@ class InContext:
         for first in range(0, len(texts), self.batch_size):
             chosen = texts[first : first + self.batch_size]
             batch = tokenizer(
-                chosen, truncation=True, max_length=self.encoder.longest, padding=True, return_offsets_mapping=True,
+                chosen, truncation=True, max_length=self.encoder.max_seq_length, padding=True,
+                return_offsets_mapping=True,
                 return_tensors="pt",
             )  # fmt: skip
             offsets = batch.pop("offset_mapping").numpy()

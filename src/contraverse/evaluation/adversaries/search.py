@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import NormBall, Objective, perturbable, pgd
+from contraverse.attacks import NormBall, Objective, perturbation_inputs, pgd
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.adversaries.judging import Judge, Verdict
@@ -101,7 +101,7 @@ def find_adversaries(
     if encoder is None:
         encoder = TextModel.from_pretrained("minilm", pooling="mean").to(model.device)
     attacked = [int(row) for row in np.flatnonzero(predict(model, encoded, batch_size).argmax(1) == labels)]
-    vocabulary = Vocabulary(model.tokenizer, model.words[0])
+    vocabulary = Vocabulary(model.tokenizer, model.embedding_shape[0])
     near = _substitutes(model, vocabulary) if reading == "near" else None
     reader = _Reader(model, encoded, vocabulary, near, candidates, norm, steps, batch_size)
     judge = Judge(model, data, encoder, closeness or Closeness(), batch_size)
@@ -225,7 +225,7 @@ class _Reader:
             return Objective(F.cross_entropy(logits, batch["labels"], reduction="none"), logits)
 
         ball = NormBall(epsilon, 2.5 * epsilon / self.steps, self.norm)
-        return pgd(loss_of, ball, perturbable(self.model, batch), steps=self.steps).delta
+        return pgd(loss_of, ball, perturbation_inputs(self.model, batch), steps=self.steps).delta
 
 
 class _Rewriter:

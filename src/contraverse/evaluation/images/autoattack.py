@@ -20,7 +20,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images.autoattack_state import State, digest_of_data, digest_of_model
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, classes_of, device_of, labels_of, right
 from contraverse.evaluation.predict import Progress
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 AutoNorm = Literal["linf", "l2", "l1"]
 Version = Literal["standard", "plus", "rand"]
@@ -117,7 +117,7 @@ def auto_attack(
     queries: int = QUERIES,
     batch_size: int = 250,
     seed: int = 0,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     state: str | Path | None = None,
     progress: Progress | None = None,
 ) -> AutoAttackReport:
@@ -145,7 +145,7 @@ def auto_attack(
         queries: of Square, for each image.
         batch_size: images a batch; the random numbers of an image depend on it.
         seed: of the random numbers.
-        route: which set of a dual model's batch norms.
+        bn_branch: which set of a dual model's batch norms.
         state: a file that each finished batch is noted in, so that a call that was interrupted continues there; it
             ends with the same report. None keeps nothing.
         progress: told how many images are settled; they add up to ``len(data) * len(attacks)``.
@@ -154,10 +154,10 @@ def auto_attack(
         UserError: pyautoattack is not installed, no labels, an impossible setting, a model of a single class or of
             fewer than the images have, or a ``state`` of another call.
     """
-    settings = _settings(epsilon, norm, version, attacks, queries, batch_size, seed, route)
+    settings = _settings(epsilon, norm, version, attacks, queries, batch_size, seed, bn_branch)
     package = _package()
     labels = labels_of(data)
-    with as_classifier(model, route, seed) as classifier, _traced():
+    with as_classifier(model, bn_branch, seed) as classifier, _traced():
         device = device_of(classifier)
         notes, classes = _Notes(), classes_of(classifier, data, device)
         if classes < 2:
@@ -201,7 +201,7 @@ def _settings(
     queries: int,
     batch_size: int,
     seed: int,
-    route: str,
+    bn_branch: str,
 ) -> dict[str, Any]:
     if norm not in NORMS:
         raise UserError(f"no norm is called {norm!r}", hint=f"use {', '.join(NORMS)}")
@@ -223,7 +223,7 @@ def _settings(
         "queries": queries,
         "batch_size": batch_size,
         "seed": seed,
-        "route": route,
+        "bn_branch": bn_branch,
     }
 
 

@@ -10,11 +10,17 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images.probing import features
 from contraverse.functional import on_first
 from contraverse.models.image import ImageModel
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 def find_clusters(
-    model: ImageModel, data: ImageData, clusters: int, *, seed: int = 0, route: Route = "clean", batch_size: int = 250
+    model: ImageModel,
+    data: ImageData,
+    clusters: int,
+    *,
+    seed: int = 0,
+    bn_branch: BNBranch = "clean",
+    batch_size: int = 250,
 ) -> Tensor:
     """The cluster of each image, (N,) in 0 .. clusters - 1, by k-means on its features h in eval mode.
 
@@ -25,7 +31,7 @@ def find_clusters(
         data: images as they are, without views.
         clusters: >= 2 and at most as many as there are images.
         seed: of the starts. The same seed gives the same clusters.
-        route: which set of a dual model's batch norms; the authors take the clean one.
+        bn_branch: which set of a dual model's batch norms; the authors take the clean one.
         batch_size: images a batch.
 
     Raises:
@@ -33,7 +39,7 @@ def find_clusters(
     """
     if not 2 <= clusters <= len(data):
         raise UserError(f"{clusters} clusters of {len(data):,} images are not possible", where=data.source)
-    embedded = features(model, data, route, batch_size).numpy()
+    embedded = features(model, data, bn_branch, batch_size).numpy()
     found = on_first(lambda: KMeans(clusters, n_init=10, random_state=seed).fit_predict(embedded))
     return torch.from_numpy(found).long()
 

@@ -24,7 +24,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images import cifar_corruptions
 from contraverse.evaluation.images.pixels import as_classifier, labels_of, right
 from contraverse.evaluation.predict import Progress
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 COMMON_CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -125,7 +125,7 @@ def corruption_accuracy(
     rows: int | None = None,
     seed: int = 0,
     batch_size: int = 250,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
 ) -> CorruptionReport:
     """Accuracy on corrupted images, by corruption and severity.
@@ -139,7 +139,7 @@ def corruption_accuracy(
         rows: only so many of the images, the same ones for every corruption, drawn by ``seed``; None for all.
         seed: of the corruptions made here.
         batch_size: images a batch; the result does not depend on it.
-        route: which set of a dual model's batch norms.
+        bn_branch: which set of a dual model's batch norms.
         progress: told how many images were classified; they add up to images x corruptions x severities.
 
     Raises:
@@ -152,7 +152,7 @@ def corruption_accuracy(
     if isinstance(data, ImageData):
         labels_of(data)
         data = data.sample(rows, seed) if rows is not None else data
-    with as_classifier(model, route, seed) as classifier:
+    with as_classifier(model, bn_branch, seed) as classifier:
         for name, severity in itertools.product(names, levels):
             if isinstance(data, ImageData):
                 found = corrupted(data, name, severity, seed)

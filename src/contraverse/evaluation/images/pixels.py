@@ -14,17 +14,17 @@ from contraverse.evaluation.attack_loop import frozen, seeded
 from contraverse.evaluation.predict import Progress
 from contraverse.models import attacking
 from contraverse.models.image import ImageModel
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 @contextmanager
-def as_classifier(model: nn.Module, route: Route, seed: int = 0) -> Iterator[nn.Module]:
+def as_classifier(model: nn.Module, bn_branch: BNBranch, seed: int = 0) -> Iterator[nn.Module]:
     """``model`` as an ordinary module, in eval mode and frozen inside; modes, flags and random state are put back.
 
     Args:
         model: an `ImageModel`, of which a copy with one set of batch norms is made; or any module that takes pixels in
             [0, 1] (B, C, H, W) and gives logits (B, classes).
-        route: which set of a dual model's batch norms.
+        bn_branch: which set of a dual model's batch norms.
         seed: the random state inside.
 
     Raises:
@@ -33,7 +33,7 @@ def as_classifier(model: nn.Module, route: Route, seed: int = 0) -> Iterator[nn.
     if isinstance(model, ImageModel):
         if model.classifier is None:
             raise UserError("the model has no classifier", hint="train one first, or load it with labels=[...]")
-        model = model.plain(route)
+        model = model.plain(bn_branch)
     with attacking(model), frozen(model), seeded(seed):
         yield model
 

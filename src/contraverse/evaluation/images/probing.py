@@ -16,7 +16,7 @@ from contraverse.functional import all_parts, my_share, on_first
 from contraverse.models import evaluating
 from contraverse.models.finite import checked
 from contraverse.models.image import ImageModel
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class ProbeReport:
     Attributes:
         accuracy: on the test images.
         train_accuracy: on the images that it was fitted on.
-        classifier: features (B, H) -> logits (B, classes). Loaded into ``model.branch(labels, route=route).classifier``
-            it can be attacked: the RA of Table 5's standard training.
-        route: the set of batch norms that the features are of.
+        classifier: features (B, H) -> logits (B, classes). Loaded into ``model.copy_for_task(labels,
+            bn_branch=bn_branch).classifier`` it can be attacked: the RA of Table 5's standard training.
+        bn_branch: the set of batch norms that the features are of.
     """
 
     accuracy: float
     train_accuracy: float
     classifier: nn.Linear = field(repr=False)
-    route: Route
+    bn_branch: BNBranch
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -43,7 +43,7 @@ class ProbeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; without the classifier."""
-        return {"accuracy": self.accuracy, "train_accuracy": self.train_accuracy, "route": self.route}
+        return {"accuracy": self.accuracy, "train_accuracy": self.train_accuracy, "bn_branch": self.bn_branch}
 
 
 def linear_separability(
@@ -52,7 +52,7 @@ def linear_separability(
     test: ImageData,
     *,
     penalty: float = 1.0,
-    route: Route = "clean",
+    bn_branch: BNBranch = "clean",
     batch_size: int = 250,
     progress: Progress | None = None,
 ) -> ProbeReport:
@@ -65,7 +65,7 @@ def linear_separability(
         model: an `ImageModel`; left as it was. Its own classifier is not used.
         train, test: labelled images of the same classes.
         penalty: C of scikit-learn's regression, the inverse of its L2 penalty, > 0.
-        route: which set of a dual model's batch norms. ACL's code probes the clean one; Table 5 has both.
+        bn_branch: which set of a dual model's batch norms. ACL's code probes the clean one; Table 5 has both.
         batch_size: images a batch.
         progress: told how many images were embedded; they add up to all of both parts.
 
@@ -79,26 +79,29 @@ def linear_separability(
         raise UserError("a classifier needs images of two classes or more", where=train.source)
     if train.label_names != test.label_names:
         raise UserError(f"is labelled {test.label_names}, and {train.source} {train.label_names}", where=test.source)
-    x = features(model, train, route, batch_size, progress).double().numpy()
+    x = features(model, train, bn_branch, batch_size, progress).double().numpy()
     mean, deviation = x.mean(0), x.std(0)
     deviation[deviation < 1e-12] = 1.0
     fitted = on_first(lambda: LogisticRegression(C=penalty, max_iter=5000).fit((x - mean) / deviation, y))
     classifier = _as_linear(fitted, mean, deviation, len(train.label_names or ()))
     found = []
-    for embedded, labels in ((torch.from_numpy(x), y), (features(model, test, route, batch_size, progress), y_test)):
+    for embedded, labels in (
+        (torch.from_numpy(x), y),
+        (features(model, test, bn_branch, batch_size, progress), y_test),
+    ):
         with torch.no_grad():
             found.append(100 * float((classifier(embedded.float()).argmax(1).numpy() == labels).mean()))
-    return ProbeReport(found[1], found[0], classifier, route)
+    return ProbeReport(found[1], found[0], classifier, bn_branch)
 
 
 def features(
-    model: ImageModel, data: ImageData, route: Route, batch_size: int = 250, progress: Progress | None = None
+    model: ImageModel, data: ImageData, bn_branch: BNBranch, batch_size: int = 250, progress: Progress | None = None
 ) -> Tensor:
     """h of every image in eval mode, (N, H) fp32 on the CPU."""
     parts = []
     with evaluating(model), torch.no_grad():
         for number, rows in my_share(list(enumerate(data.pixels.split(batch_size)))):
-            h = model({"pixel_values": as_floats(rows, model.device)}, want=("h",), route=route).h
+            h = model({"pixel_values": as_floats(rows, model.device)}, want=("h",), bn_branch=bn_branch).h
             assert isinstance(h, Tensor)
             parts.append((number, h.float().cpu().numpy()))
             if progress:

@@ -19,7 +19,7 @@ from contraverse.evaluation.images.distortions import L1, L2, Distortion, Drawn,
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
 from contraverse.evaluation.images.weather import Fog, Gabor, Snow
 from contraverse.evaluation.predict import Progress
-from contraverse.types import Route
+from contraverse.types import BNBranch
 
 UNFORESEEN: dict[str, Distortion] = {
     kind.name: kind() for kind in (Linf, L2, L1, Jpeg, JpegL1, Elastic, Fog, Snow, Gabor)
@@ -98,7 +98,7 @@ def unforeseen_accuracy(
     targeted: bool = True,
     batch_size: int = 250,
     seed: int = 0,
-    route: Route = "adversarial",
+    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
 ) -> UnforeseenReport:
     """Accuracy under each attack at each size, and UAR.
@@ -117,7 +117,7 @@ def unforeseen_accuracy(
         targeted: see above.
         batch_size: images a batch; an image's random start and target do not depend on it.
         seed: of starts and targets.
-        route: which set of a dual model's batch norms.
+        bn_branch: which set of a dual model's batch norms.
         progress: told how many images are done; they add up to images x (1 + number of attacks and sizes).
 
     Raises:
@@ -129,7 +129,7 @@ def unforeseen_accuracy(
         raise UserError(f"steps and batch_size must be at least 1, not {steps} and {batch_size}")
     labels = labels_of(data)
     accuracy: dict[str, dict[float, float]] = {name: {} for name in chosen}
-    with as_classifier(model, route, seed) as classifier:
+    with as_classifier(model, bn_branch, seed) as classifier:
         clean = right(classifier, data.pixels, labels, batch_size, progress)
         for name, sizes in chosen.items():
             for epsilon in sizes:
@@ -143,7 +143,7 @@ def unforeseen_accuracy(
                     if progress:
                         progress(len(rows))
                 accuracy[name][epsilon] = 100 * float(np.concatenate(held).mean())
-    settings = {"steps": steps, "targeted": targeted, "seed": seed, "route": route}
+    settings = {"steps": steps, "targeted": targeted, "seed": seed, "bn_branch": bn_branch}
     found_uar = uar(accuracy, reference)
     notes = left_out + (_doubts(steps, data) if found_uar and reference is CIFAR10_ATA else [])
     return UnforeseenReport(100 * float(clean.mean()), accuracy, found_uar, len(data), settings, notes)
