@@ -15,6 +15,7 @@ MAX_LINES = 400
 LAYERS = (
     ("errors", "types", "units"),
     ("writing",),
+    ("noise",),
     ("functional",),
     ("attacks",),
     ("models",),
