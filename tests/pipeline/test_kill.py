@@ -129,9 +129,9 @@ def killed_everywhere(work: Callable[[Path], Work], folder: Path, points: int, t
     return wrong
 
 
-@pytest.mark.parametrize("name", ["text", "search"])
-def test_killed_at_some_points(name: str, works: Any, tmp_path: Path) -> None:
-    assert killed_everywhere(works[name], tmp_path, 4, 1) == []
+@pytest.mark.parametrize(("name", "points", "times"), [("text", 4, 1), ("search", 3, 0)])
+def test_killed_at_some_points(name: str, points: int, times: int, works: Any, tmp_path: Path) -> None:
+    assert killed_everywhere(works[name], tmp_path, points, times) == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Running a function on several gloo ranks, each a process of its own."""
 
 import math
+import multiprocessing
 import os
 import socket
 import sys
@@ -14,8 +15,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+# Starting a process costs seconds of imports. A server that has imported them once forks each rank instead.
+multiprocessing.set_forkserver_preload(["contraverse.training", "contraverse.evaluation", "sentence_transformers"])
 
-def _start(number: int, work: Callable[..., None], folder: Path, ranks: int, arguments: tuple[Any, ...]) -> None:
+
+def _start(
+    number: int,
+    work: Callable[..., None],
+    folder: Path,
+    ranks: int,
+    environment: dict[str, str],
+    arguments: tuple[Any, ...],
+) -> None:
+    os.environ.clear()  # the server's variables are those of the first test that started ranks
+    os.environ |= environment
     warnings.simplefilter("error", FutureWarning)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=ranks)
@@ -35,7 +48,13 @@ def run_ranks(
     Raises:
         TimeoutError: after ``timeout`` seconds, when the processes are ended: one waits for another.
     """
-    context = mp.spawn(_start, args=(work, folder, ranks, arguments), nprocs=ranks, join=False)
+    context = mp.start_processes(
+        _start,
+        args=(work, folder, ranks, dict(os.environ), arguments),
+        nprocs=ranks,
+        join=False,
+        start_method="forkserver",
+    )
     end = time.monotonic() + (timeout or math.inf)
     while not context.join(timeout=1):
         if time.monotonic() > end:
