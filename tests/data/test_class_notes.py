@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from contraverse.data import load_images, load_splits
-from contraverse.data.drawing import part_rows
+from contraverse.data.splits import part_rows
 from contraverse.errors import UserError
 
 

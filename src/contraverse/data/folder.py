@@ -1,24 +1,20 @@
-"""Which files of a folder, or which splits of a Hub data set, are training, validation and test rows."""
+"""Which files of a folder, or which splits of a data set, are training, validation and test rows, by their names."""
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
-from contraverse.data.formats import EXTENSIONS, extension, is_compressed
+from contraverse.data.files import EXTENSIONS, extension, is_compressed
+from contraverse.data.splits import BY_SPLIT, SPLITS, SplitName
 from contraverse.errors import UserError
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 _USUAL: dict[SplitName, tuple[str, ...]] = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-BY_SPLIT = "--set data.source='{train: FILE, test: FILE}'"
-"""How files of any names are given on the command line."""
-_SHARD = re.compile(r"[-_.]\d+-of-\d+$")
+SHARD = re.compile(r"[-_.]\d+-of-\d+$")
+"""End of the name of one of several files that hold one split together."""
 
 
 def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | None:
@@ -37,15 +33,16 @@ def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | 
     return None
 
 
-def match_names(names: Iterable[str], splits: Mapping[str, str]) -> dict[SplitName, tuple[str, ...]]:
-    """For each split the names that make it, where some do.
+def match_names(names: Iterable[str], splits: Mapping[str, str] | None = None) -> dict[SplitName, tuple[str, ...]]:
+    """The names that make each split, of splits that are named at all.
 
-    All of those that the task joins by ``+`` ("dev_r1+dev_r2"), where they are there; else the one that names it best.
+    ``splits``: a task's own names for them, several joined by ``+`` ("dev_r1+dev_r2"), all of which are taken where
+    they are there; else it is the one that names the split best.
     """
     folded = {name.casefold(): name for name in names}
     chosen: dict[SplitName, tuple[str, ...]] = {}
     for split in SPLITS:
-        preferred = splits.get(split, split)
+        preferred = (splits or {}).get(split, split)
         parts = preferred.split("+")
         ranked = {name: rank(name, split, preferred) for name in folded.values()}
         fitting = {name: place for name, place in ranked.items() if place is not None}
@@ -90,7 +87,7 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
     for path in files:
         stem = path.name[: -len(extension(path) + (path.suffix if is_compressed(path) else ""))]
         kind = (is_compressed(path), EXTENSIONS.index(extension(path)))
-        groups.setdefault(_SHARD.sub("", stem), {}).setdefault(kind, []).append(path)
+        groups.setdefault(SHARD.sub("", stem), {}).setdefault(kind, []).append(path)
     chosen = match_names(groups, splits)
     if not chosen:
         if len(groups) > 1:

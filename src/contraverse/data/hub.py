@@ -1,24 +1,19 @@
-"""Data sets of the Hugging Face Hub."""
+"""Data sets of the Hugging Face Hub, and tables in memory by the names of their splits."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
-from contraverse.data.folder import SplitName, match_names
+from contraverse.data.folder import match_names
+from contraverse.data.in_memory import table_of
+from contraverse.data.splits import SplitName
 from contraverse.data.tables import Table
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
 
-_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _PATIENCE = 10.0
 """Seconds to wait for the Hub's first answer: without this, `datasets` retries for half a minute."""
 _WAY_OUT = "Check the name and the network, or give an existing local file or folder with --data."
-
-
-def is_hub_id(source: str) -> bool:
-    """True for ``name``, ``owner/name`` and ``owner/name:configuration``."""
-    return _ID.fullmatch(source) is not None
 
 
 class OnHub(Protocol):
@@ -82,13 +77,23 @@ def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:
         raise UserError(f"the Hub's data set cannot be loaded ({why[:500]})", where=where, hint=hint) from error
 
 
-def table_of(split: Any, where: str) -> Table:
-    """One split of `datasets` as a table."""
+def tables_by_split(source: Any) -> tuple[dict[SplitName, list[tuple[str, Any]]], list[str]]:
+    """The tables of each split of ``source``, each with what it is called in messages, and notes.
 
-    def column(name: str) -> Sequence[Any]:
-        return split[name][:]
+    ``source``: one table, which is the training rows, or tables by the names of their splits, told as `match_names`
+    says.
 
-    classes = {name: feature.names for name, feature in split.features.items() if hasattr(feature, "names")}
-    return Table(
-        where=where, names=tuple(split.column_names), column=column, rows=range(1, len(split) + 1), classes=classes
-    )
+    Raises:
+        UserError: there are several, and no name says which is which.
+    """
+    if not isinstance(source, Mapping):
+        return {"train": [("the table", source)]}, []
+    chosen = match_names(map(str, source))
+    if not chosen and len(source) == 1:
+        chosen = {"train": (str(next(iter(source))),)}
+    if not chosen:
+        raise UserError(f"no split is called train, validation or test: {', '.join(map(str, source)) or 'none at all'}")
+    tables = {split: [(f"the {name} table", source[name]) for name in names] for split, names in chosen.items()}
+    used = {name for names in chosen.values() for name in names}
+    left = [str(name) for name in source if name not in used]
+    return tables, [f"left out the splits {', '.join(left)}"] if left else []

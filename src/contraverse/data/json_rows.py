@@ -2,25 +2,33 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from contraverse.data.tables import BadRow, Table, Unit
 from contraverse.errors import UserError
 
 _WANTED = "Expected one object a line, or one list of objects"
 
 
-def read_json(text: str, path: Path, lines: list[str]) -> Table:
-    """Read a table of objects; ``lines`` are those of ``text``.
+class JsonRows(NamedTuple):
+    """Objects with their numbers, those of lines or of rows by ``unit``; ``faults`` are (number, problem)."""
+
+    objects: list[tuple[int, dict[str, Any]]]
+    faults: list[tuple[int, str]]
+    unit: Literal["line", "row"]
+    blank: int
+
+
+def read_json(text: str, path: Path, lines: list[str]) -> JsonRows:
+    """Read objects; ``lines`` are those of ``text``.
 
     Raises:
         UserError: the file is one object, of columns or around a list, its objects have several lines, or it is a list
             that is not JSON.
     """
     values: list[tuple[int, Any]] = []
-    faults: list[BadRow] = []
+    faults: list[tuple[int, str]] = []
     blank = 0
-    unit: Unit = "line"
+    unit: Literal["line", "row"] = "line"
     if _is_list(text, path):
         unit = "row"
         try:
@@ -35,26 +43,18 @@ def read_json(text: str, path: Path, lines: list[str]) -> Table:
             try:
                 values.append((number, json.loads(line)))
             except (ValueError, RecursionError) as error:
-                faults.append(BadRow(str(path), unit, number, f"is not JSON ({error})"))
+                faults.append((number, f"is not JSON ({error})"))
         _refuse_one_object(text, path, values, faults)
     objects = [(number, value) for number, value in values if isinstance(value, dict)]
     faults += [
-        BadRow(str(path), unit, number, f"is a JSON {type(value).__name__}, not an object")
+        (number, f"is a JSON {type(value).__name__}, not an object")
         for number, value in values
         if not isinstance(value, dict)
     ]
-    return Table(
-        where=str(path),
-        names=tuple(dict.fromkeys(name for _, value in objects for name in value)),
-        column=lambda name: [value.get(name) for _, value in objects],
-        rows=[number for number, _ in objects],
-        unit=unit,
-        faults=sorted(faults),
-        blank=blank,
-    )
+    return JsonRows(objects, sorted(faults), unit, blank)
 
 
-def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], faults: list[BadRow]) -> None:
+def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], faults: list[tuple[int, str]]) -> None:
     """What is JSON, and no rows: pandas' and other programs' ways to write a table, and what is written to be read."""
     if faults:
         first, at = _first_value(text)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from contraverse.data.dataset import EncodedText, TextData
+from contraverse.data.batching import EncodedText
+from contraverse.data.dataset import TextData
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
 

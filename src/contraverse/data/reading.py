@@ -1,28 +1,34 @@
-"""From one source to checked rows: a Hub data set, a file, a folder, or files by split."""
+"""From one source to checked rows: a Hub data set, a file, a folder, or tables, by split.
 
+Every row that cannot be used is reported with its number.
+"""
+
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from contraverse.data.columns import Columns, arrange, find_columns
+from contraverse.data.columns import HIDDEN, NOT_UTF8, Columns, arrange, find_columns, text_problem
 from contraverse.data.dataset import TextData
-from contraverse.data.folder import SPLITS, SplitName, find_files
-from contraverse.data.formats import AS_IT_IS, EXTENSIONS, Form, extension, read_table
-from contraverse.data.hub import is_hub_id, load_hub
+from contraverse.data.files import AS_IT_IS, Form, is_local, read_table
+from contraverse.data.folder import find_files
+from contraverse.data.hub import load_hub
 from contraverse.data.in_memory import is_table, read_in_memory
-from contraverse.data.rows import Rows, infer_classes, read_rows, to_data
+from contraverse.data.splits import SPLITS, OnBadRow, SplitName
 from contraverse.data.tables import BadRow, Table
 from contraverse.data.tasks import Task
-from contraverse.data.values import NOT_UTF8
 from contraverse.errors import UserError
 
 MEND = "Mend them, or leave them out with --on-bad-row skip."
 _SHOWN = 5
+_SHOWN_CLASSES = 10
+_MOST_CLASSES = 1000
+_INTEGER = re.compile(r"[+-]?\d+")
+_WHOLE = re.compile(r"[+-]?\d+\.0+")
 
-OnBadRow = Literal["error", "skip"]
 Files = Mapping[str, str] | Mapping[str, Path]
 
 
@@ -59,50 +65,66 @@ def read_source(
     """
     tables, notes = _open(source, task, form)
     tables = {split: part for split, part in tables.items() if split in only}
+    return read_tables(tables, notes, task, text=text, label=label, on_bad_row=on_bad_row, names=names, trained=trained)
+
+
+def read_tables(
+    tables: Mapping[SplitName, Sequence[Table]],
+    notes: list[str],
+    task: Task,
+    *,
+    text: Sequence[str] | None,
+    label: str | None,
+    on_bad_row: OnBadRow,
+    names: tuple[str, ...] | None = None,
+    trained: Columns | None = None,
+) -> Read:
+    """Check the rows of tables; the arguments are those of `read_source`, and ``notes`` go before its own."""
     if text is None:
         tables = {split: [arrange(table, task) for table in part] for split, part in tables.items()}
     columns = _columns(tables, task, text, label, trained, notes)
-    rows = {split: read_rows(part, task, may_be_unlabelled=split == "test") for split, part in columns.items()}
-    data = _to_data(rows, task, task.labels or names, notes)
-    faults = _in_order(tables, [fault for part in rows.values() for fault in part.faults])
-    if faults and on_bad_row == "error":
-        raise _bad_rows(faults, _all(tables))
-    notes += _notes_on_rows(tables, faults)
+    data: dict[SplitName, TextData] = {}
+    names = task.labels or names
+    bad_rows = [bad for table in _all(tables) for bad in table.faults]
+    for split, part in columns.items():
+        rows, names = _read_split(part, task, names, bad_rows, notes, may_be_unlabelled=split == "test")
+        if rows is not None:
+            data[split] = rows
+    bad_rows = _in_order(tables, bad_rows)
+    if bad_rows and on_bad_row == "error":
+        raise _refusal(bad_rows, _all(tables))
+    notes += _notes_on_rows(tables, bad_rows)
     for split in tables:
-        if split not in rows or (split in data and not len(data[split])):
+        if split not in columns or (split in data and not len(data[split])):
             raise UserError("no usable row is left", where=tables[split][0].where)
     if tables and not data:
-        raise UserError("there are no labelled rows", where=rows[next(iter(rows))].source)
+        raise UserError("there are no labelled rows", where=_where(next(iter(columns.values()))))
     first = next((used for part in columns.values() for _, used in part), None)
-    return Read(data, len(faults), notes, first)
+    return Read(data, len(bad_rows), notes, first)
+
+
+def _where(tables: Sequence[tuple[Table, Columns]]) -> str:
+    return ", ".join(table.where for table, _ in tables)
 
 
 def _open(source: str | Path | Files | None, task: Task, form: Form) -> tuple[dict[SplitName, list[Table]], list[str]]:
+    """The tables of each split, and notes."""
     notes: list[str] = []
-    files: dict[SplitName, list[Path]]
-    if is_table(source):
-        return {"train": [read_in_memory(source, "the table")]}, notes
-    if isinstance(source, Mapping) and all(map(is_table, source.values())):
-        return {name: [read_in_memory(source[name], f"the {name} table")] for name in SPLITS if name in source}, notes
-    if isinstance(source, Mapping):
-        files = {name: [Path(source[name]).expanduser()] for name in SPLITS if name in source}
-    elif source is None or (isinstance(source, str) and not is_local(source)):
+    if source is None or (isinstance(source, str) and not is_local(source)):
         return load_hub(source, task), notes
-    elif (path := Path(source).expanduser()).is_dir():
-        files, notes = find_files(path, task.splits)
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        files: dict[SplitName, list[Path]] = {"train": [path]}
+        if path.is_dir():
+            files, notes = find_files(path, task.splits)
+    elif is_table(source):
+        return {"train": [read_in_memory(source, "the table")]}, notes
+    elif source and all(map(is_table, source.values())):
+        return {name: [read_in_memory(source[name], f"the {name} table")] for name in SPLITS if name in source}, notes
     else:
-        files = {"train": [path]}
+        files = {name: [Path(source[name]).expanduser()] for name in SPLITS if name in source}
     tables = {name: [read_table(path, task.headerless, form) for path in paths] for name, paths in files.items()}
     return tables, [*notes, *(note for table in _all(tables) for note in table.notes)]
-
-
-def is_local(source: str) -> bool:
-    """True for what exists, and for what can only be a path."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
-        hint = "Give OWNER/NAME of a data set on the Hub, or fetch the file first."
-        raise UserError("is an address, not a file, a folder or a name on the Hub", where=source, hint=hint)
-    path = Path(source).expanduser()
-    return path.exists() or extension(path) in EXTENSIONS or not is_hub_id(source) or source.startswith(".")
 
 
 def _all(tables: Mapping[SplitName, Sequence[Table]]) -> list[Table]:
@@ -147,52 +169,189 @@ def _same_columns(table: Table, columns: Columns, *, label_needed: bool) -> Colu
     return None if label_needed else Columns(columns.texts, None)
 
 
-def _to_data(
-    rows: Mapping[SplitName, Rows], task: Task, names: tuple[str, ...] | None, notes: list[str]
-) -> dict[SplitName, TextData]:
-    """Labels to ids, by ``names`` or the classes of the first rows; a split without a label is not used."""
-    data = {}
-    for split, part in rows.items():
-        if task.labelled and part.labels is None:
-            notes.append(f"{part.source}: has no labels, so it is not used as a test split")
-            continue
-        if task.kind == "classification" and names is None:
-            names = infer_classes(part)
-        found = to_data(part, task, names)
-        if part.left_out:
-            notes.append(f"{part.source}: {_left_out(part)}")
-        if len(found) or part.faults or not part.left_out:
-            data[split] = found
-    return data
+def _read_split(
+    tables: Sequence[tuple[Table, Columns]],
+    task: Task,
+    names: tuple[str, ...] | None,
+    bad_rows: list[BadRow],
+    notes: list[str],
+    *,
+    may_be_unlabelled: bool,
+) -> tuple[TextData | None, tuple[str, ...] | None]:
+    """The sound rows of one split, and the names of the classes: ``names``, or those of these rows where it is None.
+
+    With ``may_be_unlabelled`` a split without a label column, or whose every label is -1 or missing (the Hub's marks
+    for hidden test labels), is none: the result is None, and a note says why. Otherwise each such row is bad. Rows that
+    cannot be used are appended to ``bad_rows``; those with a label that the task leaves out are counted in a note.
+    """
+    source = _where(tables)
+    columns_of_labels = [_raw_labels(table, columns, task) for table, columns in tables]
+    hidden = may_be_unlabelled and all(label in HIDDEN for labels in columns_of_labels for label in labels)
+    labelled = task.labelled and not hidden
+    texts, labels, places = list[tuple[str, ...]](), list[Any](), list[tuple[Table, int]]()
+    before = len(bad_rows)
+    for (table, columns), raw_labels in zip(tables, columns_of_labels, strict=True):
+        raw_texts = [table.column(name) for name in columns.texts]
+        for number, label, *row in zip(table.rows, raw_labels, *raw_texts, strict=True):
+            problem = next(filter(None, map(text_problem, row, columns.texts)), None)
+            if labelled and problem is None:
+                label, problem = _score(label) if task.kind == "similarity" else _class_name(label)
+            if problem is not None:
+                bad_rows.append(BadRow(table.where, table.unit, number, problem))
+                continue
+            texts.append(tuple(row))
+            labels.append(label)
+            places.append((table, number))
+    if not labelled:
+        if task.labelled:
+            notes.append(f"{source}: has no labels, so it is not used as a test split")
+            return None, names
+        return TextData(texts, None, None, task.columns, source), names
+    if task.kind == "similarity":
+        return TextData(texts, labels, None, task.columns, source), names
+    names = names or _infer_classes(labels, source)
+    ids = _ids(task, names)
+    left_out, kept = Counter[str](), list[int]()
+    for i, (label, (table, number)) in enumerate(zip(labels, places, strict=True)):
+        known = ids.get(label, ids.get(label.casefold()) if task.labels else None)
+        if known is not None:
+            labels[i] = known
+            kept.append(i)
+        elif (spelled := _left_out(task, label)) is not None:
+            left_out[spelled] += 1
+        else:
+            bad_rows.append(BadRow(table.where, table.unit, number, _unknown(label, task, names)))
+    if left_out:
+        counted = ", ".join(f"{count} {label!r}" for label, count in left_out.items())
+        notes.append(f"{source}: {sum(left_out.values())} rows left out for their label ({counted})")
+    if not kept and left_out and len(bad_rows) == before:
+        return None, names
+    data = TextData(texts, labels, names, task.columns, source)
+    return data if len(kept) == len(texts) else data.select(kept), names
 
 
-def _left_out(rows: Rows) -> str:
-    counted = ", ".join(f"{count} {label!r}" for label, count in rows.left_out.items())
-    return f"{sum(rows.left_out.values())} rows left out for their label ({counted})"
+def _raw_labels(table: Table, columns: Columns, task: Task) -> Sequence[Any]:
+    """The label column; integers become the class names that the source declares, unless the task knows none of them.
+
+    Where it knows some, the others are labels like any other: unknown, or left out.
+    """
+    if columns.label is None:
+        return [None] * len(table.rows)
+    labels, names = table.column(columns.label), table.classes.get(columns.label)
+    if not names or (task.labels and not {*map(str.casefold, names)} & {*_known(task)}):
+        return labels
+    return [names[label] if isinstance(label, int) and 0 <= label < len(names) else label for label in labels]
 
 
-def _in_order(tables: Mapping[SplitName, Sequence[Table]], of_rows: Sequence[BadRow]) -> list[BadRow]:
-    """All faults, of the reading of the tables and of their rows, as a reader of the files meets them."""
-    faults = [*of_rows, *(fault for table in _all(tables) for fault in table.faults)]
+def _known(task: Task) -> dict[str, int]:
+    """The ids of the task's own classes by their names and aliases, case-folded."""
+    ids = {name.casefold(): i for i, name in enumerate(task.labels or ())}
+    # A task with the classes of some model in place of its own may lack one that an alias is for.
+    aliases = {alias.casefold(): ids.get(name.casefold()) for alias, name in task.aliases.items()}
+    return {alias: i for alias, i in aliases.items() if i is not None} | ids
+
+
+def _score(label: Any) -> tuple[float, str | None]:
+    if label is None or label == "":
+        return 0.0, "the score is missing"
+    try:
+        if isinstance(label, bool):
+            raise ValueError
+        score = float(label)
+    except (TypeError, ValueError):
+        return 0.0, f"the score {_short(label)} is not a number"
+    return score, None if math.isfinite(score) else f"the score {_short(label)} is not finite"
+
+
+def _class_name(label: Any) -> tuple[str, str | None]:
+    """The label as a class name: ``1``, ``1.0``, ``"1"`` and ``"1.0"`` are one class."""
+    if isinstance(label, str):
+        label = label.strip()
+        if _WHOLE.fullmatch(label):
+            label = label.split(".")[0]
+        if problem := (text_problem(label, "label") if label else "the label is missing"):
+            return "", problem
+        return label, None
+    if label is None or (isinstance(label, float) and math.isnan(label)):
+        return "", "the label is missing"
+    if isinstance(label, float) and not label.is_integer():
+        return "", f"the label {label!r} is not a class"
+    if isinstance(label, int | float):
+        return str(int(label)), None
+    return "", f"the label is a {type(label).__name__}, not a class"
+
+
+def _infer_classes(labels: Sequence[str], source: str) -> tuple[str, ...]:
+    """The distinct labels, sorted: as numbers where they all are, else as text.
+
+    Raises:
+        UserError: so many rows have a label of their own that the labels are no classes.
+    """
+    distinct = set(labels)
+    if len(distinct) > _MOST_CLASSES or (len(distinct) > 20 and 2 * len(distinct) > len(labels)):
+        some = ", ".join(map(_short, sorted(distinct)[:3]))
+        raise UserError(
+            f"the label column has {len(distinct)} different values in {len(labels)} rows ({some}, ...): no classes",
+            where=source,
+            hint="Name the column of the classes with --label.",
+        )
+    numeric = all(map(_INTEGER.fullmatch, distinct))
+    return tuple(sorted(distinct, key=int) if numeric else sorted(distinct))
+
+
+def _ids(task: Task, names: tuple[str, ...]) -> dict[str, int]:
+    """The ids of ``names`` by all that a label may be called.
+
+    A task's own classes match by name or alias regardless of case, and by id unless numbers are their names or are not
+    the task's way to call them; classes that were inferred match as they are.
+    """
+    ids = {name: i for i, name in enumerate(names)}
+    if task.labels:
+        ids = _known(task) | ids
+        if task.numbered and not any(map(_INTEGER.fullmatch, names)):
+            ids |= {str(i): i for i in range(len(names))}
+    return ids
+
+
+def _left_out(task: Task, label: str) -> str | None:
+    """The label as the task spells it where its rows are left out; None for any other."""
+    return next((name for name in task.left_out if name.casefold() == label.casefold()), None)
+
+
+def _unknown(label: str, task: Task, names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_SHOWN_CLASSES]) + (", ..." if len(names) > _SHOWN_CLASSES else "")
+    problem = f"the label {_short(label)} is unknown (known: {shown})"
+    if not task.numbered and _INTEGER.fullmatch(label):
+        problem += "; numbers are classes for --task text alone"
+    return problem
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def _in_order(tables: Mapping[SplitName, Sequence[Table]], bad_rows: Sequence[BadRow]) -> list[BadRow]:
+    """``bad_rows`` as a reader of the files meets them."""
     place = {table.where: i for i, table in enumerate(_all(tables))}
-    return sorted(faults, key=lambda fault: (place[fault.where], fault.row))
+    return sorted(bad_rows, key=lambda bad: (place[bad.where], bad.row))
 
 
-def _bad_rows(faults: Sequence[BadRow], tables: Sequence[Table]) -> UserError:
+def _refusal(bad_rows: Sequence[BadRow], tables: Sequence[Table]) -> UserError:
     total = sum(len(table.rows) + len(table.faults) for table in tables)
-    listed = [f"  {fault.where}, {fault.unit} {fault.row}: {fault.problem}" for fault in faults[:_SHOWN]]
-    if len(faults) > _SHOWN:
-        listed.append(f"  and {len(faults) - _SHOWN} more")
+    listed = [f"  {bad.where}, {bad.unit} {bad.row}: {bad.problem}" for bad in bad_rows[:_SHOWN]]
+    if len(bad_rows) > _SHOWN:
+        listed.append(f"  and {len(bad_rows) - _SHOWN} more")
     hint = MEND
-    foreign = {fault.where for fault in faults if NOT_UTF8 in fault.problem}
+    foreign = {bad.where for bad in bad_rows if NOT_UTF8 in bad.problem}
     hint += "".join(f" {table.hint}" for table in tables if table.where in foreign and table.hint)
-    return UserError("\n".join([f"{len(faults)} of {total} rows cannot be used:", *listed]), hint=hint)
+    return UserError("\n".join([f"{len(bad_rows)} of {total} rows cannot be used:", *listed]), hint=hint)
 
 
-def _notes_on_rows(tables: Mapping[SplitName, Sequence[Table]], faults: Sequence[BadRow]) -> list[str]:
+def _notes_on_rows(tables: Mapping[SplitName, Sequence[Table]], bad_rows: Sequence[BadRow]) -> list[str]:
     notes = [f"{table.where}: {table.blank} blank lines passed over" for table in _all(tables) if table.blank]
-    for where, count in Counter(fault.where for fault in faults).items():
-        some = [fault for fault in faults if fault.where == where][:_SHOWN]
-        listed = "; ".join(f"{fault.unit} {fault.row} {fault.problem}" for fault in some)
+    for where, count in Counter(bad.where for bad in bad_rows).items():
+        some = [bad for bad in bad_rows if bad.where == where][:_SHOWN]
+        listed = "; ".join(f"{bad.unit} {bad.row} {bad.problem}" for bad in some)
         notes.append(f"{where}: {count} bad rows left out ({listed}{'; ...' if count > len(some) else ''})")
     return notes

@@ -1,11 +1,8 @@
 """A table as a source gives it: columns of raw values, before anything is known about texts and labels."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-
-from contraverse.errors import UserError
 
 Unit = Literal["line", "row"]
 
@@ -43,16 +40,3 @@ class Table:
     """The way out for rows that are not UTF-8."""
     plain: bool = False
     """Lines of text, which have no columns that could be mistaken."""
-
-
-def check_names(names: Sequence[str], where: str, hint: str | None = None) -> None:
-    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8, with this ``hint``."""
-    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
-    if twice:
-        raise UserError(
-            f"the header names {', '.join(map(repr, twice))} more than once",
-            where=where,
-            hint="Rename one of these columns.",
-        )
-    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
-        raise UserError("the header is not valid UTF-8", where=where, hint=hint or "Write it in UTF-8.")

@@ -6,36 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from contraverse.data.columns import is_missing, text_problem
 from contraverse.errors import UserError
 
-NOT_UTF8 = "is not valid UTF-8"
 _MOST_CLASSES = 100_000
 
 Labels = list[int] | list[float] | None
-
-
-def text_problem(text: Any, column: str) -> str | None:
-    """What is wrong with a text of this column, None for nothing."""
-    if not isinstance(text, str):
-        return f"{column!r} is {'missing' if is_missing(text) else f'a {type(text).__name__}, not text'}"
-    if not text or text.isspace():
-        return f"{column!r} is empty"
-    if "\0" in text:
-        return f"{column!r} holds a NUL byte"
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = ord(text[error.start])
-            return f"{column!r} {NOT_UTF8}" + (f" (byte 0x{code - 0xDC00:02x})" if 0xDC80 <= code <= 0xDCFF else "")
-    return None
-
-
-def is_missing(value: Any) -> bool:
-    """True for None, NaN, and pandas' NA and NaT."""
-    return (
-        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
-    )
 
 
 def text_rows(texts: Any, columns: dict[int, tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from contraverse.data import Splits, TextData, get_task, load_splits
+from contraverse.data import TextData, TextSplits, get_task, load_splits
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import labels_of, predict
 from contraverse.evaluation.sts_sets import HUB
@@ -85,7 +85,7 @@ class NliReport:
 
 def evaluate_nli(
     model: TextModel,
-    source: str | Path | Mapping[str, Splits],
+    source: str | Path | Mapping[str, TextSplits],
     *,
     splits: Sequence[Split] = ("validation", "test"),
     batch_size: int = 64,
@@ -118,7 +118,7 @@ def evaluate_nli(
     return NliReport(found)
 
 
-def load_anli(folder: str | Path) -> dict[str, Splits]:
+def load_anli(folder: str | Path) -> dict[str, TextSplits]:
     """The dev and test sets of each round in ``folder``: "a1", "a2" and "a3"; ``hub``: those of the Hugging Face Hub.
 
     Raises:
@@ -138,7 +138,7 @@ def load_anli(folder: str | Path) -> dict[str, Splits]:
     return rounds
 
 
-def _all_rounds(rounds: Mapping[str, Splits], where: str = "ANLI") -> list[str]:
+def _all_rounds(rounds: Mapping[str, TextSplits], where: str = "ANLI") -> list[str]:
     missing = [name for name in ANLI_ROUNDS if name not in rounds]
     if missing:
         folders = ", ".join(form.format(missing[0][1:]) for form in _FOLDERS[:3])

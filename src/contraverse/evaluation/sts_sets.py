@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from contraverse.data import get_task, load_splits
-from contraverse.data.folder import SplitName
-from contraverse.data.formats import read_table
+from contraverse.data.files import read_table
 from contraverse.data.hub import load_hub
+from contraverse.data.splits import SplitName
 from contraverse.data.tables import Table
 from contraverse.errors import UserError
 

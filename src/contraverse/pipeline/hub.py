@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contraverse.data import ImageTask, Task, any_task
-from contraverse.data.images.sources import is_local as images_are_local
+from contraverse.data.files import is_local as rows_are_local
+from contraverse.data.images.load import is_local as images_are_local
 from contraverse.data.mixture import find_parts
-from contraverse.data.reading import is_local as rows_are_local
 from contraverse.errors import UserError
 from contraverse.evaluation import STS_ON_HUB, StsSources, find_sts
 from contraverse.evaluation.sts_sets import HUB

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from contraverse.data import Splits, TextData, quickstart_data
+from contraverse.data import TextData, TextSplits, quickstart_data
 from contraverse.pipeline.folder import new_folder
 from contraverse.pipeline.report import write_comparison
 from contraverse.pipeline.result import RunResult, Say, silent
@@ -61,7 +61,7 @@ def _compare(runs: dict[str, RunResult], output: Path) -> Path:
     )
 
 
-def _write_rows(splits: Splits, folder: Path) -> Path:
+def _write_rows(splits: TextSplits, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         if rows is not None:

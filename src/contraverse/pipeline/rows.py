@@ -5,13 +5,22 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from contraverse.data import ImageData, ImageSplits, Splits, Task, get_image_task, get_task, load_images, load_splits
+from contraverse.data import (
+    ImageData,
+    ImageSplits,
+    Task,
+    TextSplits,
+    get_image_task,
+    get_task,
+    load_images,
+    load_splits,
+)
 from contraverse.errors import UserError
 from contraverse.methods import UAT, Selfie
 from contraverse.recipes import ImageDataConfig, ImageRunConfig, RunConfig
 from contraverse.types import UNLABELLED, Method
 
-AnySplits = Splits | ImageSplits
+AnySplits = TextSplits | ImageSplits
 _UNDER_ATTACK = ("robust_accuracy", "eval_robust_accuracy")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel
 from transformers import set_seed
 
-from contraverse.data import ImageData, ImageSplits, Splits, TextData
+from contraverse.data import ImageData, ImageSplits, TextData, TextSplits
 from contraverse.evaluation import StsbDev, StsSources
 from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.methods import METHODS
@@ -155,7 +155,7 @@ def _run_one(
         **measured,
         "labels": saved.labels,
         "columns": 1 if isinstance(splits, ImageSplits) else len(splits.need("train").columns),
-        "read_from": splits.read_from._asdict() if isinstance(splits, Splits) and splits.read_from else None,
+        "read_from": splits.read_from._asdict() if isinstance(splits, TextSplits) and splits.read_from else None,
         "training": training,
         "rows": _sizes(splits),
         "skipped_rows": splits.skipped,

@@ -8,7 +8,7 @@ import torch
 
 from contraverse.data import ImageData, ImageSplits, ImageTask, TextData, get_image_task
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
-from contraverse.data.images.views import Augment
+from contraverse.data.images.transforms import Augment
 from contraverse.data.labels import in_order_of
 from contraverse.errors import UserError
 from contraverse.evaluation import predict

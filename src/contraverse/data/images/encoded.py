@@ -4,21 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contraverse.data.folder import SPLITS, SplitName, match_names
-from contraverse.data.formats import declared_classes
+import numpy as np
+
+from contraverse.data.files import declared_classes
+from contraverse.data.folder import match_names
 from contraverse.data.hub import hub_splits
-from contraverse.data.images.parts import Part, listed
+from contraverse.data.images.source import ImageSource
 from contraverse.data.images.tasks import ImageTask
+from contraverse.data.splits import SplitName, listed
 from contraverse.errors import UserError
 
 _IMAGES = ("image", "img", "picture")
 _LABELS = ("label", "labels", "class", "category")
-_USUAL: dict[str, str] = {split: split for split in SPLITS}
 
 
 def read_parquet(
     path: Path, task: ImageTask, image: str | None, label: str | None
-) -> tuple[dict[SplitName, Part], list[str]]:
+) -> tuple[dict[SplitName, ImageSource], list[str]]:
     """The splits of a Parquet file, by its column ``split`` (all of it is training rows without one), with notes.
 
     The images are bytes, or structs of ``bytes`` and ``path`` as `datasets` writes them; a path is read relative to the
@@ -46,7 +48,7 @@ def read_parquet(
     chosen, notes = _split_rows(table, where, columns)
     parts = {}
     for split, rows in chosen.items():
-        parts[split] = Part(
+        parts[split] = ImageSource(
             where,
             [images[i] for i in rows],
             None if labels is None else [labels[i] for i in rows],
@@ -63,7 +65,7 @@ def _split_rows(
     if "split" not in table.schema.names or "split" in columns:
         return {"train": range(table.num_rows)}, []
     names = [str(value) for value in table.column("split").to_pylist()]
-    chosen = match_names(dict.fromkeys(names), _USUAL)
+    chosen = match_names(dict.fromkeys(names))
     if not chosen:
         known = listed(sorted(set(names)))
         raise UserError(f"no row's split is train, validation or test: {known}", where=where)
@@ -73,30 +75,50 @@ def _split_rows(
     return {split: [i for i, name in enumerate(names) if name in matched] for split, matched in chosen.items()}, notes
 
 
-def read_hub(source: str | None, task: ImageTask, image: str | None, label: str | None) -> dict[SplitName, list[Part]]:
+def read_hub(
+    source: str | None, task: ImageTask, image: str | None, label: str | None
+) -> dict[SplitName, list[ImageSource]]:
     """The splits of a Hub data set; see `hub_splits` for ``source``.
 
     Raises:
         UserError: as `hub_splits`; or a column is not there or holds no images.
     """
+    splits = hub_splits(source, task)
+    return {
+        split: [source_of(rows, where, task, image, label, _caches()) for where, rows in tables]
+        for split, tables in splits.items()
+    }
+
+
+def source_of(
+    rows: Any, where: str, task: ImageTask, image: str | None, label: str | None, inside: Sequence[Path] | None
+) -> ImageSource:
+    """The images of one split of `datasets`: a column of the feature Image, of encoded bytes, or of arrays.
+
+    ``inside``: folders in which files of images may lie, None for any.
+
+    Raises:
+        UserError: a column is not there or holds no images.
+    """
     import datasets
 
-    parts: dict[SplitName, list[Part]] = {}
-    for split, found in hub_splits(source, task).items():
-        for where, rows in found:
-            image_column, label_column = _columns(rows.column_names, where, task, image, label)
-            if isinstance(rows.features[image_column], datasets.Image):
-                rows = rows.cast_column(image_column, datasets.Image(decode=False))
-            classes = getattr(rows.features.get(label_column), "names", None)
-            part = Part(
-                where,
-                _encoded(rows[image_column][:], where, image_column, Path(), _caches()),
-                None if label_column is None else rows[label_column][:],
-                [f"{where}, row {i + 1}" for i in range(len(rows))],
-                tuple(classes) if classes else None,
-            )
-            parts.setdefault(split, []).append(part)
-    return parts
+    image_column, label_column = _columns(rows.column_names, where, task, image, label)
+    feature = rows.features[image_column]
+    images: np.ndarray | Sequence[Path | bytes | None]
+    if isinstance(feature, datasets.Array2D | datasets.Array3D | datasets.List):
+        images = np.asarray(rows.with_format("numpy")[image_column][:])
+    else:
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(image_column, datasets.Image(decode=False))
+        images = _encoded(rows.with_format(None)[image_column][:], where, image_column, Path(), inside)
+    classes = getattr(rows.features.get(label_column), "names", None)
+    return ImageSource(
+        where,
+        images,
+        None if label_column is None else rows.with_format(None)[label_column][:],
+        [f"{where}, row {i + 1}" for i in range(len(rows))],
+        tuple(classes) if classes else None,
+    )
 
 
 def _columns(
@@ -127,7 +149,7 @@ def _caches() -> list[Path]:
 
 
 def _encoded(
-    values: Sequence[Any], where: str, column: str, folder: Path, inside: Sequence[Path]
+    values: Sequence[Any], where: str, column: str, folder: Path, inside: Sequence[Path] | None
 ) -> list[Path | bytes | None]:
     """The encoded bytes of each row, or the file that holds them, relative to ``folder``.
 
@@ -136,13 +158,13 @@ def _encoded(
             otherwise take any image of the disk into a training set.
     """
     encoded: list[Path | bytes | None] = []
-    roots = [root.resolve() for root in inside]
+    roots = None if inside is None else [root.resolve() for root in inside]
     for row, value in enumerate(values, start=1):
         held = value.get("bytes") if isinstance(value, Mapping) else value
         if held is None and isinstance(value, Mapping) and value.get("path"):
             held = folder / str(value["path"])
             try:
-                outside = not any(held.resolve().is_relative_to(root) for root in roots)
+                outside = roots is not None and not any(held.resolve().is_relative_to(root) for root in roots)
             except (OSError, ValueError, RuntimeError):  # NUL bytes, loops of links, names that are too long
                 outside = True
             if outside:

@@ -1,21 +1,21 @@
 """A folder of images: one folder for each class, in folders for training, validation and test images if there are."""
 
 import os
-import re
 from pathlib import Path
 
-from contraverse.data.folder import SplitName, match_names
-from contraverse.data.images.decode import EXTENSIONS
-from contraverse.data.images.parts import Part, listed, spelled
+from contraverse.data.folder import match_names
+from contraverse.data.images.source import EXTENSIONS, ImageSource, natural, spelled
+from contraverse.data.splits import SplitName, listed
 from contraverse.errors import UserError
 
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 _NO_CLASS = ("unlabelled", "unlabeled", "-1")
-_USUAL = {"train": "train", "validation": "validation", "test": "test"}
 LAYOUT = "Wanted: FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE."
 
 
-def read_image_folder(folder: Path, unnamed: SplitName = "train") -> tuple[dict[SplitName, list[Part]], list[str]]:
+def read_image_folder(
+    folder: Path, unnamed: SplitName = "train"
+) -> tuple[dict[SplitName, list[ImageSource]], list[str]]:
     """The images below ``folder`` with the names of their classes, and notes on what was left out.
 
     Folders called train, validation (valid, val, dev) and test that hold folders are the splits, where train is among
@@ -31,7 +31,7 @@ def read_image_folder(folder: Path, unnamed: SplitName = "train") -> tuple[dict[
     notes: list[str] = []
     inside = _visible(folder, notes)
     holders = {path.name: path for path in inside if path.is_dir()}
-    splits = match_names(holders, _USUAL)
+    splits = match_names(holders)
     chosen = {split: holders[names[0]] for split, names in splits.items()}
     unlabelled = [path for path in holders.values() if path.name.casefold() in _NO_CLASS]
     of_splits = "train" in chosen or len(chosen) == len(holders) > 0
@@ -58,7 +58,7 @@ def wrapped(folder: Path) -> Path | None:
     return inside[0] if len(held) > 1 and all(path.is_dir() for path in held) else None
 
 
-def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
+def read_classes(folder: Path, notes: list[str], *, train: bool) -> ImageSource:
     """The images of one split, whose classes are the folders in it; see `read_image_folder`."""
     inside = _visible(folder, notes)
     classes = sorted((path for path in inside if path.is_dir()), key=lambda path: natural(path.name))
@@ -69,7 +69,7 @@ def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
         notes += [f"{folder}: left out {listed(left)}"] if left else []
         if not images:
             raise UserError("the folder holds no images", where=str(folder), hint=LAYOUT)
-        return Part(spelled(folder), images, None, list(map(spelled, images)))
+        return ImageSource(spelled(folder), images, None, list(map(spelled, images)))
     notes += [f"{folder}: left out beside the classes: {listed([path.name for path in beside])}"] if beside else []
     files: list[Path] = []
     labels: list[str | None] = []
@@ -90,21 +90,14 @@ def read_classes(folder: Path, notes: list[str], *, train: bool) -> Part:
             notes.append(f"{one}: holds no image")
     if not files:
         raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
-    return Part(spelled(folder), files, labels, list(map(spelled, files)), tuple(names), faults)
+    return ImageSource(spelled(folder), files, labels, list(map(spelled, files)), tuple(names), faults)
 
 
-def _without_classes(folder: Path, notes: list[str]) -> Part:
+def _without_classes(folder: Path, notes: list[str]) -> ImageSource:
     found = _below(folder, notes)
     files = [path for path in found if path.suffix.lower() in EXTENSIONS]
     faults = [f"{path}: is not an image by its ending" for path in found if path not in files]
-    return Part(spelled(folder), files, None, list(map(spelled, files)), faults=faults)
-
-
-def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A key that sorts ``class2`` before ``class10``, regardless of case."""
-    pieces = re.split(r"([0-9]+)", name.casefold())
-    # Text and numbers alternate, beginning with text, so that like is compared with like.
-    return [(int(piece), piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+    return ImageSource(spelled(folder), files, None, list(map(spelled, files)), faults=faults)
 
 
 def _below(folder: Path, notes: list[str]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from contraverse.data.nearest import nearest
 from contraverse.errors import UserError
@@ -40,6 +40,7 @@ class ImageTask:
     metric: str = "accuracy"
     greater_is_better: bool = True
     kind: Literal["images"] = "images"
+    labelled: ClassVar[bool] = True
 
 
 CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())

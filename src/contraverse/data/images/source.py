@@ -1,11 +1,18 @@
-"""From an encoded image to RGB bytes; what cannot be read faithfully is refused with the reason."""
+"""Images as a source gives them, arrays or encoded files, and decoding them to RGB bytes.
+
+An image that cannot be read faithfully is refused with the reason.
+"""
 
 import io
+import os
+import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +21,40 @@ EXTENSIONS = frozenset(".png .jpg .jpeg .jpe .jfif .bmp .gif .webp .tif .tiff .p
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """The formats that are tried, whatever a file is called: Pillow has others that run programs (EPS)."""
 _ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images of one file or folder, all of one split.
+
+    ``where`` names it in messages. ``images``: an array that `to_bytes` takes, or for each image its file or its
+    encoded bytes (None where they are missing). ``labels``: class names or numbers as they came, None without labels.
+    ``places``: what each image is called in messages, None for "image 0", "image 1", ... ``classes``: the names that
+    the source itself declares for numbers. ``faults``: what was to be an image and cannot be one, and why.
+    """
+
+    where: str
+    images: np.ndarray | Sequence[Path | bytes | None]
+    labels: Sequence[Any] | None
+    places: Sequence[str] | None = None
+    classes: tuple[str, ...] | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def place(self, i: int) -> str:
+        """What image ``i`` is called."""
+        return f"{self.where}, image {i}" if self.places is None else self.places[i]
+
+
+def spelled(path: Path | str) -> str:
+    """``path`` as text that can be written anywhere: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A key that sorts ``class2`` before ``class10``, regardless of case."""
+    pieces = re.split(r"([0-9]+)", name.casefold())
+    # Text and numbers alternate, beginning with text, so that like is compared with like.
+    return [(int(piece), piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
 
 
 class BadImage(Exception):

@@ -1,27 +1,34 @@
 """`load_images`: from any source to training, validation and test images."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from contraverse.data.class_notes import alike, check_cut, unmeasured
-from contraverse.data.folder import SPLITS, SplitName, match_names
-from contraverse.data.formats import check_regular
-from contraverse.data.hub import is_hub_id
-from contraverse.data.images.bundled import BUNDLED, read_bundled
-from contraverse.data.images.classes import find_classes
+from contraverse.data.files import check_regular, not_there
+from contraverse.data.files import is_local as is_path
+from contraverse.data.folder import SHARD, match_names
+from contraverse.data.hub import tables_by_split
+from contraverse.data.images.arrays import BUNDLED, Sources, read_array_folder, read_bundled, read_npz
 from contraverse.data.images.dataset import ImageData, ImageSplits
-from contraverse.data.images.decode import EXTENSIONS
-from contraverse.data.images.encoded import read_hub, read_parquet
+from contraverse.data.images.encoded import read_hub, read_parquet, source_of
 from contraverse.data.images.folders import read_classes, read_image_folder, wrapped
-from contraverse.data.images.formats import Parts, read_array_folder, read_npz
-from contraverse.data.images.parts import Part, listed, spelled
-from contraverse.data.images.reading import Reading
+from contraverse.data.images.reading import ImageReader, find_classes
+from contraverse.data.images.source import EXTENSIONS, ImageSource, spelled
 from contraverse.data.images.tasks import ImageTask, get_image_task
-from contraverse.data.nearest import nearest
-from contraverse.data.reading import OnBadRow
+from contraverse.data.in_memory import in_python, python_words
+from contraverse.data.splits import (
+    SPLITS,
+    OnBadRow,
+    SplitName,
+    add_notes,
+    alike,
+    check_arguments,
+    draw_splits,
+    listed,
+    repeated,
+    set_validation_aside,
+)
 from contraverse.errors import UserError
 
 _INNER = {
@@ -32,7 +39,6 @@ _INNER = {
 }
 """What the unpacked archives, and torchvision, call the folder of each data set."""
 _FILES = (".npz", ".parquet")
-_SHARD = re.compile(r"[-_.]\d+-of-\d+$")
 
 Source = str | Path | Mapping[str, str] | Mapping[str, Path] | None
 
@@ -83,12 +89,23 @@ def load_images(
             training images are of one class.
     """
     task = get_image_task(task) if isinstance(task, str) else task
-    kept = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    _check_arguments(size, validation_fraction, kept, on_bad_row)
+    kept: dict[SplitName, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    _check_size(size)
+    check_arguments(validation_fraction, kept, on_bad_row)
     parts, notes = _open(source, task, image, label, unnamed)
+    splits = _read_parts(parts, notes, task, size, on_bad_row)
+    set_validation_aside(splits, validation_rows or validation_fraction, seed)
+    draw_splits(splits, kept, seed)
+    add_notes(splits, lambda train: _inside([train.source]))
+    return splits
+
+
+def _read_parts(
+    parts: Sources, notes: list[str], task: ImageTask, size: int | None, on_bad_row: OnBadRow
+) -> ImageSplits:
     first = parts.get("train") or next(iter(parts.values()))
     names = find_classes(first, task)
-    reading = Reading(task, names, size)
+    reading = ImageReader(task, names, size)
     data = {split: reading.read(parts[split], split) for split in SPLITS if split in parts}
     total = sum(len(part.images) for found in parts.values() for part in found)
     reading.check(on_bad_row, total, hint=_inside(part.where for found in parts.values() for part in found))
@@ -96,7 +113,7 @@ def load_images(
     for split, images in data.items():
         if images is not None and not len(images):
             raise UserError("no usable image is left", where=parts[split][0].where, hint=reading.other_task)
-    splits = ImageSplits(
+    return ImageSplits(
         data.get("train"),
         data.get("validation"),
         data.get("test"),
@@ -104,9 +121,49 @@ def load_images(
         len(reading.faults),
         notes,
     )
-    _set_validation_aside(splits, seed, validation_rows or validation_fraction)
-    _draw(splits, seed, kept)
-    _look(splits)
+
+
+def load_every_image(
+    source: str | Path | Any,
+    *,
+    image: str | None = None,
+    label: str | None = None,
+    label_names: Sequence[str] | None = None,
+    size: int | None = None,
+    on_bad_row: OnBadRow = "error",
+) -> ImageSplits:
+    """Every image of a folder or file, or of a data set of `datasets`, by split, as it is: none is set aside or drawn.
+
+    ``source``: a folder or a file as `load_images` takes, whose images are all in ``train`` where it names no splits; a
+    `datasets.Dataset`; or a `DatasetDict`, whose splits are told by their names. ``label_names``: the classes in the
+    order of their ids. Messages name arguments of Python functions in place of options of the command line.
+
+    Raises:
+        UserError: as `load_images`.
+    """
+    task = get_image_task("images")
+    if label_names is not None:
+        task = replace(task, labels=tuple(label_names))
+    try:
+        _check_size(size)
+        check_arguments(0, {}, on_bad_row)
+        if isinstance(source, str | Path):
+            path = Path(source).expanduser()
+            open_it = _open_folder if path.is_dir() else None
+            parts, notes = (
+                open_it(path, task, image, label, "train") if open_it else _open_file(path, task, image, label)
+            )
+        else:
+            splits_of, notes = tables_by_split(source)
+            parts = {
+                split: [source_of(rows, where, task, image, label, None) for where, rows in tables]
+                for split, tables in splits_of.items()
+            }
+        splits = _read_parts(parts, notes, task, size, on_bad_row)
+    except UserError as error:
+        raise in_python(error) from error
+    splits.notes += alike(splits.train.label_names or ()) if splits.train is not None else []
+    splits.notes[:] = map(python_words, [*splits.notes, *repeated(splits)])
     return splits
 
 
@@ -132,8 +189,8 @@ def read_images(
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not files:
             raise UserError("no images are here", where=source, hint="give a folder, an image, or .npz or .parquet")
-        parts, notes = [Part(source, files, None, list(map(spelled, files)))], []
-    reading = Reading(task, None, size)
+        parts, notes = [ImageSource(source, files, None, list(map(spelled, files)))], []
+    reading = ImageReader(task, None, size)
     images, names = reading.read_plain(parts)
     reading.check(on_bad_row, sum(len(part.images) for part in parts))
     if not len(images):
@@ -141,23 +198,14 @@ def read_images(
     return images, names, notes + reading.notes
 
 
-def _check_arguments(
-    size: int | None, validation_fraction: float, kept: Mapping[str, int | None], on_bad_row: str
-) -> None:
+def _check_size(size: int | None) -> None:
     if size is not None and size < 1:
         raise UserError(f"size is at least 1, not {size}")
-    if not 0 <= validation_fraction < 1:
-        raise UserError(f"validation_fraction lies in [0, 1), not {validation_fraction}")
-    for split, count in kept.items():
-        if count is not None and count < 1:
-            raise UserError(f"{split}_rows is at least 1, not {count}")
-    if on_bad_row not in ("error", "skip"):
-        raise UserError(f"on_bad_row is error or skip, not {on_bad_row!r}")
 
 
 def _open(
     source: Source, task: ImageTask, image: str | None, label: str | None, unnamed: SplitName
-) -> tuple[Parts, list[str]]:
+) -> tuple[Sources, list[str]]:
     if isinstance(source, Mapping):
         return _open_by_split(source, task, image, label)
     if source is None and task.name in BUNDLED:
@@ -174,18 +222,12 @@ def _open(
 
 def is_local(source: str) -> bool:
     """True for what exists or comes with a package, and for what can only be a path."""
-    if source in BUNDLED:
-        return True
-    path = Path(source).expanduser()
-    return path.exists() or path.suffix.lower() in _FILES or not is_hub_id(source) or source.startswith(".")
+    return source in BUNDLED or is_path(source, _FILES)
 
 
-def _open_file(path: Path, task: ImageTask, image: str | None, label: str | None) -> tuple[Parts, list[str]]:
+def _open_file(path: Path, task: ImageTask, image: str | None, label: str | None) -> tuple[Sources, list[str]]:
     if not path.exists():
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = ", ".join(nearest(path.name, beside)[:5])
-        hint = f"In that folder: {near}." if near else f"The folder {path.parent} is not there either, or is empty."
-        raise UserError("there is no such file or folder", where=str(path), hint=hint)
+        raise not_there(path)
     check_regular(path)
     if path.suffix.lower() == ".npz":
         return read_npz(path), []
@@ -201,8 +243,8 @@ def _open_file(path: Path, task: ImageTask, image: str | None, label: str | None
 
 def _open_by_split(
     source: Mapping[str, str] | Mapping[str, Path], task: ImageTask, image: str | None, label: str | None
-) -> tuple[Parts, list[str]]:
-    parts: Parts = {}
+) -> tuple[Sources, list[str]]:
+    parts: Sources = {}
     notes: list[str] = []
     unknown = [name for name in source if name not in SPLITS]
     if unknown or not source:
@@ -224,15 +266,15 @@ def _open_by_split(
 
 def _open_folder(
     folder: Path, task: ImageTask, image: str | None, label: str | None, unnamed: SplitName
-) -> tuple[Parts, list[str]]:
+) -> tuple[Sources, list[str]]:
     for candidate in (folder, *(folder / inner for inner in _INNER.get(task.name, ()))):
         if candidate.is_dir() and (arrays := read_array_folder(candidate)):
             return arrays
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _FILES and path.is_file()]
     if not files:
         return read_image_folder(folder, unnamed)
-    stems = {path: _SHARD.sub("", path.stem) for path in files}
-    chosen = match_names(dict.fromkeys(stems.values()), {split: split for split in SPLITS})
+    stems = {path: SHARD.sub("", path.stem) for path in files}
+    chosen = match_names(dict.fromkeys(stems.values()))
     if not chosen and len(files) == 1:
         found, more = _open_file(files[0], task, image, label)
         return ({unnamed: found["train"]} if set(found) == {"train"} else found), more
@@ -242,7 +284,7 @@ def _open_folder(
             where=str(folder),
             hint="Name the file itself with --data, or call the files train and test.",
         )
-    parts: Parts = {}
+    parts: Sources = {}
     notes: list[str] = []
     used = set()
     for split, (name,) in chosen.items():
@@ -256,82 +298,9 @@ def _open_folder(
     return parts, notes + ([f"{folder}: left out {listed(left)}"] if left else [])
 
 
-def _set_validation_aside(splits: ImageSplits, seed: int, part: float) -> None:
-    """``part`` of the training images that have a label: a number of them from 1, a fraction below."""
-    train = splits.train
-    if train is None or train.labels is None or splits.validation is not None or not part:
-        return
-    labelled = int(train.has_label.sum())
-    if part >= labelled:
-        raise UserError(f"{part:g} of {labelled} labelled training images cannot be set aside", where=train.source)
-    splits.train, splits.validation = train.split(part / labelled if part >= 1 else part, seed)
-    aside = len(splits.validation)
-    check_cut(_present(train), _present(splits.train), aside, labelled, "images", train.source)
-    count = len(splits.validation)
-    splits.notes.append(f"no validation split: {count} training images were set aside for it (seed {seed})")
-
-
-def _draw(splits: ImageSplits, seed: int, kept: Mapping[str, int | None]) -> None:
-    for split, count in kept.items():
-        data: ImageData | None = getattr(splits, split)
-        if data is not None and count is not None and count < len(data):
-            setattr(splits, split, data.sample(count, seed))
-            said = "training" if split == "train" else split
-            splits.notes.append(f"{count} of {len(data)} {said} images are used (seed {seed})")
-
-
-def _look(splits: ImageSplits) -> None:
-    """Say what a reader of the results should know."""
-    train, notes = splits.train, splits.notes
-    if train is None:
-        notes.append("there is no training split")
-        return
-    if train.labels is not None and train.label_names is not None:
-        without = len(train) - int(train.has_label.sum())
-        notes += [f"{without:,} of {len(train):,} training images have no label"] if without else []
-        present = _present(train)
-        if len(present) < 2:
-            name = train.label_names[next(iter(present))]
-            raise UserError(
-                f"every training image{' that has one' if without else ''} has the label {name!r}",
-                where=train.source,
-                hint=_inside([train.source])
-                or "A classifier needs images of at least two classes" + "; -1 is none." * bool(without),
-            )
-        absent = [name for i, name in enumerate(train.label_names) if i not in present]
-        notes += [f"no training image has the label {listed(absent)}"] if absent else []
-        notes += alike(train.label_names)
-        if splits.validation is not None:
-            notes += unmeasured(train.label_names, present, _present(splits.validation), "image")
-    notes += _repeats(train, splits.validation, splits.test)
-    if splits.test is None:
-        notes.append("no labelled test split: nothing is measured on test images")
-
-
-def _present(data: ImageData) -> set[int]:
-    """The classes of which there are images."""
-    return set() if data.labels is None else set(data.labels[data.has_label].tolist())
-
-
 def _inside(sources: Iterable[str]) -> str | None:
     """The way out where one of ``sources`` is a folder around the folder that was meant."""
     for source in sources:
         if (folder := wrapped(Path(source))) is not None:
             return f"It is the only folder there, and holds folders itself: give --data {folder}?"
     return None
-
-
-def _repeats(train: ImageData, validation: ImageData | None, test: ImageData | None) -> list[str]:
-    seen = set(_fingerprints(train))
-    notes = []
-    if len(seen) < len(train):
-        notes.append(f"{len(train) - len(seen)} of {len(train)} training images repeat another one")
-    for name, data in (("validation", validation), ("test", test)):
-        shared = sum(one in seen for one in _fingerprints(data)) if data is not None else 0
-        if data is not None and shared:
-            notes.append(f"{shared} of {len(data)} {name} images are in the training images too")
-    return notes
-
-
-def _fingerprints(data: ImageData) -> list[bytes]:
-    return [blake2b(image.tobytes(), digest_size=16).digest() for image in data.pixels.numpy()]
