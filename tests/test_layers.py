@@ -23,6 +23,7 @@ LAYERS = (
     ("data",),
     ("training",),
     ("evaluation",),
+    ("evasion",),
     ("recipes",),
     ("reporting",),
     ("pipeline",),

@@ -151,3 +151,33 @@ def sync(path: Path) -> None:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a file of JSON lines; a last line that was cut short is left out, and no file is no lines.
+
+    Raises:
+        UserError: another line is no JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    values = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is a line cut short, or nothing
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"line {number} is no JSON", where=str(path)) from error
+    return values
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Add ``value`` to a file of JSON lines, in the place of a last line that was cut short."""
+    with naming(path), path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(value).encode() + b"\n")

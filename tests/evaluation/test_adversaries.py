@@ -289,7 +289,7 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_token_in_its_own_place_changes_nothing(vocab_size: Vocabulary, text: str) -> None:
+def test_a_token_in_its_own_place_changes_nothing(vocabulary: Vocabulary, text: str) -> None:
     ids = vocabulary.tokenizer(text)["input_ids"]
     own = {i: token for i, token in enumerate(ids) if vocabulary.usable[token]}
     assert own
@@ -319,7 +319,7 @@ def test_a_token_is_spliced_into_the_text_as_it_was_written(text: str, word: str
     assert vocabulary.splice(text, {position: ids(by)}, 64) == expected
 
 
-def test_control_tokens_and_unknown_ids_are_not_usable(vocab_size: Vocabulary) -> None:
+def test_control_tokens_and_unknown_ids_are_not_usable(vocabulary: Vocabulary) -> None:
     tokenizer = vocabulary.tokenizer
     assert len(vocabulary.usable) == len(tokenizer) + 3
     assert not vocabulary.usable[tokenizer.all_special_ids].any()

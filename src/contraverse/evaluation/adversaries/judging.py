@@ -35,6 +35,73 @@ class Bystander:
         return _log_odds(self.regression.predict_log_proba(_unit(embeddings)), np.searchsorted(self.classes, labels))
 
 
+class Comparison(NamedTuple):
+    """How far a text is from its original; see `Closeness`. ``word_similarity`` is None where it was not asked."""
+
+    similarity: float
+    drop: float
+    word_similarity: float | None
+    edits: int
+    share: float
+    close: bool
+
+
+class Comparer:
+    """Compares rewritten texts with their originals, by an encoder and a second opinion; each text of a row once.
+
+    Args:
+        data: originals, one text to a row.
+        labels: (N,) class ids.
+        encoder: embeds both.
+        closeness: what counts as close.
+        batch_size: texts at a time.
+
+    Raises:
+        UserError: the rows have one class alone, and ``closeness`` limits the drop.
+    """
+
+    def __init__(
+        self, data: TextData, labels: np.ndarray, encoder: TextModel, closeness: Closeness, batch_size: int
+    ) -> None:
+        self.data, self.labels, self.encoder, self.closeness = data, labels, encoder, closeness
+        self.before = encoder.encode([texts[0] for texts in data.texts])
+        self.bystander = None if closeness.max_drop == float("inf") else Bystander(self.before, self.labels)
+        self.context = InContext(encoder, batch_size)
+        self._known: dict[tuple[int, str], Comparison] = {}
+
+    def __call__(self, candidates: Sequence[tuple[int, str]]) -> list[Comparison]:
+        """Compare each ``(row, text)``, in order."""
+        asked = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self._known]
+        if asked:
+            rows, texts = np.array([row for row, _ in asked]), [text for _, text in asked]
+            after = self.encoder.encode(texts)
+            similarity = (_unit(self.before[rows]) * _unit(after)).sum(1)
+            drop = np.zeros(len(asked))
+            if self.bystander is not None:
+                drop = np.subtract(*(self.bystander.odds(x, self.labels[rows]) for x in (self.before[rows], after)))
+            results = []
+            for i, (row, text) in enumerate(asked):
+                original = self.data.texts[row][0]
+                changed = edits(original, text)
+                share = changed / max(1, len(words_of(original)))
+                far = (round(float(similarity[i]), 4), round(float(drop[i]), 4))
+                close = self.closeness.holds(changed, share, *far)
+                results.append(Comparison(*far, None, changed, share, close))
+            self._known.update(zip(asked, self._compare_words(asked, results), strict=True))
+        return [self._known[candidate] for candidate in candidates]
+
+    def _compare_words(self, asked: Sequence[tuple[int, str]], results: Sequence[Comparison]) -> list[Comparison]:
+        """The same, where all else is close by their words too, which takes another pass of the encoder."""
+        least = self.closeness.min_word_similarity
+        near = [i for i, result in enumerate(results) if result.close and least > -1]
+        originals = [self.data.texts[asked[i][0]][0] for i in near]
+        alike = self.context.least(originals, [asked[i][1] for i in near])
+        compared = list(results)
+        for i, cosine in zip(near, alike, strict=True):
+            compared[i] = compared[i]._replace(word_similarity=cosine, close=cosine >= least)
+        return compared
+
+
 class Verdict(NamedTuple):
     """One text: the model's class, its log-odds of the row's label, and what became of the sentence."""
 
@@ -55,46 +122,22 @@ class Judge:
     def __init__(
         self, model: TextModel, data: TextData, encoder: TextModel, closeness: Closeness, batch_size: int
     ) -> None:
-        self.model, self.data, self.encoder = model, data, encoder
-        self.closeness, self.batch_size = closeness, batch_size
+        self.model, self.data, self.batch_size = model, data, batch_size
         self.labels = labels_of(data)
-        self.before = encoder.encode([texts[0] for texts in data.texts])
-        self.bystander = None if closeness.max_drop == float("inf") else Bystander(self.before, self.labels)
-        self.context = InContext(encoder, batch_size)
+        self.comparer = Comparer(data, self.labels, encoder, closeness, batch_size)
         self._known: dict[tuple[int, str], Verdict] = {}
 
     def __call__(self, candidates: Sequence[tuple[int, str]]) -> list[Verdict]:
         """What becomes of each ``(row, text)``, in order."""
-        asked = [one for one in dict.fromkeys(candidates) if one not in self._known]
+        asked = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self._known]
         if asked:
             rows, texts = np.array([row for row, _ in asked]), [text for _, text in asked]
             logits = predict(self.model, TextData.from_rows(texts), self.batch_size)
-            odds, after = _log_odds(logits, self.labels[rows]), self.encoder.encode(texts)
-            similarity = (_unit(self.before[rows]) * _unit(after)).sum(1)
-            drop = np.zeros(len(asked))
-            if self.bystander is not None:
-                drop = np.subtract(*(self.bystander.odds(x, self.labels[rows]) for x in (self.before[rows], after)))
-            held = []
-            for i, (row, text) in enumerate(asked):
-                original = self.data.texts[row][0]
-                changed = edits(original, text)
-                share = changed / max(1, len(words_of(original)))
-                far = (round(float(similarity[i]), 4), round(float(drop[i]), 4))
-                close = self.closeness.holds(changed, share, *far)
-                held.append(Verdict(text, int(logits[i].argmax()), float(odds[i]), *far, None, changed, share, close))
-            self._known.update(zip(asked, self._compare_words(rows.tolist(), held), strict=True))
-        return [self._known[one] for one in candidates]
-
-    def _compare_words(self, rows: Sequence[int], verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """The same, where all else is close by their words too, which takes another pass of the encoder."""
-        least = self.closeness.min_word_similarity
-        near = [i for i, verdict in enumerate(verdicts) if verdict.close and least > -1]
-        originals = [self.data.texts[rows[i]][0] for i in near]
-        alike = self.context.least(originals, [verdicts[i].text for i in near])
-        found = list(verdicts)
-        for i, cosine in zip(near, alike, strict=True):
-            found[i] = found[i]._replace(word_similarity=cosine, close=cosine >= least)
-        return found
+            odds = _log_odds(logits, self.labels[rows])
+            for i, (candidate, comparison) in enumerate(zip(asked, self.comparer(asked), strict=True)):
+                verdict = Verdict(candidate[1], int(logits[i].argmax()), float(odds[i]), *comparison)
+                self._known[candidate] = verdict
+        return [self._known[candidate] for candidate in candidates]
 
     def fools(self, row: int, verdict: Verdict) -> bool:
         """Whether the text changes the prediction of its row, which is the row's label."""
@@ -104,7 +147,7 @@ class Judge:
         """A text that fools the model, as it is reported."""
         names = self.model.labels
         assert names is not None
-        label, drop = names[int(self.labels[row])], verdict.drop if self.bystander is not None else None
+        label, drop = names[int(self.labels[row])], verdict.drop if self.comparer.bystander is not None else None
         return Adversary(
             row,
             self.data.texts[row][0],

@@ -26,6 +26,7 @@ class Substitutes:
     """
 
     def __init__(self, vocabulary: Vocabulary, table: Tensor, least: float = 0.35) -> None:
+        self.vocabulary = vocabulary
         self.surface = [text.lower() for text in vocabulary.surface]
         whole = vocabulary.usable & vocabulary.starts
         self.words = [i for i, word in enumerate(self.surface) if bool(whole[i]) and is_content(word)]
@@ -54,6 +55,15 @@ class Substitutes:
             fit = [i for i in near if ending(self.surface[i]) == ending(old) and not akin(self.surface[i], old)]
             self._known[token] = torch.tensor(fit, device=self.table.device, dtype=torch.long)
         return self._known[token]
+
+    def nearest(self, token: int, count: int) -> list[int]:
+        """List up to ``count`` of the tokens that may replace this one, the most similar first."""
+        others = self.of(token).tolist()
+        if not others:
+            return []
+        cosines = self.table[[self._content[other] for other in others]] @ self.table[self._content[token]]
+        order = cosines.argsort(descending=True, stable=True)[:count].tolist()
+        return [others[i] for i in order]
 
     def _continues(self, token: int) -> bool:
         return not bool(self._starts[token]) and self.surface[token][:1].isalnum()

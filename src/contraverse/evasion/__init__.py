@@ -1,0 +1,49 @@
+"""Worst cases of texts: the least change of a text, as a text, by which it evades a classifier."""
+
+from contraverse.evasion.append import Append, pool_of_file, pools_of_classes
+from contraverse.evasion.asking import Asker
+from contraverse.evasion.checks import Belief, believe
+from contraverse.evasion.edits import RULES, Edits
+from contraverse.evasion.gate import Figure, Figures, Gate, failures
+from contraverse.evasion.goals import Goal
+from contraverse.evasion.invisible import Unicode
+from contraverse.evasion.outcomes import EvasionReport, Rate, RowResult, Success
+from contraverse.evasion.run import digest_of_rows, evade, worst
+from contraverse.evasion.search import SearchSettings, TextAttack
+from contraverse.evasion.state import State
+from contraverse.evasion.swaps import FromEmbeddings, FromMaskedLM, Swaps
+from contraverse.evasion.targets import Access, FunctionTarget, ModelTarget, Target
+
+__all__ = [
+    "RULES",
+    "Access",
+    "Append",
+    "Asker",
+    "Belief",
+    "Edits",
+    "EvasionReport",
+    "Figure",
+    "Figures",
+    "FromEmbeddings",
+    "FromMaskedLM",
+    "FunctionTarget",
+    "Gate",
+    "Goal",
+    "ModelTarget",
+    "Rate",
+    "RowResult",
+    "SearchSettings",
+    "State",
+    "Success",
+    "Swaps",
+    "Target",
+    "TextAttack",
+    "Unicode",
+    "believe",
+    "digest_of_rows",
+    "evade",
+    "failures",
+    "pool_of_file",
+    "pools_of_classes",
+    "worst",
+]
