@@ -16,8 +16,8 @@ from contraverse.cli.app import app
 from contraverse.data import IMAGE_TASKS, TASKS
 from contraverse.methods import METHODS
 from contraverse.recipes import RECIPES, RunConfig
-from contraverse.recipes.images import ImageRunConfig
-from contraverse.recipes.papers import is_image_task
+from contraverse.recipes.image_schema import ImageRunConfig
+from contraverse.recipes.recipe import is_image_task
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ODD_TEXT = st.one_of(

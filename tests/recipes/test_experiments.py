@@ -21,7 +21,7 @@ from contraverse.recipes import (
     space_of,
     split_stages,
 )
-from contraverse.recipes.layers import dotted
+from contraverse.recipes.schema import dotted
 
 BERT, ROBERTA, ALBERT = "google-bert/bert-base-uncased", "FacebookAI/roberta-base", "albert/albert-base-v2"
 LARGE = ("FacebookAI/roberta-large", "google-bert/bert-large-uncased")

@@ -121,6 +121,8 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("evaluation.epsilons=.1", ["valid list"]),
         ("evaluation.rows=1.5", ["valid integer"]),
         ("train.learning_rate=-1", ["train.learning_rate: -1", "greater than 0"]),
+        ("train.learning_rate=1e30", ["train.learning_rate: 1e+30", "less than or equal to 1000"]),
+        ("train.weight_decay=1e30", ["train.weight_decay: 1e+30", "less than or equal to 1000"]),
         ("train.learning_rate=fast", ["'fast'", "valid number"]),
         ("train.lr_scheduler_type=linearr", ["'linear', 'cosine'"]),
         ("train.per_device_train_batch_size=0", ["greater than or equal to 1"]),

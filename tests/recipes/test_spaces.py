@@ -20,7 +20,7 @@ from contraverse.recipes import (
     read_space,
     space_of,
 )
-from contraverse.recipes.layers import dotted
+from contraverse.recipes.schema import dotted
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_recipe_itself_lies_in_its_methods_space(name: str) -> None:
 def test_carl_rar_and_infobert_are_searched_for_their_own_settings_beside_freelbs() -> None:
     own = {
         "carl": {"weight", "start", "temperature", "negatives", "momentum"},
-        "rar": {"weight"},
+        "rar": {"weight", "skip_special", "head_warmup"},
         "infobert": {"alpha", "beta", "low", "high"},
     }
     for name, settings in own.items():

@@ -48,6 +48,7 @@ class RAR(FreeLB):
     """
 
     name = "rar"
+    modality = "text"
     summary = "FreeLB, and every token is to be told from its adversarial representation"
     paper = "CARL/RAR"
     equation = "(7)"

@@ -1,6 +1,11 @@
 """Recipes: the papers' settings by name, and how a run is configured from one. Imports without torch."""
 
-from contraverse.recipes.config import (
+from contraverse.recipes.departures import Difference, differences, experiment_of, ours
+from contraverse.recipes.image_experiments import CIFAR
+from contraverse.recipes.image_schema import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
+from contraverse.recipes.recipe import RECIPES, Experiment, Ours, Recipe, find_recipe
+from contraverse.recipes.resolve import change, configure, load, load_search, made_with, parse, refuse_trust
+from contraverse.recipes.schema import (
     DataConfig,
     EvaluationConfig,
     MethodConfig,
@@ -10,18 +15,13 @@ from contraverse.recipes.config import (
     StageConfig,
     TrainConfig,
 )
-from contraverse.recipes.departures import Difference, differences, experiment_of, ours
-from contraverse.recipes.experiments import Experiment, Ours
-from contraverse.recipes.image_experiments import CIFAR as _registered  # noqa: F401
-from contraverse.recipes.images import ImageDataConfig, ImageEvaluationConfig, ImageModelConfig, ImageRunConfig
-from contraverse.recipes.papers import RECIPES, Recipe
-from contraverse.recipes.resolve import change, configure, load, load_search, made_with, parse, refuse_trust
-from contraverse.recipes.spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
+from contraverse.recipes.search_spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
 from contraverse.recipes.stages import Stage, split_stages
 from contraverse.recipes.text_experiments import BERT, NLI_SENTENCES
 
 __all__ = [
     "BERT",
+    "CIFAR",
     "NLI_SENTENCES",
     "PAPER_SPACES",
     "RECIPES",
@@ -49,6 +49,7 @@ __all__ = [
     "configure",
     "differences",
     "experiment_of",
+    "find_recipe",
     "load",
     "load_search",
     "made_with",

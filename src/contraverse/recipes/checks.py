@@ -1,4 +1,4 @@
-"""What a configuration is checked against: pydantic for the sections, and what only heavy imports know.
+"""Checks of a configuration: by pydantic for the sections, and by the code that a run calls for the rest.
 
 The names and ranges of a method's settings are its constructor's, those of ``train`` are transformers'. Both are
 read off the code when a run is configured, so that no list of them can grow old, and `contraverse.recipes` itself
@@ -9,25 +9,24 @@ import dataclasses
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from contraverse.errors import UserError
-from contraverse.recipes.arguments import OURS, check_arguments
-from contraverse.recipes.config import MethodConfig, Section, TrainConfig
+from contraverse.errors import UserError, suggestion, unknown
+from contraverse.recipes.schema import MethodConfig, Section, TrainConfig
 
 if TYPE_CHECKING:
     from contraverse.data import ImageTask, Task
     from contraverse.types import Method
 
 _POSITIVE, _NOT_NEGATIVE, _COUNT = Field(gt=0), Field(ge=0), Field(ge=1)
+_LARGEST_RATE = 1000.0  # LARS at a batch of 4,096 has some 5; at 1e30 the first step overflows
 _RANGES = {
-    "learning_rate": _POSITIVE,
-    "weight_decay": _NOT_NEGATIVE,
+    "learning_rate": Field(gt=0, le=_LARGEST_RATE),
+    "weight_decay": Field(ge=0, le=_LARGEST_RATE),
     "warmup_steps": _NOT_NEGATIVE,
     "max_grad_norm": _NOT_NEGATIVE,
     "num_train_epochs": _POSITIVE,
@@ -50,27 +49,17 @@ _KINDS = {
 """The kinds of task that have what a method needs: where there are labels there are sentences, too."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that ``name`` looks like, and all of them."""
-    names = list(known)
-    if not names:
-        return "there are none to set"
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = f"known: {', '.join(names)}" if len(names) <= 24 else ""
-    return " ".join(filter(None, [f'did you mean "{close[0]}"?' if close else "", listed]))
-
-
 def explain(error: ValidationError, model: type[BaseModel], section: str = "") -> UserError:
-    """Pydantic's findings on ``model`` in a user's words: which settings, what they may be."""
-    found: dict[str, UserError] = {}
+    """Turn pydantic's findings on ``model`` into an error for the user: the settings, and their possible values."""
+    mistakes: dict[str, UserError] = {}
     for item in error.errors(include_url=False):
         names, parent = _locate(item["loc"], model)
         where = ".".join([section, *names] if section else names)
         if isinstance(mistake := item.get("ctx", {}).get("error"), UserError):
-            found[where] = mistake  # says what and where better than pydantic can
+            mistakes[where] = mistake  # says what and where better than pydantic can
             continue
         if item["type"] == "extra_forbidden":
-            what, hint = "no such setting", nearest(names[-1], parent.model_fields)
+            what, hint = "no such setting", suggestion(names[-1], parent.model_fields)
         elif item["type"] == "missing":
             what, hint = "is missing", None
         elif item["type"] == "model_type":
@@ -80,10 +69,10 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
             what = f"{_shortened(item['input'])} is not possible: {wanted}"
             hint = "write null for none" if str(item["input"]).lower() == "none" else None
         # Each member of a union has its say; the last is the widest.
-        found[where] = UserError(what, where=where, hint=hint)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    return UserError(f"{len(found)} settings are wrong:\n" + "\n".join(str(mistake) for mistake in found.values()))
+        mistakes[where] = UserError(what, where=where, hint=hint)
+    if len(mistakes) == 1:
+        return next(iter(mistakes.values()))
+    return UserError(f"{len(mistakes)} settings are wrong:\n" + "\n".join(map(str, mistakes.values())))
 
 
 def _shortened(value: Any, longest: int = 200) -> str:
@@ -108,7 +97,7 @@ def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[s
             field = parent.model_fields.get(part)
             section = field.annotation if field else None
             if get_origin(section) is dict:  # sections by name
-                keyed = next((one for one in get_args(section) if _is_model(one)), None)
+                keyed = next((argument for argument in get_args(section) if _is_model(argument)), None)
             inside = _is_model(section) or keyed is not None
             parent = cast(type[BaseModel], section) if _is_model(section) else parent
     return names, parent
@@ -140,7 +129,7 @@ def check_method(method: MethodConfig) -> MethodConfig:
     from contraverse.methods import METHODS
 
     if method.name not in METHODS:
-        raise UserError(f'no method is called "{method.name}"', where="method.name", hint=nearest(method.name, METHODS))
+        raise unknown("method", method.name, METHODS, where="method.name")
     build = METHODS[method.name]
     settings = _validated("method", _settings(build.__init__), method.settings).model_dump()
     try:
@@ -227,13 +216,13 @@ def _check_course(train: TrainConfig, arguments: Mapping[str, Any]) -> None:
 
     epochs = math.ceil(arguments.get("num_train_epochs", 3))
     for section, build in (
-        ("optimizer", lambda name, said: build_optimizer(name, [torch.nn.Parameter(torch.ones(1))], 0.1, **said)),
-        ("schedule", lambda name, said: build_schedule(name, epochs, 1, **said)),
+        ("optimizer", lambda name, own: build_optimizer(name, [torch.nn.Parameter(torch.ones(1))], 0.1, **own)),
+        ("schedule", lambda name, own: build_schedule(name, epochs, 1, **own)),
     ):
-        said = getattr(train, section)
-        if said is None:
+        written = getattr(train, section)
+        if written is None:
             continue
-        settings = said.model_dump(exclude_none=True)
+        settings = written.model_dump(exclude_none=True)
         try:
             build(settings.pop("name"), settings)
         except UserError as error:
@@ -250,3 +239,92 @@ def _typed(hint: Any, bounds: Any) -> Any:
         members = (int, *members)
     union: Any = Union[members]  # noqa: UP007
     return Annotated[union, bounds] if bounds is not None else union
+
+
+OURS = {
+    "output_dir": "the run's folder is --output",
+    "resume_from_checkpoint": "to go on with a run, use --resume",
+    "do_train": "training is what a run is",
+    "do_eval": "set train.eval_strategy",
+    "do_predict": "the test rows are measured when the run ends",
+    "remove_unused_columns": "the collator decides what a batch holds",
+    **dict.fromkeys(
+        ("fsdp", "fsdp_config", "deepspeed"),
+        "weights that are split over processes are neither saved nor measured here; start whole ones with torchrun",
+    ),
+}
+"""Names that a run decides itself, and what to use in their place."""
+
+_HUB = "upload the model of a finished run: hf upload NAME RUN/model"
+_EVALUATING = "the run's own evaluators measure; their batch is evaluation.batch_size"
+_WITHOUT_MEANING = {
+    **dict.fromkeys(
+        ("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_always_push", "hub_revision"), _HUB
+    ),
+    **dict.fromkeys(
+        (
+            "bf16_full_eval",
+            "fp16_full_eval",
+            "prediction_loss_only",
+            "eval_accumulation_steps",
+            "eval_use_gather_object",
+            "include_for_metrics",
+            "batch_eval_metrics",
+        ),
+        _EVALUATING,
+    ),
+    "label_smoothing_factor": "a method computes its own loss from the labels as they are",
+    "neftune_noise_alpha": "perturbing the embeddings is what the methods do: contraverse list methods",
+    "use_liger_kernel": "its kernels replace layers of whole models of transformers",
+    "liger_kernel_config": "its kernels replace layers of whole models of transformers",
+    "label_names": "the collator decides what a batch holds",
+    "save_only_model": "checkpoints are for going on; a finished run keeps its model alone",
+}
+"""Names that would change nothing, or stop a run late; the values that change nothing may be set."""
+
+
+def check_arguments(arguments: Mapping[str, Any], *, own_optimizer: bool) -> None:
+    """Refuse what has no meaning here, and what needs a package that is not installed.
+
+    Args:
+        arguments: of `transformers.TrainingArguments`, by name, as they were set.
+        own_optimizer: whether ``train.optimizer`` takes the place of ``optim``.
+
+    Raises:
+        UserError: the first of them.
+    """
+    for name, hint in _WITHOUT_MEANING.items():
+        if arguments.get(name) not in (None, False, 0, [], {}):
+            raise UserError("has no meaning here", where=f"train.{name}", hint=hint)
+    if arguments.get("report_to") not in (None, "none", [], ["none"]):
+        _check_reports(arguments["report_to"])
+    if "optim" in arguments and not own_optimizer:
+        _check_optimizer(arguments)
+
+
+def _check_reports(names: str | list[str]) -> None:
+    from transformers import TrainingArguments
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    listed = TrainingArguments(output_dir="", report_to=names, use_cpu=True).report_to
+    try:
+        for build in get_reporting_integration_callbacks(listed):
+            build()
+    except (RuntimeError, ImportError, ValueError) as error:
+        hint = 'install it, or report to something else: train.report_to=none, "tensorboard"'
+        raise UserError(str(error), where="train.report_to", hint=hint) from error
+
+
+def _check_optimizer(arguments: Mapping[str, Any]) -> None:
+    from torch import nn
+    from transformers import Trainer, TrainingArguments
+
+    settings = {name: arguments[name] for name in ("optim", "optim_args") if name in arguments}
+    try:
+        # Imports the package of an optimizer that is not torch's.
+        Trainer.get_optimizer_cls_and_kwargs(
+            TrainingArguments(output_dir="", use_cpu=True, **settings), cast(Any, nn.Linear(1, 1))
+        )
+    except (ImportError, RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(first, where="train.optim", hint="install it, or choose another") from error

@@ -2,11 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from contraverse.recipes.config import RunConfig
-from contraverse.recipes.experiments import Experiment, Ours, choose
-from contraverse.recipes.layers import dotted
-from contraverse.recipes.papers import RECIPES
+from contraverse.recipes.recipe import Experiment, Ours, choose, find_recipe
 from contraverse.recipes.resolve import configure
+from contraverse.recipes.schema import RunConfig, dotted
 
 _USERS = frozenset(
     {
@@ -30,7 +28,7 @@ class Difference(NamedTuple):
 
 def experiment_of(config: RunConfig) -> Experiment | None:
     """The paper's experiment on the task of ``config``; None where no paper has one."""
-    return choose(RECIPES[config.recipe].experiments, config.task, config.model.name)
+    return choose(find_recipe(config.recipe).experiments, config.task, config.model.name)
 
 
 def differences(config: RunConfig) -> list[Difference]:
@@ -44,18 +42,18 @@ def differences(config: RunConfig) -> list[Difference]:
     settings = {"model.name": experiment.model}
     papers = dict(dotted(configure(config.recipe, task=config.task, paper=True, settings=settings).model_dump()))
     runs = dict(dotted(config.model_dump()))
-    found = [
+    changed = [
         Difference(name, runs.get(name), papers.get(name))
         for name in dict.fromkeys([*papers, *runs])
         if name not in _USERS and runs.get(name) != papers.get(name)
     ]
     if config.data.source is None:
-        return found
-    return [difference for difference in found if difference.setting.split(".")[:2] != ["data", "source"]]
+        return changed
+    return [difference for difference in changed if difference.setting.split(".")[:2] != ["data", "source"]]
 
 
 def ours(config: RunConfig) -> list[tuple[Ours, Any]]:
-    """What the paper's experiment leaves open or has otherwise, and the run's value of it (None for ``data``)."""
+    """Settings that the paper's experiment leaves open or has otherwise, with the run's value (None for ``data``)."""
     experiment = experiment_of(config)
     values = dict(dotted(config.model_dump()))
     return [(open_, values.get(open_.setting)) for open_ in (experiment.ours if experiment else ())]

@@ -1,8 +1,7 @@
 """The papers' experiments on images. The recipes have their settings already: here is what they ran them on."""
 
-from contraverse.recipes.experiments import NOT_RUN
 from contraverse.recipes.image_papers import ACL_PAPER
-from contraverse.recipes.papers import experiment
+from contraverse.recipes.recipe import NOT_RUN, experiment
 
 _SMALL = "paper scale: not run; 4,000 images of CIFAR-10 on a small network: docs/results.md"
 CIFAR = ("cifar10", "cifar100")

@@ -1,17 +1,18 @@
-"""The papers' settings on images, one function each."""
+"""The papers' settings on images, one function each; methods without a function have the baselines' settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from contraverse.recipes.config import START, MethodConfig, RunConfig, StageConfig, TrainConfig
-from contraverse.recipes.images import (
+from contraverse.recipes.image_schema import (
     ImageDataConfig,
     ImageEvaluationConfig,
     ImageModelConfig,
     ImageRunConfig,
     ViewsConfig,
 )
-from contraverse.recipes.papers import follows, labelled, on_images, on_texts, recipe, sentences
+from contraverse.recipes.recipe import baseline, follows, on_images, on_texts, plain, recipe
+from contraverse.recipes.schema import START, MethodConfig, RunConfig, StageConfig, TrainConfig
+from contraverse.recipes.text_papers import labelled, sentences
 
 # Robust Pre-Training by Adversarial Contrastive Learning.
 ACL_PAPER = "ACL (Jiang et al. 2020)"
@@ -67,8 +68,9 @@ _ROBUST: dict[str, Any] = {"metric_for_best_model": "robust_accuracy", "greater_
 _ALL: dict[str, Any] = {"validation_fraction": 0.0}
 
 
+@baseline("images", "inputs")
 def _pretraining(name: str, *, dual: bool = False, train: dict[str, Any] | None = None) -> ImageRunConfig:
-    """As ACL pre-trains; SimCLR's views."""
+    """Pre-training of ACL; SimCLR's views."""
     return ImageRunConfig(
         recipe=name,
         task="cifar10",
@@ -79,10 +81,11 @@ def _pretraining(name: str, *, dual: bool = False, train: dict[str, Any] | None 
     )
 
 
+@baseline("images", "labels")
 def _fine_tuning(
     name: str, *, robust: bool = True, train: dict[str, Any] | None = None, **settings: Any
 ) -> ImageRunConfig:
-    """As ACL fine-tunes; crop and flip.
+    """Fine-tuning of ACL; crop and flip.
 
     The best checkpoint is that of the best accuracy on validation images, under attack where the method is ``robust``.
     """
@@ -130,16 +133,8 @@ def carl() -> ImageRunConfig:
     return _fine_tuning("carl", **_FREELB, weight=0.03, temperature=0.07, negatives=16000, momentum=0.5, start=3.0)
 
 
-@recipe("simclr", summary="contrast of two views", paper=SIMCLR_PAPER, task="cifar10")
-def simclr() -> ImageRunConfig:
-    """SimCLR, S2S of ACL, trained as ACL is."""
-    return _pretraining("simclr")
-
-
-@recipe("acl-a2a", summary="contrast of two adversarial views", paper=ACL_PAPER, task="cifar10")
-def acl_a2a() -> ImageRunConfig:
-    """ACL, adversarial to adversarial."""
-    return _pretraining("acl-a2a")
+plain("simclr", summary="contrast of two views", paper=SIMCLR_PAPER, task="cifar10")
+plain("acl-a2a", summary="contrast of two adversarial views", paper=ACL_PAPER, task="cifar10")
 
 
 @recipe("acl-a2s", summary="contrast of an adversarial and a clean view", paper=ACL_PAPER, task="cifar10")
@@ -168,7 +163,7 @@ def dynacl_plus() -> ImageRunConfig:
 
     Ten clusters, whatever the data, as in the authors' LPAFT.py. The result is an encoder again.
     """
-    config, first = trades(), dynacl()
+    config, first = _fine_tuning("trades"), dynacl()
     clustered = {"global_batch_size": 512, "weight_decay": 1e-4}
     stages = {
         "dynacl": StageConfig(
@@ -211,7 +206,7 @@ def deacl() -> ImageRunConfig:
 
 @recipe("selfie", summary="hidden patches told apart", paper="Selfie (Trinh et al. 2019)", task="cifar10")
 def selfie() -> ImageRunConfig:
-    """As Adv-SS pre-trains by Selfie: SGD with Nesterov's momentum at .1, cosine, batch 128, 200 epochs."""
+    """Selfie as Adv-SS pre-trains by it: SGD with Nesterov's momentum at .1, cosine, batch 128, 200 epochs."""
     train = {
         "num_train_epochs": 200,
         "global_batch_size": 128,
@@ -224,16 +219,9 @@ def selfie() -> ImageRunConfig:
     return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"), **_ALL)})
 
 
-@recipe("pgd-at", summary="adversarial training by PGD", paper="PGD (Madry et al. 2018)", task="cifar10")
-def pgd_at() -> ImageRunConfig:
-    """Adversarial training, trained as ACL fine-tunes."""
-    return _fine_tuning("pgd-at")
-
-
-@recipe("trades", summary="accuracy traded against robustness", paper="TRADES (Zhang et al. 2019)", task="cifar10")
-def trades() -> ImageRunConfig:
-    """TRADES, with which ACL fine-tunes: from random weights, or from a pre-trained run with --init."""
-    return _fine_tuning("trades")
+plain("pgd-at", summary="adversarial training by PGD", paper="PGD (Madry et al. 2018)", task="cifar10")
+# With which ACL fine-tunes: from random weights, or from a pre-trained run with --init.
+plain("trades", summary="accuracy traded against robustness", paper="TRADES (Zhang et al. 2019)", task="cifar10")
 
 
 @recipe("trades-100", summary="trades for 100 epochs, as ACL's code", paper=ACL_PAPER, task="cifar10")

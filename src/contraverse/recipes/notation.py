@@ -68,15 +68,15 @@ class _Loader(yaml.SafeLoader):
         return self.construct_mapping(node, deep=True)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
+        names = set[str]()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             name = str(key.value)
             if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                 reason = "a key is text: put it in quotes"
                 raise yaml.constructor.ConstructorError(None, None, reason, key.start_mark)
-            if name in seen:
+            if name in names:
                 raise yaml.constructor.ConstructorError(None, None, f'"{name}" is given twice', key.start_mark)
-            seen.add(name)
+            names.add(name)
         return super().construct_mapping(node, deep)
 
 

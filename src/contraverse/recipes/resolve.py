@@ -1,6 +1,7 @@
-"""From a recipe, a file and single values to a whole, checked `RunConfig`, before any work starts."""
+"""Resolve a recipe, a file and single values to a whole, checked `RunConfig`, before any work starts."""
 
 import copy
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contraverse.errors import UserError
+from contraverse.errors import UserError, suggestion
 from contraverse.recipes import notation
-from contraverse.recipes.checks import check_method, check_task, check_train, explain, nearest
-from contraverse.recipes.config import RunConfig, SearchConfig, StageConfig
-from contraverse.recipes.images import ImageRunConfig
-from contraverse.recipes.layers import merge, nested
-from contraverse.recipes.papers import RECIPES, Recipe, is_image_task
+from contraverse.recipes.checks import check_method, check_task, check_train, explain
+from contraverse.recipes.image_schema import ImageRunConfig
+from contraverse.recipes.recipe import RECIPES, Recipe, find_recipe, is_image_task
+from contraverse.recipes.schema import RunConfig, SearchConfig, StageConfig, merge, nested
 from contraverse.recipes.stages import SECTIONS, split_stages, with_token
 
 TRUST = "model.trust_remote_code"
@@ -29,10 +29,10 @@ def configure(
     paper: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """A recipe's defaults, then what ``file`` sets, then the arguments, all checked and filled in.
+    """Lay ``file`` over a recipe's settings, and the arguments over both; check the result and fill it in.
 
     Args:
-        recipe: a name from `RECIPES`; None takes the one that ``file`` names.
+        recipe: name of a recipe or method; None takes the one that ``file`` names.
         file: YAML with any part of a configuration; a run's ``config.yaml`` gives that run again.
         task: short for the setting ``task``.
         source: short for the setting ``data.source``.
@@ -45,8 +45,8 @@ def configure(
             together, or a file that cannot be read.
     """
     short = {"task": task, "data.source": source, "paper": paper or None}
-    given = {name: value for name, value in short.items() if value is not None}
-    config = _checked(_merged(recipe, file, {**given, **(settings or {})}))
+    named = {name: value for name, value in short.items() if value is not None}
+    config = _checked(_merged(recipe, file, {**named, **(settings or {})}))
     refuse_trust(config, (settings or {}).get(TRUST) is True)
     return config
 
@@ -69,7 +69,8 @@ def change(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: no such setting, or a value outside its range.
     """
-    return _checked(with_token(_validated(merge(config.model_dump(), nested(settings))), config))
+    base, above = config.model_dump(), nested(settings)
+    return _checked(with_token(_validated(merge(merge(base, shortened(base, above)), above)), config))
 
 
 def _checked(config: RunConfig) -> RunConfig:
@@ -95,8 +96,8 @@ def _checked_stage(where: str, stage: StageConfig, alone: RunConfig) -> StageCon
             error.what, where=f"{where}.{error.where}" if error.where else where, hint=error.hint
         ) from error
     whole = run.model_dump()
-    said = {section: {key: whole[section][key] for key in getattr(stage, section)} for section in SECTIONS}
-    return stage.model_copy(update={"method": run.method, **said})
+    written = {section: {key: whole[section][key] for key in getattr(stage, section)} for section in SECTIONS}
+    return stage.model_copy(update={"method": run.method, **written})
 
 
 def load(file: str | Path, *, unknown: list[str] | None = None) -> RunConfig:
@@ -147,7 +148,72 @@ def _merged(
     if "recipe" in above:
         raise UserError("is not a setting: name the recipe itself", where="recipe")
     base = merge(base, chosen.following(merge(merge(base, written), above)))
+    base = merge(base, shortened(base, asked))
     return _validated(merge(merge(base, written), above), unknown)
+
+
+def shortened(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorten the warm-up and the milestones of ``base`` in proportion, where ``settings`` make a training shorter.
+
+    So a recipe of 1,000 epochs, ten of them warm-up, has one epoch of warm-up when it is run for 100. Epochs and steps
+    are rounded, and milestones that meet become one.
+
+    Args:
+        base: the configuration, section by section.
+        settings: to be laid over it; their own warm-up and milestones, laid over the result, win.
+
+    Returns:
+        The settings to be laid between the two; none where no training gets shorter.
+    """
+    changes: dict[str, Any] = {}
+    if train := _shortened(_section(base, "train"), _section(settings, "train")):
+        changes["train"] = train
+    stages = _section(base, "stages")
+    for name, stage in _section(settings, "stages").items():
+        if isinstance(stage, Mapping) and (
+            train := _shortened(_section(_section(stages, name), "train"), _section(stage, "train"))
+        ):
+            changes.setdefault("stages", {})[name] = {"train": train}
+    return changes
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of ``values``; empty where it is missing or no section, which validation refuses."""
+    section = values.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _shortened(train: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    share = next((share for name in _LENGTHS if (share := _share(settings.get(name), train.get(name)))), 1.0)
+    if share >= 1:
+        return {}
+    changes: dict[str, Any] = {}
+    for name in ("warmup_steps", "eval_delay"):
+        steps = train.get(name)
+        if isinstance(steps, int | float) and steps >= 1:  # below 1 it is a share of the run already
+            changes[name] = round(steps * share)
+    schedule = _section(train, "schedule")
+    if warmup := schedule.get("warmup_epochs"):
+        changes["schedule"] = {"warmup_epochs": round(warmup * share)}
+    if epochs := schedule.get("epochs"):
+        # Counted from 1: of 25 epochs, 14 are whole before the 15th.
+        later = {1 + round((epoch - 1) * share) for epoch in epochs}
+        changes["schedule"] = {"epochs": sorted(later)}
+    return changes
+
+
+_LENGTHS = ("max_steps", "num_train_epochs")
+
+
+def _share(length: Any, before: Any) -> float | None:
+    """``length / before``; None where one of them is no length."""
+    numbers = []
+    for value in (length, before):
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError):
+            return None
+    return numbers[0] / numbers[1] if min(numbers) > 0 and math.isfinite(numbers[1]) else None
 
 
 def _validated(values: Mapping[str, Any], unknown: list[str] | None = None) -> RunConfig:
@@ -155,7 +221,7 @@ def _validated(values: Mapping[str, Any], unknown: list[str] | None = None) -> R
     for name, stage in stages.items():
         if isinstance(stage, Mapping) and "method" not in stage:
             others = [other for other in stages if other != name]
-            hint = f"a stage of your own needs a method; {nearest(str(name), others)}"
+            hint = f"a stage of your own needs a method; {suggestion(str(name), others)}"
             raise UserError("no such stage", where=f"stages.{name}", hint=hint)
     try:
         return config_class(values.get("task")).model_validate(values)
@@ -178,7 +244,7 @@ def _drop(values: dict[str, Any], path: Sequence[int | str]) -> None:
 
 
 def config_class(task: Any) -> type[RunConfig]:
-    """What holds the configuration of a run on this task."""
+    """Class of the configuration of a run on this task."""
     return ImageRunConfig if isinstance(task, str) and is_image_task(task) else RunConfig
 
 
@@ -211,6 +277,4 @@ def _choose(asked: str | None, written: str | None, file: str | Path | None) -> 
     name = asked or written
     if name is None:
         raise UserError("no recipe is named", hint=f"give one of {', '.join(RECIPES)}, or a file that names one")
-    if not isinstance(name, str) or name not in RECIPES:
-        raise UserError(f'no recipe is called "{name}"', hint=nearest(str(name), RECIPES))
-    return RECIPES[name]
+    return find_recipe(str(name))

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from contraverse.errors import UserError
-from contraverse.recipes.checks import explain, nearest
-from contraverse.recipes.config import START, ModelConfig, RunConfig, StageConfig
-from contraverse.recipes.layers import merge
-from contraverse.recipes.papers import RECIPES
+from contraverse.errors import UserError, suggestion
+from contraverse.recipes.checks import explain
+from contraverse.recipes.recipe import find_recipe
+from contraverse.recipes.schema import START, ModelConfig, RunConfig, StageConfig, merge
 
 SECTIONS = ("model", "data", "evaluation", "train")
 
@@ -39,7 +38,7 @@ def split_stages(config: RunConfig) -> list[Stage]:
         UserError: ``init_from`` names no earlier stage, or settings of a stage are not possible.
     """
     folders: dict[str, str] = {}
-    found = []
+    runs = []
     for number, (name, run, init_from) in enumerate(_runs(config), start=1):
         folder = f"{number}-{name}"
         before = _before(init_from, folders, name, last=number > len(config.stages))
@@ -47,10 +46,10 @@ def split_stages(config: RunConfig) -> list[Stage]:
             first = {"keep_layers": None, "reinit_layers": 0} if isinstance(run.model, ModelConfig) else {}
             start = run.model.model_copy(update=first)
             run = run.model_copy(update={"model": start})
-        taught = getattr(run.data, "pseudo_labels", None)
-        found.append(Stage(folder, run, before, folders.get(taught) if taught else None))
+        teacher = getattr(run.data, "pseudo_labels", None)
+        runs.append(Stage(folder, run, before, folders.get(teacher) if teacher else None))
         folders[name] = folder
-    return found
+    return runs
 
 
 def _runs(config: RunConfig) -> Iterator[tuple[str, RunConfig, str | None]]:
@@ -65,12 +64,12 @@ def _runs(config: RunConfig) -> Iterator[tuple[str, RunConfig, str | None]]:
 
 def _alone(config: RunConfig, name: str, stage: StageConfig) -> RunConfig:
     below = config.model_dump(exclude={"stages", "init_from", "method"})
-    said = {section: getattr(stage, section) for section in SECTIONS if getattr(stage, section)}
+    written = {section: getattr(stage, section) for section in SECTIONS if getattr(stage, section)}
     recipe = _recipe_of(stage.method.name, config.recipe)
-    said |= {"method": stage.method.model_dump(), "recipe": recipe, "paper": False}
-    said |= {"task": stage.task} if stage.task is not None else {}
+    written |= {"method": stage.method.model_dump(), "recipe": recipe, "paper": False}
+    written |= {"task": stage.task} if stage.task is not None else {}
     try:
-        return with_token(type(config).model_validate(merge(below, said)), config)
+        return with_token(type(config).model_validate(merge(below, written)), config)
     except ValidationError as error:
         raise explain(error, type(config), f"stages.{name}") from error
 
@@ -84,7 +83,11 @@ def with_token(config: RunConfig, origin: RunConfig) -> RunConfig:
 
 
 def _recipe_of(method: str, otherwise: str) -> str:
-    return method if method in RECIPES else otherwise
+    """The method's own recipe; ``otherwise`` where there is no such method, which is refused later."""
+    try:
+        return find_recipe(method).name
+    except UserError:
+        return otherwise
 
 
 def _before(init_from: str | None, folders: Mapping[str, str], name: str, *, last: bool) -> str | None:
@@ -94,6 +97,6 @@ def _before(init_from: str | None, folders: Mapping[str, str], name: str, *, las
         return None
     if init_from not in folders:
         where = "init_from" if last else f"stages.{name}.init_from"
-        hint = nearest(init_from, folders) if folders else "the first stage starts from model.name"
+        hint = suggestion(init_from, folders) if folders else "the first stage starts from model.name"
         raise UserError(f'there is no stage "{init_from}" before it', where=where, hint=hint)
     return folders[init_from]

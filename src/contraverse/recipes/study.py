@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from contraverse.errors import UserError
+from contraverse.errors import UserError, suggestion
 from contraverse.recipes import notation
-from contraverse.recipes.checks import explain, nearest
-from contraverse.recipes.config import RunConfig, Section
+from contraverse.recipes.checks import explain
 from contraverse.recipes.resolve import configure, refuse_trust
+from contraverse.recipes.schema import RunConfig, Section
 
 Stage = Literal["select", "test"]
 Grid = dict[str, list[Any]]
@@ -30,7 +30,7 @@ class Entry(Section):
 
 
 class Selection(Section):
-    """How settings are chosen, stated before anything is trained.
+    """Selection of settings, stated before anything is trained.
 
     ``criterion``: the metrics of validation rows whose mean is maximised. ``space``: values of each setting, the same
     for all methods that have the setting. ``seeds``: each choice is the mean over them.
@@ -118,7 +118,7 @@ def load_study(file: str | Path) -> StudyConfig:
         raise explain(error, StudyConfig) from error
     for label in [study.baseline, *(label for pair in study.pairs for label in pair), *study.printed]:
         if label not in study.methods:
-            raise UserError(f'no method of the study is labelled "{label}"', hint=nearest(label, study.methods))
+            raise UserError(f'no method of the study is labelled "{label}"', hint=suggestion(label, study.methods))
     for task, label in product(study.tasks, study.methods):
         for settings in choices(study, label):
             cell(study, "test", task, label, settings, study.seeds[0])
@@ -221,8 +221,8 @@ def chosen(study: StudyConfig, task: str, label: str, finished: Finished) -> dic
     if len(candidates) == 1 or study.select is None:
         return candidates[0]
     scores: dict[int, list[float]] = {}
-    for place, one in _numbered_selection(study, task, label):
-        line = finished.line(one)
+    for place, candidate in _numbered_selection(study, task, label):
+        line = finished.line(candidate)
         if line is None:
             return None
         criterion = [line["metrics"].get(name, float("-inf")) for name in study.select.criterion]
@@ -240,8 +240,8 @@ def _numbered_selection(study: StudyConfig, task: str, label: str) -> Iterator[t
 
 def _selection(study: StudyConfig, task: str, label: str) -> Iterator[Cell]:
     if study.select is not None and len(choices(study, label)) > 1:
-        for _, one in _numbered_selection(study, task, label):
-            yield one
+        for _, candidate in _numbered_selection(study, task, label):
+            yield candidate
 
 
 def total_cells(study: StudyConfig) -> int:

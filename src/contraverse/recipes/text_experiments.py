@@ -6,8 +6,8 @@ already, as all of SCAL's section 4.1, are not repeated here.
 
 from typing import Any
 
-from contraverse.recipes.experiments import Ours
-from contraverse.recipes.papers import experiment
+from contraverse.recipes.recipe import Ours, experiment
+from contraverse.recipes.text_papers import CARL_PAPER, ITPT_PAPER, SCAL_PAPER, SIMCSE_PAPER
 
 ALBERT = "albert/albert-base-v2"
 BERT, BERT_LARGE = "google-bert/bert-base-uncased", "google-bert/bert-large-uncased"
@@ -43,7 +43,7 @@ def _scal_tables(names: tuple[str, ...], glue: tuple[str, ...], ours: tuple[Ours
         batches = {"train.global_batch_size": batch}
         experiment(
             *names,
-            source="SCAL/USCAL (Miao et al. 2021), 4.1, Tables 3 and 4",
+            source=f"{SCAL_PAPER}, 4.1, Tables 3 and 4",
             tasks=glue,
             model=model,
             settings={**batches, **_NO_ATTACK, "evaluation.split": "validation"},
@@ -52,7 +52,7 @@ def _scal_tables(names: tuple[str, ...], glue: tuple[str, ...], ours: tuple[Ours
         )
         experiment(
             *names,
-            source="SCAL/USCAL (Miao et al. 2021), 4.1, Table 5",
+            source=f"{SCAL_PAPER}, 4.1, Table 5",
             tasks=("ag_news", "trec"),
             model=model,
             settings={**batches, **_NO_ATTACK},
@@ -70,7 +70,7 @@ _scal_tables(("cl",), _ALL_GLUE[:3], (_ALPHA,))
 # at 2e-5, a tenth of them warm-up.
 experiment(
     "itpt",
-    source="How to Fine-Tune BERT for Text Classification? (Sun et al. 2019), the row BERT-ITPT-FiT of SCAL's Table 5",
+    source=f"{ITPT_PAPER}, the row BERT-ITPT-FiT of SCAL's Table 5",
     tasks=("ag_news", "trec"),
     model=BERT,
     settings={
@@ -167,7 +167,7 @@ for _task in _FREELB_BY_TASK:
     for _name, _method in _CARL_METHODS.items():
         experiment(
             _name,
-            source="CARL/RAR (Qiu et al. 2021), 4.1 and 4.3, Tables 1 to 5",
+            source=f"{CARL_PAPER}, 4.1 and 4.3, Tables 1 to 5",
             tasks=(_task,),
             model=ALBERT,
             own=_own(_name, _task),
@@ -208,7 +208,7 @@ _ANLI_OURS = (
     ),
     Ours("data.on_bad_row", "rows without a text are left out and counted, not an error"),
 )
-_ANLI_SOURCE = "SCAL/USCAL (Miao et al. 2021), 4.6, Table 8, as InfoBERT trains; of Table 7 examples/anli-unseen.yaml"
+_ANLI_SOURCE = f"{SCAL_PAPER}, 4.6, Table 8, as InfoBERT trains; of Table 7 examples/anli-unseen.yaml"
 _INFOBERT_CLIMB = {"method.steps": 3, "method.step_size": 0.04, "method.gamma": 0.08, "method.epsilon": None}
 _ANLI_OWN: dict[str, dict[str, Any]] = {
     "scal": {},
@@ -245,7 +245,7 @@ _SIMCSE: dict[str, Any] = {"train.weight_decay": 0.0, "train.warmup_steps": 0, *
 for _model in (BERT, ROBERTA):
     experiment(
         "uscal",
-        source="SCAL/USCAL (Miao et al. 2021), 4.1, Table 6",
+        source=f"{SCAL_PAPER}, 4.1, Table 6",
         tasks=("sentences",),
         model=_model,
         settings=_STS,
@@ -261,7 +261,7 @@ for _model in (BERT, ROBERTA):
 for _model, _batch_size, _rate in ((BERT, 64, 3e-5), (ROBERTA, 512, 1e-5)):
     experiment(
         "simcse",
-        source="SimCSE (Gao et al. 2021), unsupervised, Table 5 and appendix A",
+        source=f"{SIMCSE_PAPER}, unsupervised, Table 5 and appendix A",
         tasks=("sentences",),
         model=_model,
         settings={"train.global_batch_size": _batch_size, "train.learning_rate": _rate, **_SIMCSE},
@@ -269,7 +269,7 @@ for _model, _batch_size, _rate in ((BERT, 64, 3e-5), (ROBERTA, 512, 1e-5)):
     )
     experiment(
         "simcse-sup",
-        source="SimCSE (Gao et al. 2021), supervised, Table 5 and appendix A",
+        source=f"{SIMCSE_PAPER}, supervised, Table 5 and appendix A",
         tasks=("nli",),
         model=_model,
         settings={

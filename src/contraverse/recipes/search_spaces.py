@@ -1,4 +1,4 @@
-"""What a search may vary, by method, and how it is written down. Imports without torch.
+"""Search spaces by method, and how ranges are written. Imports without torch.
 
 ``.1:1`` is a range, ``.1:1:log`` one that is searched on a logarithmic scale, ``2:4`` a range of whole numbers, and a
 list holds the values themselves. ``null|.01:.5`` is null or a value of the range.
@@ -31,6 +31,8 @@ _CONTRAST: dict[str, Written] = {
     "method.negatives": "1000:20000:log",
     "method.momentum": "0:.9",
 }
+# Both are left open by the paper.
+_RECONSTRUCTION: dict[str, Written] = {"method.skip_special": [False, True], "method.head_warmup": "0.0:1.0"}
 _INFORMATION: dict[str, Written] = {
     "method.alpha": ".001:.1:log",
     "method.beta": ".001:.1:log",
@@ -51,7 +53,7 @@ _ALPHA: dict[str, Written] = {"method.alpha": ".01:1:log"}
 SPACES: dict[str, dict[str, Written]] = {
     "freelb": _FREELB,
     "carl": {**_FREELB, **_CONTRAST},
-    "rar": {**_FREELB, "method.weight": ".01:1:log"},
+    "rar": {**_FREELB, "method.weight": ".01:1:log", **_RECONSTRUCTION},
     "infobert": {**_FREELB, **_INFORMATION},
     "smart": {**_VIRTUAL, **_RATE},
     "alum": {**_VIRTUAL, **_RATE},
@@ -77,7 +79,7 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers are in it."""
+        """True where it holds whole numbers alone."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
@@ -136,7 +138,7 @@ def read_space(assignments: Sequence[str]) -> dict[str, Written]:
 
 
 def parse_range(name: str, written: Any) -> Range | Choices:
-    """What ``written`` allows the setting ``name`` to be.
+    """Parse the range or the choices that ``written`` allows for the setting ``name``.
 
     Raises:
         UserError: it is no range and no list.

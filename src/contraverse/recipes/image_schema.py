@@ -1,21 +1,21 @@
-"""What a run on images is: the sections in which it differs from one on texts."""
+"""Configuration of a run on images: the sections in which it differs from one on texts."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from contraverse.errors import UserError
-from contraverse.recipes.config import EvaluationConfig, RunConfig, Section
+from contraverse.recipes.schema import EvaluationConfig, RunConfig, Section
 from contraverse.units import Number
 
 
 class ImageModelConfig(Section):
-    """The backbone that training starts from.
+    """Backbone that training starts from.
 
     ``name``: of a backbone (``resnet18``, ``resnet20``, ``timm/...``), drawn at random but for timm's; a folder with a
     model; or a file of weights. ``dual``: batch norm with one set of statistics for clean and one for adversarial
-    images. ``bn_branch``: which of the two sets is taken where a dual model goes on with a single one.
-    ``classifier_init``:
+    images. ``bn_branch``: the set that is taken where a dual model goes on with a single one. ``arch``: backbone of a
+    file of weights that does not tell it. ``classifier_init``:
     weights of a classifier that is new: ``default``, as torch draws a linear layer's; ``zero``; ``auto``, zero on an
     encoder that was trained before, as ACL fine-tunes, and else drawn. ``pretrained``: of timm's backbones, whether
     with its weights. ``timm``: further arguments of timm's, as ``model.timm.img_size=32``.
@@ -24,6 +24,7 @@ class ImageModelConfig(Section):
     name: str = "resnet18"
     dual: bool = False
     bn_branch: Literal["clean", "adversarial"] = "adversarial"
+    arch: str | None = None
     classifier_init: Literal["auto", "default", "zero"] = "auto"
     pretrained: bool = True
     timm: dict[str, Any] = Field(default_factory=dict)
@@ -47,15 +48,15 @@ class ViewsConfig(Section):
 
 
 class ImageDataConfig(Section):
-    """Where the images come from, and what is made of them.
+    """Source of the images, and the use of their labels.
 
     ``source``: a folder, an npz or Parquet file, files by split, ``digits``, a Hub id, or None for the task's own.
     ``image`` and ``label``: columns. ``size``: height and width that images are scaled to. ``seed``,
     ``validation_fraction`` and the counts of rows: as for texts, and with a fraction of 0 nothing is set aside.
-    ``labels``: keep so many labels of the training images, ``10%`` or a number, balanced over the classes; None or
-    ``all`` is every one. ``pseudo_labels``: a run whose model says what the others are; without it they are left out
-    where the method needs labels, but for ``uat``, whose start says it. ``clusters``: look at no label, and learn the
-    so many clusters that k-means finds in the features of that run's encoder. ``views``: of training images.
+    ``labels``: keep labels for so many training images, ``10%`` or a number, balanced over the classes; None or ``all``
+    for every one. ``pseudo_labels``: a run whose model predicts the missing labels; without it such images are left
+    out, unless the method uses unlabelled rows. ``clusters``: ignore the labels, and learn this number of clusters of
+    the features of that run's encoder, made by k-means. ``views``: of training images.
     """
 
     source: str | dict[str, str] | None = None
@@ -74,7 +75,7 @@ class ImageDataConfig(Section):
     on_bad_row: Literal["error", "skip"] = "error"
 
     def where(self) -> dict[str, Any]:
-        """What `contraverse.data.load_images` is called with: all but what is made of the images afterwards."""
+        """Arguments of `contraverse.data.load_images`: the source, without the use of labels and the views."""
         return self.model_dump(exclude={"labels", "pseudo_labels", "clusters", "views"})
 
     @model_validator(mode="after")
@@ -89,7 +90,7 @@ class ImageDataConfig(Section):
 
 
 class ImageEvaluationConfig(EvaluationConfig):
-    """What the trained model is measured on: an attack on pixels, by default PGD-20 within 8/255 of each."""
+    """Evaluation of the trained model: under an attack on pixels, by default PGD-20 within 8/255 of each."""
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [8 / 255]
     attack: Literal["pgd", "apgd"] = "pgd"

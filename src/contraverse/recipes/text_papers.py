@@ -1,14 +1,9 @@
-"""The papers' settings, one function each."""
+"""The papers' settings on texts, one function each; methods without a function have the baselines' settings."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal
 
-from contraverse.errors import UserError
-from contraverse.recipes.config import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
-from contraverse.recipes.experiments import NOT_RUN, Experiment, choose
-from contraverse.recipes.images import ImageRunConfig
-from contraverse.recipes.layers import merge, nested
+from contraverse.recipes.recipe import baseline, plain, recipe
+from contraverse.recipes.schema import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
 
 # Simple Contrastive Representation Adversarial Learning for NLP Tasks.
 SCAL_PAPER = "SCAL/USCAL (Miao et al. 2021)"
@@ -17,141 +12,6 @@ SIMCSE_PAPER = "SimCSE (Gao et al. 2021)"
 # Improving Gradient-based Adversarial Training for Text Classification by Contrastive Learning and Auto-Encoder.
 CARL_PAPER = "CARL/RAR (Qiu et al. 2021)"
 ITPT_PAPER = "How to Fine-Tune BERT for Text Classification? (Sun et al. 2019)"
-
-
-Follow = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""From all settings as they would be, section by section, those to change where nobody set them."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A paper's setting by name: calling it gives its `RunConfig`, with the method's own defaults not yet filled in.
-
-    ``task`` is the one it runs on unless another is given. ``text`` and ``images``: its settings on either, None where
-    it does not train on them. ``experiments``: what papers ran with it, on which tasks. ``follow``: of images, settings
-    that depend on others.
-    """
-
-    name: str
-    summary: str
-    paper: str
-    task: str
-    text: Callable[[], RunConfig] | None = None
-    images: Callable[[], RunConfig] | None = None
-    experiments: tuple[Experiment, ...] = ()
-    follow: Follow | None = None
-
-    def __call__(self, task: str | None = None, *, paper: bool = False, model: str | None = None) -> RunConfig:
-        """The recipe's configuration, for the kind of ``task`` and with what the method's settings are on it.
-
-        ``paper``: the paper's experiment on that task, with ``model`` (or one of its family) where several were run.
-
-        Raises:
-            UserError: it does not train on that kind, or no paper ran it on that task.
-        """
-        wanted = is_image_task(task or self.task)
-        build = self.images if wanted else self.text
-        if build is None:
-            kinds = ("images", "texts") if wanted else ("texts", "images")
-            raise UserError(f"{self.name} trains on {kinds[1]}, and {task} is a task of {kinds[0]}", where="task")
-        config = build()
-        experiment = choose(self.experiments, task or self.task, model)
-        if paper and experiment is None:
-            raise UserError(
-                f"no paper's experiment of {self.name} on {task or self.task}", where="paper", hint=self._tried
-            )
-        if experiment is None:
-            return config
-        settings: Mapping[str, Any] = experiment.own
-        if paper:
-            settings = {**experiment.all_settings, "paper": True}
-        return type(config).model_validate(merge(config.model_dump(), nested(settings)))
-
-    @property
-    def run(self) -> str:
-        """At which scale the project ran it."""
-        return self.experiments[0].run if self.experiments else NOT_RUN
-
-    @property
-    def tried(self) -> tuple[str, ...]:
-        """The tasks on which a paper ran it."""
-        return tuple(dict.fromkeys(task for experiment in self.experiments for task in experiment.tasks))
-
-    @property
-    def _tried(self) -> str:
-        others = [recipe.name for recipe in RECIPES.values() if recipe.experiments]
-        has = (
-            f"there is one on {', '.join(self.tried)}" if self.tried else f"recipes that have one: {', '.join(others)}"
-        )
-        return f"{has}; without --paper a recipe trains on any task of its kind"
-
-    def following(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What the recipe has in the place of its defaults, given all ``settings``, which were not checked yet."""
-        task = settings.get("task")
-        if self.follow is None or not isinstance(task, str) or not is_image_task(task):
-            return {}
-        return self.follow(settings)
-
-
-RECIPES: dict[str, Recipe] = {}
-
-Build = TypeVar("Build", bound=Callable[[], RunConfig])
-
-
-def is_image_task(name: str) -> bool:
-    """Whether the task is one of images."""
-    from contraverse.data import IMAGE_TASKS  # loads torch, which naming a recipe does without
-
-    return name in IMAGE_TASKS
-
-
-def recipe(name: str, *, summary: str, paper: str, task: str) -> Callable[[Build], Build]:
-    """Put a recipe into `RECIPES`, whose settings are those of the kind of its own ``task``."""
-
-    def register(build: Build) -> Build:
-        images = issubclass(get_type_hints(build)["return"], ImageRunConfig)
-        text, pictures = (None, build) if images else (build, None)
-        RECIPES[name] = Recipe(name, summary, paper, task, text=text, images=pictures)
-        return build
-
-    return register
-
-
-def on_images(name: str) -> Callable[[Build], Build]:
-    """The settings on images of a recipe that trains on texts."""
-
-    def register(build: Build) -> Build:
-        RECIPES[name] = replace(RECIPES[name], images=build)
-        return build
-
-    return register
-
-
-def follows(*names: str) -> Callable[[Follow], Follow]:
-    """Settings of these recipes on images that depend on others; what a user sets stays."""
-
-    def register(follow: Follow) -> Follow:
-        RECIPES.update({name: replace(RECIPES[name], follow=follow) for name in names})
-        return follow
-
-    return register
-
-
-def on_texts(name: str) -> Callable[[Build], Build]:
-    """The settings on texts of a recipe that trains on images."""
-
-    def register(build: Build) -> Build:
-        RECIPES[name] = replace(RECIPES[name], text=build)
-        return build
-
-    return register
-
-
-def experiment(*names: str, **described: Any) -> None:
-    """Add an `Experiment` to each of these recipes; of several on one task, the first is run unless a model tells."""
-    for name in names:
-        known = RECIPES[name]
-        RECIPES[name] = replace(known, experiments=(*known.experiments, Experiment(**described)))
 
 
 # SCAL 4.1: AdamW, weight decay .01, warm-up (over how much, it does not say: a tenth here), rate 3e-5. What a paper
@@ -169,6 +29,7 @@ _TEMPERATURE = {"temperature": 0.05}
 _BEST: dict[str, Any] = {"load_best_model_at_end": True, "save_total_limit": 2, "logging_steps": 50}
 
 
+@baseline("text", "labels")
 def labelled(name: str, **settings: Any) -> RunConfig:
     """SCAL 4.1: batch 32, 128 tokens, 15 epochs with early stopping. The patience is ours: 3 epochs."""
     train: dict[str, Any] = {
@@ -180,7 +41,7 @@ def labelled(name: str, **settings: Any) -> RunConfig:
     }
     return RunConfig(
         recipe=name,
-        task=RECIPES[name].task,
+        task="text",
         method=MethodConfig(name=name, **settings),
         model=ModelConfig(pooling="cls", max_length=128),
         train=TrainConfig(**train, **_OPTIMISER, **_BEST),
@@ -188,7 +49,12 @@ def labelled(name: str, **settings: Any) -> RunConfig:
 
 
 def sentences(
-    name: str, method: dict[str, Any], *, embedding: Literal["h", "z", "ngrams"] = "h", **changes: Any
+    name: str,
+    method: dict[str, Any],
+    *,
+    task: str = "sentences",
+    embedding: Literal["h", "z", "ngrams"] = "h",
+    **changes: Any,
 ) -> RunConfig:
     """SCAL 4.1 on USCAL: batch 64, 32 tokens, STS-B's dev set every 250 steps, the best checkpoint kept; one epoch."""
     train: dict[str, Any] = {
@@ -201,11 +67,23 @@ def sentences(
     }
     return RunConfig(
         recipe=name,
-        task=RECIPES[name].task,
+        task=task,
         method=MethodConfig(name=name, **method),
         model=ModelConfig(pooling="cls", max_length=32, embedding=embedding),
         train=TrainConfig(**{**train, **_OPTIMISER, **_BEST, **changes}),
     )
+
+
+@baseline("text", "inputs")
+def unlabelled(name: str) -> RunConfig:
+    """USCAL's training, for a method of sentences alone."""
+    return sentences(name, {})
+
+
+@baseline("text", "pairs")
+def paired(name: str) -> RunConfig:
+    """USCAL's training on pairs of sentences."""
+    return sentences(name, {}, task="nli")
 
 
 @recipe("ce", summary="plain fine-tuning, the baseline", paper=SCAL_PAPER, task="text")
@@ -259,22 +137,9 @@ def carl() -> RunConfig:
     return labelled("carl", **_CONTRAST, **_FREELB)
 
 
-@recipe("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
-def smart() -> RunConfig:
-    """SMART with the method's own defaults, trained as the baselines are."""
-    return labelled("smart")
-
-
-@recipe("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
-def alum() -> RunConfig:
-    """ALUM's fine-tuning form with the method's own defaults, trained as the baselines are."""
-    return labelled("alum")
-
-
-@recipe("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
-def infobert() -> RunConfig:
-    """InfoBERT with the method's own defaults, trained as the baselines are."""
-    return labelled("infobert")
+plain("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
+plain("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
+plain("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
 
 
 @recipe("simcse", summary="sentence embeddings from dropout views", paper=SIMCSE_PAPER, task="sentences")
@@ -286,7 +151,7 @@ def simcse() -> RunConfig:
 @recipe("simcse-sup", summary="sentence embeddings from NLI pairs with hard negatives", paper=SIMCSE_PAPER, task="nli")
 def simcse_sup() -> RunConfig:
     """Supervised SimCSE: three epochs at 5e-5, the head kept at test, but a batch of 64 where the paper has 512."""
-    return sentences("simcse-sup", _TEMPERATURE, embedding="z", num_train_epochs=3, learning_rate=5e-5)
+    return sentences("simcse-sup", _TEMPERATURE, task="nli", embedding="z", num_train_epochs=3, learning_rate=5e-5)
 
 
 @recipe("uscal", summary="sentence embeddings from adversarial views", paper=SCAL_PAPER, task="sentences")
@@ -335,7 +200,7 @@ def mlm() -> RunConfig:
     train = {**_OPTIMISER, **_FURTHER, "save_strategy": "epoch", "save_total_limit": 2, "logging_steps": 50}
     return RunConfig(
         recipe="mlm",
-        task=RECIPES["mlm"].task,
+        task="sentences",
         method=MethodConfig(name="mlm"),
         model=ModelConfig(pooling="cls", max_length=128),
         train=TrainConfig(**train),

@@ -1,5 +1,7 @@
-"""What a run is: one typed, frozen value, with a section for each thing that can be set."""
+"""Configuration of a run: typed, frozen sections, and how settings are laid over settings."""
 
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,7 +20,7 @@ class Section(BaseModel):
 class MethodConfig(Section):
     """A training method by its name in `contraverse.methods.METHODS`, and its settings beside the name.
 
-    The settings are those of the method's constructor: `contraverse.recipes.configure` checks them and fills in
+    The settings are those of the method's constructor: `contraverse.recipes.schemaure` checks them and fills in
     the ones left out.
     """
 
@@ -28,7 +30,7 @@ class MethodConfig(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the method's constructor is called with."""
+        """Arguments of the method's constructor."""
         return dict(self.model_extra or {})
 
 
@@ -59,7 +61,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the rows come from.
+    """Source of the rows.
 
     ``source``: a file or folder, files by split (train, validation, test), None for the task's own set on the Hub; a
     list of sources with tasks and weights of their own is mixed, as `contraverse.data.mixture` says.
@@ -98,7 +100,7 @@ class DataConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What the trained model is measured on.
+    """Evaluation of the trained model.
 
     ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. ``attack``, ``norm``,
     ``steps``, ``step_size`` (None: by the radius and the steps), ``random_start`` and ``restarts`` are the attack's;
@@ -188,7 +190,7 @@ class TrainConfig(Section):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `transformers.TrainingArguments` is called with, beside ``output_dir``."""
+        """Arguments of `transformers.TrainingArguments`, beside ``output_dir``."""
         return dict(self.model_extra or {})
 
 
@@ -218,7 +220,7 @@ StageName = Annotated[str, Field(pattern=r"^[\w-]+$")]
 class RunConfig(Section):
     """All that decides a run, beside the folder that it is written to.
 
-    Made by `contraverse.recipes.configure` or a recipe; `to_yaml` is what a run keeps as ``config.yaml``, and what
+    Made by `contraverse.recipes.schemaure` or a recipe; `to_yaml` is what a run keeps as ``config.yaml``, and what
     ``contraverse train --config`` reads back to the same value.
 
     ``paper``: whether the settings that are left out are those of the paper's experiment on the task.
@@ -261,3 +263,49 @@ class SearchConfig(Section):
     def to_yaml(self) -> str:
         """The whole search as YAML."""
         return notation.write(self.model_dump(mode="json"))
+
+
+_NAMED = ("method", "optimizer", "schedule")
+_BATCH = ("global_batch_size", "per_device_train_batch_size")
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any], *, beside: bool = False) -> dict[str, Any]:
+    """``below`` with the values of ``above`` over it, section by section.
+
+    ``beside``: the two are parts of one layer, so that neither stands above the other where they say a batch twice.
+    """
+    merged = dict(deepcopy(below))
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
+            # The settings of one method, optimizer or schedule mean nothing to another.
+            names = [section["name"] for section in (merged[key], value) if key in _NAMED and "name" in section]
+            other = names[1:] and names[0] != names[1]
+            merged[key] = dict(value) if other else merge(merged[key], value, beside=beside)
+        else:
+            merged[key] = deepcopy(value)
+    # Two ways to say one thing: what is set above takes the place of the other below.
+    for name, other in (_BATCH, _BATCH[::-1]):
+        if not beside and above.get(name) is not None and above.get(other) is None:
+            merged.pop(other, None)
+    return merged
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"method.epsilon": 0.3}`` as ``{"method": {"epsilon": 0.3}}``; later ones win."""
+    whole: dict[str, Any] = {}
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        section = {last: value}
+        for outer in reversed(sections):
+            section = {outer: section}
+        whole = merge(whole, section, beside=True)
+    return whole
+
+
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in ``settings`` by dotted name: the inverse of `nested`."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
