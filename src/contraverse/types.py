@@ -148,6 +148,9 @@ class TrainingInfo:
 class Model(nn.Module):
     """Encoder and all heads: the one thing that is wrapped, optimised and saved."""
 
+    dual: bool = False
+    """True where every batch norm has two sets of statistics, one of which a forward pass names."""
+
     def forward(
         self,
         batch: Batch | HeadCall | ForwardCalls,
@@ -190,6 +193,11 @@ class Method(nn.Module):
     """What it trains on."""
     trainable: ClassVar[Literal["all", "classifier"]] = "all"
     """What of the model is trained; with ``"classifier"``, whoever sets up training calls `Model.freeze_encoder`."""
+    uses_unlabelled: ClassVar[bool] = False
+    """True where rows without a label are trained on beside labelled ones; otherwise they are left out."""
+    teacher: Literal["targets", "copy"] | None = None
+    """Teacher that it learns from: logits of all training rows (`set_targets`), or of the model as it starts where none
+    are given; or a frozen copy of the model as it starts, whatever that is."""
     image_views: ClassVar[Literal[1, 2]] = 1
     """How many random views of an image a batch holds; the second one is ``positive``."""
     bn_branch: BNBranch = "clean"
@@ -213,6 +221,22 @@ class Method(nn.Module):
 
     notes: tuple[str, ...] = ()
     """What a user should know of this method on these data; set by `prepare`, shown and kept with the run."""
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Called before the model is loaded; refuse images of a size that the method cannot train on.
+
+        Raises:
+            UserError: so it is.
+        """
+
+    def set_targets(self, logits: Tensor, labelled: Tensor | None = None) -> None:
+        """Called once before training where ``teacher`` is ``"targets"`` and a trained teacher is at hand.
+
+        Args:
+            logits: (N, C), of all training rows.
+            labelled: (N,) bool, rows whose labels may be read.
+        """
+        raise NotImplementedError
 
     def prepare(self, training_info: TrainingInfo) -> None:
         """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""

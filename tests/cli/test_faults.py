@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from contraverse.cli import files
+from contraverse.pipeline.text import TextSteps
 
 COMMAND = [sys.executable, "-c", "from contraverse.cli import main; main()"]
 LONG = "x" * 256
@@ -75,7 +75,7 @@ def test_places_that_cannot_be_written_are_said_before_the_work(
 
     monkeypatch.setattr(files, "read_texts", refused)
     monkeypatch.setattr("contraverse.cli.texts.load_model", refused)
-    monkeypatch.setattr(import_module("contraverse.pipeline.run"), "load_and_prepare", refused)
+    monkeypatch.setattr(TextSteps, "load_and_prepare", refused)
     for output, reason in ((tmp_path / f"{LONG}.csv", "File name too long"), (Path("/proc/x.csv"), "/proc/x.csv")):
         result = invoke("predict", classifier, rows, "--output", output, code=2)
         assert reason in result.stderr

@@ -94,7 +94,7 @@ def test_of_many_rows_a_sample_is_looked_at(tiny_model: Any, monkeypatch: pytest
 
 def test_the_three_texts_of_a_triplet_are_counted_apart(tiny_model: Any) -> None:
     from contraverse.data import TextData
-    from contraverse.pipeline.lengths import token_notes
+    from contraverse.pipeline.text import token_notes
 
     data = TextData.from_rows([(LONG, LONG, LONG), (LONG, "of", "of")])
     assert token_notes(tiny_model(max_length=8), data)[0].startswith("4 of 6 rows are cut at 8 tokens")

@@ -92,8 +92,8 @@ from contraverse.functional import nt_xent
 from contraverse.methods import METHODS, UAT, CrossEntropy, LinearProbe
 from contraverse.models import ImageModel
 from contraverse.pipeline import run
-from contraverse.pipeline.start import assign_pseudo_labels
-from contraverse.recipes import configure
+from contraverse.pipeline.images import ImageSteps
+from contraverse.recipes import ImageRunConfig, configure
 from contraverse.training import Trainer, read_metrics
 from contraverse.types import Batch, Loss
 
@@ -376,9 +376,13 @@ def test_a_teacher_predicts_through_its_clean_batch_norm(images: ImageData, tmp_
     few = ImageData(images.pixels, images.labels.clone(), LABELS)  # type: ignore[union-attr]
     assert few.labels is not None
     few.labels[2:] = -100
-    method, splits = UAT(), ImageSplits(train=few, validation=None, test=None, task=IMAGE_TASKS["images"])
+    splits = ImageSplits(train=few, validation=None, test=None, task=IMAGE_TASKS["images"])
     config = configure("uat", task="images", source="x", settings={"data.pseudo_labels": str(tmp_path / "teacher")})
-    assign_pseudo_labels(config, splits, method)
+    assert isinstance(config, ImageRunConfig)
+    steps = ImageSteps(config)
+    steps.assign_pseudo_labels(splits)
+    method = steps.method
+    assert isinstance(method, UAT)
     with torch.no_grad():
         clean, adversarial = (teacher.plain(bn_branch)(images.pixels / 255) for bn_branch in ("clean", "adversarial"))
     assert method.targets is not None

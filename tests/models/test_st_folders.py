@@ -17,7 +17,7 @@ from torch import nn
 
 from contraverse.errors import UserError
 from contraverse.models import TextModel, fit_whitening
-from contraverse.pipeline.start import start_model
+from contraverse.pipeline.text import init_text_model
 from contraverse.recipes import ModelConfig
 
 Folder = Callable[..., Path]
@@ -195,7 +195,7 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(theirs: Any, tmp_path: Path)
 
 def test_training_says_what_it_does_not_go_on_with(theirs: Any, tmp_path: Path) -> None:
     theirs("max", [dense(32, 16), Normalize()], prompts={"query": "what "}, default_prompt_name="query")
-    _, notes = start_model(ModelConfig(name=str(tmp_path / "theirs"), pooling="mean", max_length=16), None, {})
+    _, notes = init_text_model(ModelConfig(name=str(tmp_path / "theirs"), pooling="mean", max_length=16), None, {})
     assert any("pooling max" in note and "mean" in note for note in notes)
     assert any("dense" in note and "query" in note for note in notes)
 

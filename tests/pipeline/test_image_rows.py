@@ -11,12 +11,12 @@ from reference.images import tiny
 
 from contraverse.data import ImageSplits, load_images
 from contraverse.errors import UserError
-from contraverse.methods import METHODS, UAT
+from contraverse.methods import UAT
 from contraverse.models import ImageModel
-from contraverse.pipeline.plan import plan
-from contraverse.pipeline.rows import load_and_prepare
+from contraverse.pipeline.dry_run import dry_run
+from contraverse.pipeline.images import ImageSteps
 from contraverse.pipeline.run import run
-from contraverse.pipeline.start import assign_pseudo_labels, start, views_of
+from contraverse.pipeline.text import TextSteps
 from contraverse.recipes import ImageRunConfig, configure, split_stages
 from contraverse.training import read_metrics
 
@@ -38,12 +38,16 @@ def configured(recipe: str, heap: Path, **settings: Any) -> ImageRunConfig:
     return config
 
 
-def rows(config: ImageRunConfig) -> tuple[ImageSplits, Any]:
-    method = METHODS[config.method.name](**config.method.settings)
-    splits = load_and_prepare(config, method, test=True)
-    assert isinstance(splits, ImageSplits)
+def rows(config: ImageRunConfig) -> tuple[ImageSplits, ImageSteps]:
+    steps = ImageSteps(config)
+    splits = steps.load_and_prepare(test=True)
     assert len(splits.need("validation")) == 2
-    return splits, method
+    return splits, steps
+
+
+def start(config: ImageRunConfig) -> tuple[ImageModel, list[str]]:
+    splits, steps = rows(config)
+    return steps.init_model(splits)
 
 
 def labels_in(splits: ImageSplits) -> list[int]:
@@ -92,8 +96,7 @@ def test_labels_are_hidden_beside_those_that_are_missing(heap: Path) -> None:
 
 def test_uat_keeps_the_others_where_every_image_has_a_label() -> None:
     config = configure("uat", task="digits", settings={"data.labels": "10%", "model.name": "resnet8"})
-    splits = load_and_prepare(config, UAT(), test=True)
-    assert isinstance(splits, ImageSplits)
+    splits = ImageSteps(config).load_and_prepare(test=True)
     labels = torch.tensor(labels_in(splits))
     assert (len(labels), int((labels >= 0).sum())) == (1294, 129)
     assert splits.hidden is not None
@@ -106,9 +109,9 @@ def test_a_teacher_tells_them_and_is_judged_by_the_hidden_labels_alone(heap: Pat
     taught = {"data.labels": "40%", "data.pseudo_labels": str(teacher.save(tmp_path / "teacher"))}
     for recipe in ("uat", "trades"):
         config = configured(recipe, heap, **taught)
-        splits, method = rows(config)
-        before, train = torch.tensor(labels_in(splits)), splits.need("train")
-        assign_pseudo_labels(config, splits, method)
+        splits, steps = rows(config)
+        before, train, method = torch.tensor(labels_in(splits)), splits.need("train"), steps.method
+        steps.assign_pseudo_labels(splits)
         with torch.no_grad():
             logits = teacher({"pixel_values": train.pixels / 255}).logits
         truth, told = splits.hidden, logits.argmax(1)
@@ -129,8 +132,8 @@ def test_a_teacher_tells_them_and_is_judged_by_the_hidden_labels_alone(heap: Pat
 def test_clusters_are_judged_by_known_labels_alone(heap: Path, tmp_path: Path) -> None:
     folder = tiny(None).save(tmp_path / "encoder")
     config = configured("trades", heap, **{"data.pseudo_labels": str(folder), "data.clusters": 2})
-    splits, method = rows(config)
-    assign_pseudo_labels(config, splits, method)
+    splits, steps = rows(config)
+    steps.assign_pseudo_labels(splits)
     found, truth = torch.tensor(labels_in(splits)), splits.hidden
     assert truth is not None
     assert len(found) == 22
@@ -143,15 +146,15 @@ def test_clusters_are_judged_by_known_labels_alone(heap: Path, tmp_path: Path) -
 def test_uat_without_a_teachers_run_starts_from_the_teacher(heap: Path, tmp_path: Path) -> None:
     folder = tiny(LABELS).save(tmp_path / "teacher")
     config = configured("uat", heap, **{"model.name": str(folder)})
-    splits, method = rows(config)
-    model, notes = start(config, splits, method)
+    splits, steps = rows(config)
+    model, notes = steps.init_model(splits)
     assert notes == []
     weights, before = model.state_dict(), tiny(LABELS).state_dict()
     assert all(torch.equal(weights[name], before[name]) for name in before)
-    assert method.needs_reference_model
+    assert steps.method.needs_reference_model
     exported = ImageModel.load(folder).export_weights(tmp_path / "teacher.safetensors")
     config = configured("uat", heap, **{"model.name": str(exported)})
-    assert start(config, *rows(config))[1] == []
+    assert start(config)[1] == []
 
 
 @pytest.mark.parametrize("labels", [None, ("ant", "bee"), ("dog", "cat")])
@@ -159,12 +162,12 @@ def test_a_start_that_cannot_teach_is_refused(labels: Any, heap: Path, tmp_path:
     folder = tiny(labels).save(tmp_path / "model")
     for name in (str(folder), "resnet8"):
         config = configured("uat", heap, **{"model.name": name})
-        splits, method = rows(config)
+        splits, steps = rows(config)
         with pytest.raises(UserError, match="has no classifier of cat, dog"):
-            start(config, splits, method)
+            steps.init_model(splits)
     taught = {"data.pseudo_labels": str(tiny(LABELS).save(tmp_path / "teacher"))}
     config = configured("uat", heap, **taught)
-    start(config, *rows(config))
+    start(config)
 
 
 def test_uat_on_texts_needs_a_teacher_too(tiny_folder: Callable[..., Path], tiny_model: Any, tmp_path: Path) -> None:
@@ -174,27 +177,26 @@ def test_uat_on_texts_needs_a_teacher_too(tiny_folder: Callable[..., Path], tiny
     for name, fits in ((str(tiny_folder()), False), (str(folder), True)):
         given = {"model.name": name, "method.name": "uat"}
         config = configure("ce", task="text", source=str(file), settings=given)
-        method = UAT()
-        splits = load_and_prepare(config, method, test=True)
+        steps = TextSteps(config)
+        splits = steps.load_and_prepare(test=True)
         if fits:
-            start(config, splits, method)
+            steps.init_model(splits)
         else:
             with pytest.raises(UserError, match="no classifier of no, yes"):
-                start(config, splits, method)
+                steps.init_model(splits)
 
 
 def test_a_random_encoder_that_teaches_itself_is_noted(heap: Path, tmp_path: Path) -> None:
     config = configured("deacl", heap)
-    assert "resnet8 is drawn at random, and is its own teacher" in start(config, *rows(config))[1][0]
+    assert "resnet8 is drawn at random, and is its own teacher" in start(config)[1][0]
     config = configured("deacl", heap, **{"model.name": str(tiny(None).save(tmp_path / "encoder"))})
-    assert start(config, *rows(config))[1] == []
-    assert start(configured("simclr", heap), *rows(configured("simclr", heap)))[1] == []
+    assert start(config)[1] == []
+    assert start(configured("simclr", heap))[1] == []
 
 
 def test_the_model_knows_the_size_of_its_images(heap: Path, tmp_path: Path) -> None:
     for size, config in ((8, configured("ce", heap)), (12, configured("ce", heap, **{"data.size": 12}))):
-        model, _ = start(config, *rows(config))
-        assert isinstance(model, ImageModel)
+        model, _ = start(config)
         assert ImageModel.load(model.save(tmp_path / "model")).image_size == (size, size)
         assert model.copy_for_task().image_size == (size, size)
 
@@ -207,7 +209,7 @@ def test_patches_that_do_not_fit_are_refused_with_the_rows(heap: Path) -> None:
 
 def test_a_plan_of_stages_looks_for_no_model_that_is_to_come(heap: Path) -> None:
     config = configured("acl-semi", heap, **{"data.labels": "all"})
-    plans = [plan(stage) for stage in split_stages(config)]
+    plans = [dry_run(stage) for stage in split_stages(config)]
     sizes = [len(found.splits.need("train")) for found in plans if found.splits is not None]
     assert sizes == [22, 10, 22]
     assert not any(found.unread for found in plans)
@@ -216,15 +218,14 @@ def test_a_plan_of_stages_looks_for_no_model_that_is_to_come(heap: Path) -> None
 def test_a_plan_looks_for_the_teachers_run(heap: Path, tmp_path: Path) -> None:
     (stage,) = split_stages(configured("uat", heap, **{"data.pseudo_labels": str(tmp_path / "none")}))
     with pytest.raises(UserError, match="no run and no model is here"):
-        plan(stage)
+        dry_run(stage)
 
 
 def test_views_of_kind_none_are_the_image_itself(heap: Path) -> None:
     batch = {"pixel_values": torch.rand(3, 3, 8, 8)}
     for recipe, two in (("acl-ds", True), ("trades", False)):
         config = configured(recipe, heap, **{"data.views.kind": "none"})
-        views = views_of(config, rows(config)[0])
-        assert views is not None
+        views = ImageSteps(config).views(rows(config)[0])
         found = views(batch)
         assert torch.equal(found["pixel_values"], batch["pixel_values"])
         assert ("positive" in found) is two

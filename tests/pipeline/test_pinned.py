@@ -10,7 +10,7 @@ from transformers import AutoModelForMaskedLM
 from contraverse.models.heads import ReconstructionHead
 from contraverse.models.mlm_heads import start_from_checkpoint
 from contraverse.pipeline.folder import same_commit
-from contraverse.pipeline.start import pinned, start_model
+from contraverse.pipeline.text import init_text_model, pinned
 from contraverse.recipes import ModelConfig, RunConfig, change, configure, load, split_stages
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -32,7 +32,7 @@ def on_hub(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest
 
 def test_the_commit_is_pinned(on_hub: str, tmp_path: Path) -> None:
     config = configure("uscal", settings={"model.name": on_hub, "model.max_length": 16, "model.token": "hf_secret"})
-    model, _ = start_model(config.model, None, {})
+    model, _ = init_text_model(config.model, None, {})
     written = pinned(config)
     assert isinstance(written.model, ModelConfig)
     assert written.model.revision == COMMIT
@@ -41,7 +41,7 @@ def test_the_commit_is_pinned(on_hub: str, tmp_path: Path) -> None:
     assert "hf_secret" not in written.to_yaml()
     again = load(tmp_path / "run" / "config.yaml")
     assert same_commit(config, tmp_path / "run").model == written.model
-    assert start_model(again.model, None, {})[0].embedding_shape == model.embedding_shape
+    assert init_text_model(again.model, None, {})[0].embedding_shape == model.embedding_shape
     other = config.model_copy(update={"model": config.model.model_copy(update={"revision": "v2"})})
     assert same_commit(other, tmp_path / "run") == other
 
@@ -53,7 +53,7 @@ def test_a_head_starts_from_the_pinned_commit(on_hub: str, tmp_path: Path, tiny_
     )
     (tmp_path / "hub" / "models--someone--tiny" / "refs" / "main").write_text("f" * 40)
     settings = ModelConfig(name=on_hub, revision=COMMIT, max_length=16)
-    model, _ = start_model(settings, None, {})
+    model, _ = init_text_model(settings, None, {})
     head = ReconstructionHead(model.width, *model.embedding_shape)
     assert start_from_checkpoint(head, model.encoder)
 

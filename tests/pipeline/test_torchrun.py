@@ -13,12 +13,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from contraverse.methods import METHODS
 from contraverse.models import load_model
-from contraverse.pipeline.hub import sts_of
 from contraverse.pipeline.result import silent, uncounted
-from contraverse.pipeline.rows import load_and_prepare
-from contraverse.pipeline.run import _measure
+from contraverse.pipeline.steps import steps_of
 from contraverse.recipes import RunConfig, configure, load
 from contraverse.training import read_metrics
 
@@ -105,9 +102,9 @@ def read(path: Path) -> Any:
 def test_the_figures_are_those_of_one_process(done: Any, folder: Path, name: str) -> None:
     """Every row's attack is the same, whoever computes it: clean and robust figures, to the last bit."""
     config, evaluation = load(folder / name / "config.yaml"), read(folder / name / "evaluation.json")
-    splits = load_and_prepare(config, METHODS[config.method.name](**config.method.settings), test=True)
-    model = load_model(folder / name / "model")
-    measured = _measure(config, splits, sts_of(config), model, silent, uncounted, True)
+    steps, model = steps_of(config), load_model(folder / name / "model")
+    splits = steps.load_and_prepare(test=True)
+    measured = steps.measure(splits, model, say=silent, counting=uncounted, test=True)
     expected = json.loads(json.dumps(measured))
     assert expected["metrics"]
     assert {key: evaluation[key] for key in expected if key != "notes"} == {

@@ -265,7 +265,7 @@ def tell(splits: "TextSplits | ImageSplits", file: Path | None = None) -> None:
 def tell_tokens(model: "AnyModel", rows: "TextData", max_length: int | None = None) -> list[str]:
     """Say how many rows are cut and how much of them is unknown to the tokenizer; gives the same in a list."""
     from contraverse.models import TextModel
-    from contraverse.pipeline.lengths import token_notes
+    from contraverse.pipeline.text import token_notes
 
     notes = token_notes(model, rows, max_length=max_length) if isinstance(model, TextModel) else []
     for note in notes:

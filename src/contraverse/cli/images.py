@@ -91,7 +91,7 @@ def measure_images(
     """Print and return what a classifier of images is worth: clean, under attack, and on corrupted images."""
     from contraverse.evaluation import TaskEvaluator
     from contraverse.pipeline import measure_task, progress_total
-    from contraverse.pipeline.measure import drawn
+    from contraverse.pipeline.measure import subset_note
 
     with doing("Reading data…"):
         rows = _rows(loaded, task, data, split, whole=not own(loaded, data.source))
@@ -115,7 +115,7 @@ def measure_images(
         theirs = TaskEvaluator(chosen, task.metrics, settings.batch_size, bn_branch=bn_branch)(loaded.model)
         found["drawn"] = {"rows": len(chosen), "metrics": theirs | on_chosen}
         if not attacked_here:
-            notes.append(drawn(len(chosen), len(rows), data.seed, theirs["accuracy"]))
+            notes.append(subset_note(len(chosen), len(rows), data.seed, theirs["accuracy"]))
     elsewhere: dict[str, float] = {}
     if beyond.corrupted_files is not None:
         found |= _corruptions(loaded, beyond.corrupted_files, settings.rows, bn_branch, elsewhere)

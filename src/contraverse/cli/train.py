@@ -30,48 +30,61 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str | None, typer.Argument(help="A paper's setting: contraverse list recipes. Not needed with --config.")
+        str | None,
+        typer.Argument(help="Recipe or method: contraverse list recipes, list methods. Not needed with --config."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help='"minilm" (bundled), a folder, a name on the Hub; of images, a backbone: resnet18.'),
+        typer.Option(
+            help='Start from "minilm" (bundled), a folder, a name on the Hub; on images, a backbone: resnet18.'
+        ),
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Start from the model of this finished run.")] = None,
-    task: Annotated[str | None, typer.Option(help="contraverse list tasks.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of the data: contraverse list tasks.")] = None,
     paper: Annotated[
         bool,
         typer.Option(
-            "--paper", help="The paper's experiment on --task: its model, rows, optimizer, schedule and radii."
+            "--paper", help="Run the paper's experiment on --task: its model, rows, optimizer, schedule and radii."
         ),
     ] = False,
-    data: Annotated[str | None, typer.Option(help="A file or folder; without it, the task's set on the Hub.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/RECIPE-TASK)")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="File or folder of the rows. (default: the task's data set on the Hub)")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run. (default: runs/RECIPE-TASK)")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example method.epsilon=.5; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set anything, for example method.epsilon=.5; may be repeated."
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings as YAML; a run's config.yaml repeats it.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and the data; write nothing.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings; a run's own config.yaml repeats the run.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --output.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and print settings and data; write nothing.")
+    ] = False,
     on_bad_row: Annotated[
-        Literal["error", "skip"] | None, typer.Option(help="What a row that cannot be used does.")
+        Literal["error", "skip"] | None, typer.Option(help="Unusable rows: stop with an error, or skip and count them.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="Text column; twice for a pair.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of the images in a Parquet file or Hub data set.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    size: Annotated[int | None, typer.Option(help="Of images: height and width to scale them to.")] = None,
+    size: Annotated[int | None, typer.Option(help="Images: height and width to scale them to.")] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help='Of images: keep so many labels, as 10% or 500, balanced over the classes; or "all".'),
+        typer.Option(
+            help='Images: keep labels for 10% or for 500 training images, balanced over the classes; or "all".'
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of training; data.seed draws the rows.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed; data.seed controls splits and sampling.")] = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Train an encoder of texts or images by a recipe, measure it, and write it all into one folder.
+    """Train an encoder of texts or images by a recipe or method, measure it, and write everything into one folder.
 
-    A recipe's defaults come first, then --config, then the options, then --set.
+    The recipe's settings come first; --config, the options and --set each override what comes before them.
     """
     if resume and recipe is None and config is None:
         config = _own_config(output)
@@ -98,8 +111,8 @@ def train(
     output = output or Path("runs") / f"{chosen.recipe}-{chosen.task}"
     if dry_run:
         print_text(chosen.to_yaml())
-        _plan(chosen, output)
-        _tell_departures(chosen)
+        _print_plan(chosen, output)
+        _print_departures(chosen)
         return
 
     from contraverse.pipeline import Interrupted, run
@@ -116,8 +129,8 @@ def train(
 
 
 def quickstart(
-    output: Annotated[Path | None, typer.Option(help="The folder of the runs and their report.")] = None,
-    images: Annotated[bool, typer.Option("--images", help="On images of digits, in place of texts.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder of the runs and their report.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Train on images of digits instead of texts.")] = False,
 ) -> None:
     """Train classifiers on bundled data, attack them, and compare them: a few minutes, no network."""
     with doing("Loading PyTorch…"):
@@ -133,12 +146,12 @@ def quickstart(
 
 
 def _is_first() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
+    """True in the only process, and in the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _launcher() -> str:
-    """What stands before the command where several processes run it."""
+    """The words before the command where several processes run it."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     if processes == 1:
@@ -149,7 +162,7 @@ def _launcher() -> str:
 
 def _trained(run: Path, model: str | None) -> str:
     if model is not None:
-        raise UserError("--init and --model both say what to start from", hint="give one of them")
+        raise UserError("--init and --model both name a model to start from", hint="give one of them")
     with doing("Loading PyTorch…"):
         from contraverse.pipeline import model_dir
     return str(model_dir(run))
@@ -157,14 +170,14 @@ def _trained(run: Path, model: str | None) -> str:
 
 def _own_config(output: Path | None) -> Path:
     if output is None:
-        raise UserError("--resume goes on with the run in --output, which is not given")
+        raise UserError("--resume continues the run in --output, which is missing")
     if not (output / "config.yaml").is_file():
         raise UserError("nothing to resume here", where=str(output), hint="leave --resume out to start a run")
     return output / "config.yaml"
 
 
-def _plan(config: RunConfig, output: Path) -> None:
-    """What the run would read and write; reads local files, and nothing from the Hub."""
+def _print_plan(config: RunConfig, output: Path) -> None:
+    """Print the data that the run would read and the folder that it would write; the Hub is not asked."""
     stages = split_stages(config)
     for stage in stages[:-1]:
         start = f"{stage.init_from}/model" if stage.init_from else stage.config.model.name
@@ -178,8 +191,8 @@ def _plan(config: RunConfig, output: Path) -> None:
     say(f"output      {output}")
 
 
-def _tell_departures(config: RunConfig) -> None:
-    """The paper's experiment that this is, or is not, and the settings that are no paper's."""
+def _print_departures(config: RunConfig) -> None:
+    """Print the paper's experiment, the settings in which the run differs from it, and those that no paper gives."""
     experiment = experiment_of(config)
     if experiment is None:
         say(f"paper       none has an experiment of {config.recipe} on {config.task}: the settings are the recipe's")
@@ -191,23 +204,23 @@ def _tell_departures(config: RunConfig) -> None:
     changed = {difference.setting for difference in others}
     for (setting, why), value in ours(config):
         if setting not in changed:
-            shown = "" if value is None else f": {notation.inline(value)}"
-            say(f"ours        {setting}{shown} ({why})")
+            written = "" if value is None else f": {notation.inline(value)}"
+            say(f"ours        {setting}{written} ({why})")
 
 
 def _rows(stage: Stage) -> None:
     with doing("Reading data…"):
-        from contraverse.pipeline.plan import plan
+        from contraverse.pipeline.dry_run import dry_run
 
-        found = plan(stage)
-    for name in found.unread:
+        dry = dry_run(stage)
+    for name in dry.unread:
         say(f"{name} is not read: on the Hub")
-    if found.splits is None:
+    if dry.splits is None:
         return
     for name in ("train", "validation", "test"):
-        rows: TextData | ImageData | None = getattr(found.splits, name)
+        rows: TextData | ImageData | None = getattr(dry.splits, name)
         say(f"{name:<12}{_describe(rows) if rows else '-'}")
-    for note in [*found.splits.notes, *found.notes]:
+    for note in [*dry.splits.notes, *dry.notes]:
         say(note)
 
 

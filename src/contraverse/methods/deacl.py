@@ -48,6 +48,7 @@ class DeACL(Method):
     requires = "inputs"
     bn_branch = "adversarial"
     needs_reference_model = True
+    teacher = "copy"
 
     @validate_call
     def __init__(

@@ -84,7 +84,7 @@ class Selfie(Method):
         """3F for each loss that counts, and 2F for each step of the attack."""
         return f"{3 * (self.clean > 0) + (2 * self.steps + 3) * (self.clean < 1)}F"
 
-    def check_size(self, height: int, width: int) -> None:
+    def check_image_size(self, height: int, width: int) -> None:
         """Check that images of so many pixels part into the patches.
 
         Raises:
@@ -148,6 +148,6 @@ class Selfie(Method):
     def _patches(self, pixels: Tensor) -> Tensor:
         """Of images (B, C, H, W), row by row of the grid: (B * grid^2, C, H / grid, W / grid)."""
         grid = self.grid
-        self.check_size(*pixels.shape[-2:])
+        self.check_image_size(*pixels.shape[-2:])
         parts = pixels.unflatten(3, (grid, -1)).unflatten(2, (grid, -1))  # (B, C, grid, h, grid, w)
         return parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)

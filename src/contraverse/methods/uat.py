@@ -78,6 +78,7 @@ class UAT(Method):
     equation = "(3) of ACL"
     requires = "labels"
     bn_branch = "adversarial"
+    uses_unlabelled = True
     targets: Tensor | None
     labelled: Tensor | None
 
@@ -99,6 +100,11 @@ class UAT(Method):
         self.alpha, self.temperature, self.beta, self.steps = alpha, temperature, beta, steps
         self.register_buffer("targets", None)
         self.register_buffer("labelled", None)
+
+    @property
+    def teacher(self) -> Literal["targets"] | None:  # type: ignore[override]
+        """None with online targets, which are the model's own."""
+        return "targets" if self.target == "teacher" else None
 
     @property
     def needs_reference_model(self) -> bool:  # type: ignore[override]

@@ -193,7 +193,8 @@ def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        hint = f"name one of them: --model-arch {fitting[0]}, in Python arch={fitting[0]!r}"
+        name = fitting[0]
+        hint = f"name one of them: --model-arch {name}, to train --set model.arch={name}, in Python arch={name!r}"
         raise UserError(f"may be {' or '.join(fitting)}: their weights have the same names", where=where, hint=hint)
     assert nearest is not None
     near = f"of {arch}" if arch else f"fits no backbone; of {nearest[1]}, the nearest"

@@ -1,5 +1,6 @@
-"""From a configuration to a run folder."""
+"""Runs, searches and studies: a configuration becomes a folder with a model and its figures."""
 
+from contraverse.pipeline.folder import model_dir
 from contraverse.pipeline.measure import (
     bn_branch_of,
     measure_probe,
@@ -13,7 +14,6 @@ from contraverse.pipeline.quickstart_images import quickstart_images
 from contraverse.pipeline.result import Interrupted, RunResult
 from contraverse.pipeline.run import run
 from contraverse.pipeline.search import SearchResult, Trial, search
-from contraverse.pipeline.start import model_dir
 from contraverse.pipeline.study import run_study
 
 __all__ = [

@@ -11,25 +11,25 @@ import torch
 
 from contraverse.data import ImageData, TextData
 from contraverse.errors import UserError
-from contraverse.pipeline.rows import AnySplits
-from contraverse.recipes import ImageRunConfig, RunConfig
+from contraverse.pipeline.steps import AnySplits, Steps
 
 SPLITS = ("train", "validation", "test")
 _OF_A_MODEL = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
 
 
 class Changed(UserError):
-    """What a run was started with is not what is there now."""
+    """Rows, classes, start or processes differ from those that a run was started with."""
 
 
-def fingerprint(config: RunConfig, splits: AnySplits) -> dict[str, Any]:
+def fingerprint(steps: Steps[Any, Any], splits: AnySplits) -> dict[str, Any]:
     """Describe rows (number, texts or pixels in order, labels), classes in order, the start and the processes.
 
     Models of the Hub and drawn ones are known by their names, which are settings; folders and files by their weights.
     """
-    rows = {name: _rows(data) for name in SPLITS if (data := getattr(splits, name)) is not None}
+    config = steps.config
+    rows = {name: _rows(steps, data) for name in SPLITS if (data := getattr(splits, name)) is not None}
     names = splits.need("train").label_names
-    teacher = config.data.pseudo_labels if isinstance(config, ImageRunConfig) else None
+    teacher = getattr(config.data, "pseudo_labels", None)
     return {
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "classes": list(names) if names is not None else None,
@@ -85,19 +85,10 @@ def _difference(split: str, old: Mapping[str, Any] | None, new: Mapping[str, Any
     return f"the {split} rows have other {changed}, or stand in another order, than then"
 
 
-def _rows(data: TextData | ImageData) -> dict[str, Any]:
+def _rows(steps: Steps[Any, Any], data: TextData | ImageData) -> dict[str, Any]:
     inputs, labels = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-    if isinstance(data, TextData):
-        for row in data.texts:
-            for text in row:
-                encoded = text.encode("utf-8", "surrogatepass")
-                inputs.update(len(encoded).to_bytes(8, "little"))
-                inputs.update(encoded)
-        if data.repeats is not None:
-            inputs.update(np.asarray(data.repeats, dtype=np.int64).tobytes())
-    else:
-        inputs.update(str(tuple(data.pixels.shape)).encode())
-        inputs.update(data.pixels.contiguous().numpy().data)
+    for part in steps.row_bytes(data):
+        inputs.update(part)
     if data.labels is not None:
         known = data.labels.numpy() if isinstance(data.labels, torch.Tensor) else np.asarray(data.labels)
         labels.update(known.astype(np.float64).tobytes())

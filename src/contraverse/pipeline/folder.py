@@ -1,4 +1,4 @@
-"""A run's folder: what may begin in it, the marks of a run, and what is missing from a finished one."""
+"""The folder of a run: where one may begin, the marks that it leaves, and completing a finished one."""
 
 import shlex
 import shutil
@@ -10,10 +10,11 @@ from typing import Any
 from contraverse import __version__
 from contraverse.data import any_task
 from contraverse.errors import UserError
+from contraverse.models import is_image_model
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.report import paths_of, write_reports
 from contraverse.pipeline.result import RunResult, Say, read_json
-from contraverse.recipes import ModelConfig, RunConfig, load
+from contraverse.recipes import RunConfig, load
 from contraverse.reporting import environment
 from contraverse.training import remove_all
 from contraverse.writing import PARTIAL, write_json, write_text
@@ -49,7 +50,7 @@ def check_place(output: Path, resume: bool, *, mark: str = CONFIG, kind: str = "
 
 
 def _is_fresh(output: Path, mark: str) -> bool:
-    """Whether ``output`` holds nothing, or what a process leaves that is killed before it wrote the first mark."""
+    """True where ``output`` is empty, or holds no more than a process leaves that is killed before the first mark."""
     return {path.name for path in output.iterdir()} <= {LOCK, mark + PARTIAL}
 
 
@@ -94,12 +95,14 @@ def check_run(config: RunConfig, output: Path, resume: bool) -> None:
 
 def same_commit(config: RunConfig, output: Path) -> RunConfig:
     """``config`` with the commit of the Hub model that the run in ``output`` began from, where it names no other."""
-    if not isinstance(config.model, ModelConfig) or config.model.revision or not (output / CONFIG).is_file():
+    # A model of images has no revision.
+    if getattr(config.model, "revision", "") is not None or not (output / CONFIG).is_file():
         return config
     before = load(output / CONFIG).model
-    if not isinstance(before, ModelConfig) or before.name != config.model.name or before.revision is None:
+    revision = getattr(before, "revision", None)
+    if before.name != config.model.name or revision is None:
         return config
-    return config.model_copy(update={"model": config.model.model_copy(update={"revision": before.revision})})
+    return config.model_copy(update={"model": config.model.model_copy(update={"revision": revision})})
 
 
 def _changed(before: Any, now: Any, name: str = "") -> list[str]:
@@ -113,14 +116,20 @@ def _changed(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {before} and is {now}"]
 
 
-def begin(config: RunConfig, output: Path, seen: Mapping[str, Any] | None = None) -> None:
-    """Write the marks of a run that are not there yet: settings first, then environment and fingerprint."""
+def begin(config: RunConfig, output: Path, marks: Mapping[str, Any] | None = None) -> None:
+    """Write the marks of a run that are not there yet: settings first, then environment and fingerprint.
+
+    Args:
+        config: written as ``config.yaml``.
+        output: the run's folder.
+        marks: the fingerprint; None to write the settings alone.
+    """
     if not (output / CONFIG).is_file():
         write_config(config, output)
-    if not (output / ENVIRONMENT).is_file() and seen is not None:
+    if not (output / ENVIRONMENT).is_file() and marks is not None:
         write_json(output / ENVIRONMENT, environment())
-    if not (output / FINGERPRINT).is_file() and seen is not None:
-        write_json(output / FINGERPRINT, seen)
+    if not (output / FINGERPRINT).is_file() and marks is not None:
+        write_json(output / FINGERPRINT, marks)
 
 
 def write_config(config: RunConfig, output: Path) -> None:
@@ -182,3 +191,27 @@ def remove_run(output: Path) -> None:
     remove_models_aside(output)
     with suppress(OSError):
         output.rmdir()
+
+
+def model_dir(folder: str | Path) -> Path:
+    """The model of a finished run, or ``folder`` itself where it is a model's.
+
+    Raises:
+        UserError: the run is not finished, or there is no model.
+    """
+    folder = Path(folder)
+    where = str(folder)
+    if not (folder / "config.yaml").is_file():
+        if _is_model(folder):
+            return folder
+        hint = "give the folder of a finished run, or its model/ folder"
+        raise UserError("no run and no model is here", where=where, hint=hint)
+    if not (folder / "evaluation.json").is_file():
+        raise UserError("this run is not finished", where=where, hint="finish it first: contraverse train --resume")
+    if not _is_model(folder / "model"):
+        raise UserError("this run has no model any more", where=where, hint="repeat it from its config.yaml")
+    return folder / "model"
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() or is_image_model(folder)

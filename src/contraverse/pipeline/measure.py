@@ -1,4 +1,4 @@
-"""What a saved model is measured by, the same for a run and for ``contraverse evaluate``."""
+"""Measuring a saved model, the same for a run and for ``contraverse evaluate``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,10 +29,10 @@ ROUTES: tuple[BNBranch, ...] = ("clean", "adversarial")
 
 
 def bn_branch_of(config: RunConfig | None) -> BNBranch:
-    """Which set of batch norms a dual model of this run is measured, used and exported by.
+    """Set of batch norms by which a dual model of this run is measured, used and exported.
 
     The adversarial one, as the papers test, wherever the run's method trains it (``Method.bn_branch``); the clean one
-    after a method that trains nothing else, as ``ce``. None is a model that no run tells of: the adversarial one.
+    after a method that trains nothing else, as ``ce``. None, a model without its run: the adversarial one.
     """
     return METHODS[config.method.name](**config.method.settings).bn_branch if config else "adversarial"
 
@@ -42,8 +42,8 @@ def attacked_evaluator(rows: Rows, settings: EvaluationConfig, bn_branch: BNBran
 
     def evaluate(model: AnyModel) -> dict[str, float]:
         attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch}
-        found = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
-        return {"robust_accuracy": next(iter(found.at.values())).accuracy}
+        report = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
+        return {"robust_accuracy": next(iter(report.at.values())).accuracy}
 
     return evaluate
 
@@ -58,42 +58,42 @@ def measure_task(
     bn_branch: BNBranch = "adversarial",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The task's metrics on all ``rows`` and, for a classifier, accuracy under attack on ``settings.rows`` of them.
+    """Measure the task's metrics on all ``rows`` and, of a classifier, accuracy under attack on ``settings.rows``.
 
     ``bn_branch``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `progress_total`.
 
     Returns:
         ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``right``
         (`RobustReport.right`) and ``shift`` on request; where only some rows were attacked ``drawn``, the figures on
-        these rows alone, clean accuracy included; of a dual model ``bn_branch``; ``notes`` where there is something to
-        be known of the figures.
+        these rows alone, clean accuracy included; of a dual model ``bn_branch``; ``notes`` for the
+        reader of the figures, if any.
     """
     metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch)(model)
-    found: dict[str, Any] = {"metrics": metrics}
+    measured: dict[str, Any] = {"metrics": metrics}
     notes = list[str]()
-    if isinstance(model, ImageModel) and model.dual:
-        found["bn_branch"] = bn_branch
+    if model.dual:
+        measured["bn_branch"] = bn_branch
         if bn_branch == "clean":
             notes.append("measured by the clean one of two batch norms; plain() takes the other unless told")
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
         attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch, "progress": progress}
         report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
-        found["robustness"] = report.to_dict()
-        found["right"] = report.right
+        measured["robustness"] = report.to_dict()
+        measured["right"] = report.right
         metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
         if settings.shift:
-            found["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
+            measured["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
         if len(attacked) < len(rows):
-            found["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
-            notes.append(drawn(len(attacked), len(rows), seed, report.clean_accuracy))
+            measured["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
+            notes.append(subset_note(len(attacked), len(rows), seed, report.clean_accuracy))
     if notes:
-        found["notes"] = notes
-    return found
+        measured["notes"] = notes
+    return measured
 
 
-def drawn(count: int, rows: int, seed: int, accuracy: float) -> str:
-    """What a reader has to know where not all rows were attacked."""
+def subset_note(count: int, rows: int, seed: int, accuracy: float) -> str:
+    """Note for reports: only a random subset of the rows was attacked."""
     return (
         f"{count} of {rows} rows were drawn (seed {seed}) to be attacked, and their clean accuracy is {accuracy:.2f}; "
         f"clean figures are over all rows"
@@ -108,7 +108,7 @@ def measure_shift(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """How far an attack moves the representations of a sentence encoder, on ``settings.rows`` of ``rows``."""
+    """Measure how far an attack moves the representations of a sentence encoder, on ``settings.rows`` of ``rows``."""
     attacked = rows.sample(settings.rows, seed) if settings.rows else rows
     report = representation_shift(
         model, attacked, settings.epsilons, batch_size=settings.batch_size, progress=progress, **_attack(settings)
@@ -117,7 +117,7 @@ def measure_shift(
 
 
 def progress_total(model: AnyModel, rows: int, settings: EvaluationConfig) -> int:
-    """What ``progress`` of `measure_task` and, for a model without classes, of `measure_shift` adds up to."""
+    """Rows that `measure_task` or, for a model without classes, `measure_shift` reports to ``progress`` in all."""
     attacked, classes = min(settings.rows or rows, rows), len(model.labels or ())
     attack, radii = AttackSettings(**_attack(settings)), set(settings.epsilons)
     total = 0
@@ -157,26 +157,26 @@ def measure_sts(model: TextModel, source: str | StsSources) -> dict[str, Any]:
         geometry["uniformity"] = uniformity(np.unique(np.concatenate([left, right]), axis=0))
         if alike:
             geometry = {"alignment": alignment(left[alike], right[alike]), **geometry}
-    found = {"metrics": report.metrics | geometry, "sts": report.to_dict()}
-    return {**found, "notes": list(sources.notes)} if sources.notes else found
+    measured = {"metrics": report.metrics | geometry, "sts": report.to_dict()}
+    return {**measured, "notes": list(sources.notes)} if sources.notes else measured
 
 
 def measure_probe(
     model: ImageModel, train: ImageData, test: ImageData, batch_size: int, routes: Sequence[BNBranch] = ROUTES
 ) -> dict[str, Any]:
-    """How far classes can be told by a linear classifier on an encoder's features: Table 5 of ACL.
+    """Accuracy of a linear classifier on an encoder's features: Table 5 of ACL.
 
     Returns:
         ``metrics``: ``probe``, of the clean batch norm's features, and of a dual model also ``probe_adversarial``.
         A dual model's are those of ``routes``.
     """
     routes = routes if model.dual else ("clean",)
-    found = {
+    reports = {
         bn_branch: linear_separability(model, train, test, bn_branch=bn_branch, batch_size=batch_size)
         for bn_branch in routes
     }
     names = {"clean": "probe", "adversarial": "probe_adversarial"}
     return {
-        "metrics": {names[bn_branch]: report.accuracy for bn_branch, report in found.items()},
-        "probes": [report.to_dict() for report in found.values()],
+        "metrics": {names[bn_branch]: report.accuracy for bn_branch, report in reports.items()},
+        "probes": [report.to_dict() for report in reports.values()],
     }

@@ -25,8 +25,8 @@ def attacked_pictures(
     assert data.labels is not None
     assert data.label_names is not None
     labels = data.labels.tolist()
-    rows = np.array([labels.index(one) for one in sorted(set(labels))[:count]])
-    found = {name: _attacked(model, data, rows, epsilon, settings) for name, model in models.items()}
+    rows = np.array([labels.index(label) for label in sorted(set(labels))[:count]])
+    results = {name: _attacked(model, data, rows, epsilon, settings) for name, model in models.items()}
     pictures = []
     for i, row in enumerate(rows):
         image = data.pixels[row].numpy() / 255
@@ -38,7 +38,7 @@ def attacked_pictures(
                 data_uri(image + delta[i]),
                 data_uri(stretched(delta[i], epsilon)),
             )
-            for name, (clean, attacked, delta) in found.items()
+            for name, (clean, attacked, delta) in results.items()
         ]
         pictures.append(Picture(data.label_names[labels[row]], data_uri(image), views))
     return pictures

@@ -1,4 +1,4 @@
-"""From what a run measured to its page and its model's card."""
+"""A run's report and its model's card, made of the figures that were measured."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from contraverse.data import ImageTask, Task
 from contraverse.methods import METHODS
 from contraverse.models.image_storage import saved_size
-from contraverse.recipes import ImageRunConfig, RunConfig
+from contraverse.recipes import RunConfig
 from contraverse.reporting import (
     Measured,
     ModelCard,
@@ -25,11 +25,11 @@ from contraverse.training.log import read_metrics
 def write_reports(
     folder: Path, config: RunConfig, evaluation: dict[str, Any], task: Task | ImageTask, made_with: dict[str, Any]
 ) -> dict[str, Path]:
-    """Write ``report.html`` and the model card from figures that were measured; says what lies where."""
+    """Write ``report.html`` and the model card from figures that were measured; return their paths by name."""
     method = METHODS[config.method.name]
     command = shlex.join(["contraverse", "train", "--config", f"{folder}/config.yaml", "--output", f"{folder}-again"])
     attack = evaluation.get("robustness", {}).get("attack", {})
-    supervised, of_images = method.requires == "labels", isinstance(config, ImageRunConfig)
+    supervised, of_images = method.requires == "labels", task.kind == "images"
     write_model_card(
         folder / "model",
         ModelCard(
@@ -80,7 +80,7 @@ def write_reports(
 
 
 def paths_of(folder: Path) -> dict[str, Path]:
-    """Name what lies where in the folder of a finished run."""
+    """Paths in the folder of a finished run, by name."""
     names = ("config.yaml", "environment.json", "metrics.jsonl", "evaluation.json")
     return {"model": folder / "model", "report": folder / "report.html"} | {name: folder / name for name in names}
 
@@ -109,14 +109,14 @@ def write_comparison(
         path,
         ReportData(
             title=title,
-            runs=[_measured(name, found, (before or {}).get(name, 0.0)) for name, found in evaluations.items()],
+            runs=[_measured(name, figures, (before or {}).get(name, 0.0)) for name, figures in evaluations.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
             training_info=_facts(first, base.config["model"]["name"]),
             settings={name: run.config for name, run in runs.items()},
             environment=base.environment,
             command=command,
-            warnings=[f"{name}: {line}" for name, found in evaluations.items() for line in _warnings(found)],
+            warnings=[f"{name}: {line}" for name, figures in evaluations.items() for line in _warnings(figures)],
             shifts=_shifts(evaluations),
             notes=notes,
             pictures=pictures,
@@ -146,12 +146,12 @@ def _facts(evaluation: dict[str, Any], model: str) -> list[str]:
 
 
 def _warnings(evaluation: dict[str, Any]) -> list[str]:
-    """What the diagnostics of the attack said."""
+    """Warnings of the attack's diagnostics."""
     return list(evaluation.get("robustness", {}).get("warnings", ()))
 
 
 def _shifts(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {name: found["shift"] for name, found in evaluations.items() if "shift" in found}
+    return {name: figures["shift"] for name, figures in evaluations.items() if "shift" in figures}
 
 
 def _shown(attack: dict[str, Any]) -> dict[str, Any]:

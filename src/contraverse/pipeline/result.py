@@ -1,4 +1,4 @@
-"""What a run says, gives and writes."""
+"""Result of a run, and how it shows its progress."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit code, by the convention of shells: 130 after Ctrl-C, 143 after SIGTERM."""
         return 128 + self.signal
 
 
@@ -40,7 +40,7 @@ class Interrupted(Exception):
 class RunResult:
     """A finished run.
 
-    ``metrics``: name -> value of the saved model, on ``split``. ``paths``: what lies where in ``folder``.
+    ``metrics``: name -> value of the saved model, on ``split``. ``paths``: files and folders in ``folder``, by name.
     """
 
     folder: Path
@@ -51,6 +51,6 @@ class RunResult:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `contraverse.writing.write_json` wrote."""
+    """Read an object that `contraverse.writing.write_json` wrote."""
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value

@@ -3,20 +3,16 @@
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from pydantic import BaseModel
 from transformers import set_seed
 
-from contraverse.data import ImageData, ImageSplits, TextData, TextSplits
-from contraverse.evaluation import StsbDev, StsSources
 from contraverse.functional import from_first, sharing, wait_for_all
-from contraverse.methods import METHODS
-from contraverse.models import AnyModel, ImageModel, TextModel, load_model
-from contraverse.pipeline.course import Course, course_of
+from contraverse.models import AnyModel, load_model
+from contraverse.pipeline.dry_run import dry_run
 from contraverse.pipeline.fingerprint import check_fingerprint, fingerprint
 from contraverse.pipeline.folder import (
     CHECKPOINTS,
@@ -31,25 +27,15 @@ from contraverse.pipeline.folder import (
     finish,
     same_commit,
 )
-from contraverse.pipeline.hub import check_hub, sts_of
+from contraverse.pipeline.hub import check_hub
 from contraverse.pipeline.lock import one_writer
-from contraverse.pipeline.measure import (
-    bn_branch_of,
-    measure_probe,
-    measure_shift,
-    measure_sts,
-    measure_task,
-    progress_total,
-)
-from contraverse.pipeline.plan import plan
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, read_json, silent, uncounted
-from contraverse.pipeline.rows import AnySplits, clusters_of, load_and_prepare
 from contraverse.pipeline.stages import run_stages
-from contraverse.pipeline.start import assign_pseudo_labels, pinned, start, views_of
+from contraverse.pipeline.steps import AnySplits, Steps, steps_of
+from contraverse.pipeline.validation import Validation, plan_validation
 from contraverse.recipes import RunConfig, TrainConfig, split_stages
 from contraverse.training import DEFAULTS, StopOnInterrupt, Trainer
 from contraverse.training.ranks import batch_of_process, refuse_split_weights, started_processes
-from contraverse.types import Method
 from contraverse.writing import naming
 
 
@@ -100,7 +86,7 @@ def run(
             # What is wrong with the last stage is said before the first one trains for hours.
             say("Checking the later stages")
             for stage in split_stages(config)[1:]:
-                plan(stage)
+                dry_run(stage)
         if first:
             begin(config, output)
         return run_stages(config, output, run_one, say=say, first=first)
@@ -111,34 +97,31 @@ def _run_one(
 ) -> RunResult:
     if resume and (output / EVALUATION).is_file():
         return complete(config, output, say) if first else RunResult(output, "", {}, {})
-    method = METHODS[config.method.name](**config.method.settings)
+    steps = steps_of(config)
     say("Reading data")
-    splits = load_and_prepare(config, method, test=test)
-    sts = sts_of(config)
-    for note in sts.notes if sts is not None else ():
+    splits = steps.load_and_prepare(test=test)
+    for note in steps.sts.notes if steps.sts is not None else ():
         say(f"  {note}")
-    course = course_of(config, splits, sts, method)
+    validation = plan_validation(steps, splits)
     set_seed(config.train.arguments.get("seed", 42))
     with sharing():
-        assign_pseudo_labels(config, splits, method)
-    seen = fingerprint(config, splits) if first else {}
+        steps.assign_pseudo_labels(splits)
+    marks = fingerprint(steps, splits) if first else {}
     if first and resume and (output / FINGERPRINT).is_file():
-        check_fingerprint(read_json(output / FINGERPRINT), seen, output)
+        check_fingerprint(read_json(output / FINGERPRINT), marks, output)
     say(f"Loading {config.model.name}")
-    model, notes = start(config, splits, method)
-    config = pinned(config)
-    splits.notes.extend([*notes, *course.notes])
+    model, notes = steps.init_model(splits)
+    config = steps.pin()
+    splits.notes.extend([*notes, *validation.notes])
     for note in splits.notes:
         say(f"  {note}")
     if first:
-        begin(config, output, seen)
+        begin(config, output, marks)
 
-    trainer, training = _train(config, output, resume, splits, course, model, method, say)
+    trainer, training = _train(steps, output, resume, splits, validation, model, say)
     say("Saving the model")
     if first:
-        model = cast(AnyModel, method.kept_model(model))
-        if clusters_of(config) is not None and method.trainable == "all" and isinstance(model, ImageModel):
-            model = model.copy_for_task(dual=model.dual)  # an encoder: telling clusters apart was the way, not the end
+        model = steps.trained_model(model)
         with naming(output / MODEL):
             model.save(output / MODEL)
     device = trainer.args.device
@@ -147,15 +130,14 @@ def _run_one(
     trusted = getattr(config.model, "trust_remote_code", False)
     saved = load_model(output / MODEL, trust_remote_code=trusted).to(device)
     with sharing():
-        measured = _measure(config, splits, sts, saved, say, counting, test)
+        measured = steps.measure(splits, saved, say=say, counting=counting, test=test)
     notes = [*splits.notes, *measured.get("notes", [])]
     if not first:
         return RunResult(output, measured["split"], measured["metrics"], {}, notes)
     evaluation = {
         **measured,
         "labels": saved.labels,
-        "columns": 1 if isinstance(splits, ImageSplits) else len(splits.need("train").columns),
-        "read_from": splits.read_from._asdict() if isinstance(splits, TextSplits) and splits.read_from else None,
+        **steps.source_columns(splits),
         "training": training,
         "rows": _sizes(splits),
         "skipped_rows": splits.skipped,
@@ -165,7 +147,7 @@ def _run_one(
 
 
 def _check_processes(config: RunConfig) -> None:
-    """See that several processes can run this.
+    """Refuse a configuration that several processes cannot run.
 
     Raises:
         UserError: weights are split over them, or a batch cannot be divided by them.
@@ -177,16 +159,16 @@ def _check_processes(config: RunConfig) -> None:
 
 
 def _train(
-    config: RunConfig,
+    steps: Steps[Any, Any],
     output: Path,
     resume: bool,
     splits: AnySplits,
-    course: Course,
+    validation: Validation,
     model: AnyModel,
-    method: Method,
     say: Say,
 ) -> tuple[Trainer, dict[str, Any]]:
-    train, arguments = splits.need("train"), course.arguments
+    config, method = steps.config, steps.method
+    train, arguments = splits.need("train"), validation.arguments
     at_once, a_step = _batch(config.train)
     if arguments.get("dataloader_drop_last") and len(train) < at_once:
         arguments["dataloader_drop_last"] = False
@@ -198,14 +180,14 @@ def _train(
         model,
         method,
         train,
-        views=views_of(config, splits),
-        evaluators=course.evaluators,
+        views=steps.views(splits),
+        evaluators=validation.evaluators,
         output_dir=output / CHECKPOINTS,
-        optimizer=_said(config.train.optimizer),
-        schedule=_said(config.train.schedule),
+        optimizer=_set_fields(config.train.optimizer),
+        schedule=_set_fields(config.train.schedule),
         global_batch_size=config.train.global_batch_size,
         sync_batch_norm=config.train.sync_batch_norm,
-        early_stopping_patience=course.patience,
+        early_stopping_patience=validation.patience,
         log_file=output / LOG,
         **arguments,
     )
@@ -241,13 +223,13 @@ def _train(
         "best_step": state.best_global_step,
         "best_validation": state.best_metric,
         "forward_units": method.cost,
-        **(splits.figures if isinstance(splits, ImageSplits) else {}),
+        **steps.training_figures(splits),
     }
     return trainer, training
 
 
 def _batch(train: TrainConfig) -> tuple[int, int]:
-    """How many rows all processes compute at once, and in one step of the optimizer, which may accumulate."""
+    """Rows that all processes compute at once, and rows of one step of the optimizer, which may accumulate."""
     accumulated = train.arguments.get("gradient_accumulation_steps", 1)
     if train.global_batch_size is not None:
         return train.global_batch_size // accumulated, train.global_batch_size
@@ -255,77 +237,9 @@ def _batch(train: TrainConfig) -> tuple[int, int]:
     return each * started_processes(), each * started_processes() * accumulated
 
 
-def _said(section: BaseModel | None) -> dict[str, Any] | None:
-    """What was set, for who knows the defaults of the rest."""
+def _set_fields(section: BaseModel | None) -> dict[str, Any] | None:
+    """Explicitly set fields; the builder supplies the other defaults."""
     return section.model_dump(exclude_none=True) if section is not None else None
-
-
-def _measure(
-    config: RunConfig,
-    splits: AnySplits,
-    sts: StsSources | None,
-    model: AnyModel,
-    say: Say,
-    counting: Counting,
-    test: bool,
-) -> dict[str, Any]:
-    settings = config.evaluation
-    if isinstance(model, ImageModel) and (model.labels is None or clusters_of(config) is not None):
-        assert isinstance(splits, ImageSplits)
-        return _probed(config, splits, model, say)
-    if isinstance(model, TextModel) and model.labels is None:
-        return _measure_encoder(config, splits, sts, model, say, counting, test)
-    assert model.labels is not None
-    split: Literal["test", "validation", "train"] = (
-        "test" if splits.test is not None else "validation" if splits.validation is not None else "train"
-    )
-    if settings.split == "validation" and splits.validation is not None:
-        split = "validation"
-    rows = splits.need(split)
-    attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons and len(model.labels) > 1 else 0
-    say(f"Measuring on {len(rows):,} {split} rows" + (f", {attacked:,} of them attacked" if attacked else ""))
-    bn_branch, seed = bn_branch_of(config), config.data.seed
-    with counting("Measuring", progress_total(model, len(rows), settings)) as progress:
-        found = measure_task(model, rows, splits.task, settings, seed=seed, bn_branch=bn_branch, progress=progress)
-    return {"split": split, **found}
-
-
-def _measure_encoder(
-    config: RunConfig,
-    splits: AnySplits,
-    sts: StsSources | None,
-    model: TextModel,
-    say: Say,
-    counting: Counting,
-    test: bool,
-) -> dict[str, Any]:
-    """A sentence encoder on the STS sets, and on request how far an attack moves sentences of its own data."""
-    settings = config.evaluation
-    found: dict[str, Any] = {"split": "none", "metrics": {}}
-    if sts is not None and sts.test and test:
-        say(f"Measuring on the STS sets {', '.join(sts.test)}")
-        found = {"split": "test", **measure_sts(model, sts)}
-    elif sts is not None and sts.dev is not None:
-        found = {"split": "validation", "metrics": StsbDev(sts.dev)(model)}
-    rows = splits.test or splits.validation or splits.train
-    if settings.shift and settings.epsilons and isinstance(rows, TextData):
-        sentences = TextData.from_rows([texts[0] for texts in rows.texts])
-        say(f"Measuring how far an attack moves {min(settings.rows or len(rows), len(rows)):,} sentences")
-        with counting("Measuring", progress_total(model, len(sentences), settings)) as progress:
-            moved = measure_shift(model, sentences, settings, seed=config.data.seed, progress=progress)
-        found["shift"] = moved["shift"]
-    return found
-
-
-def _probed(config: RunConfig, splits: ImageSplits, model: ImageModel, say: Say) -> dict[str, Any]:
-    """The measure of an encoder of images, where their labels are known: training has not seen them."""
-    split: Literal["test", "validation"] = "test" if splits.test is not None else "validation"
-    rows: ImageData | None = getattr(splits, split)
-    if splits.hidden is None or rows is None:
-        return {"split": "none", "metrics": {}}
-    train = replace(splits.need("train"), labels=splits.hidden, label_names=rows.label_names).labelled()
-    say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
-    return {"split": split, **measure_probe(model, train, rows, config.evaluation.batch_size)}
 
 
 def _sizes(splits: AnySplits) -> dict[str, int]:

@@ -17,15 +17,13 @@ from typing import Any
 from safetensors.torch import load_file
 
 from contraverse import __version__
-from contraverse.data import get_task, load_splits
 from contraverse.errors import UserError
-from contraverse.methods import METHODS
 from contraverse.pipeline.fingerprint import Changed
 from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_models_aside, remove_run
-from contraverse.pipeline.hub import sts_of
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.result import Interrupted, Say, read_json, silent
 from contraverse.pipeline.run import run
+from contraverse.pipeline.steps import steps_of
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
 from contraverse.reporting.names import UnderAttack
@@ -149,7 +147,7 @@ def shown(settings: Mapping[str, Any]) -> str:
 
 
 def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
-    """What is maximised, once it is known that every trial can be run."""
+    """Check that every trial can be run, and return the metric that is maximised."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a search runs in one process", hint="start it without torchrun")
     if not space:
@@ -157,17 +155,17 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
     for name, values in space.items():
         for end in values.ends:
             change(plan.config, {name: end})
-    config = plan.config
-    if METHODS[config.method.name].requires != "labels":
+    config, steps = plan.config, steps_of(plan.config)
+    if not steps.supervised:
         if plan.robust is not None:
             raise UserError("there is no accuracy to attack", where="--robust")
-        sts = sts_of(config)
-        if sts is None or sts.dev is None:
+        if steps.sts is None or steps.sts.dev is None:
             hint = "set evaluation.sts to a folder of STS sets: the dev rows of STS-B decide (or hub)"
             raise UserError("there is nothing to choose by", hint=hint)
         return "stsb_spearman"
-    task = get_task(config.task)
-    if load_splits(task, **config.data.model_dump()).validation is None:
+    splits = steps.load()
+    task = splits.task
+    if splits.validation is None:
         raise UserError("there are no validation rows to choose by")
     if plan.robust is not None and (task.kind != "classification" or not config.evaluation.epsilons):
         raise UserError("nothing is attacked", where="--robust", hint="set evaluation.epsilons, of a classifier")
@@ -261,7 +259,7 @@ def _run(config: RunConfig, folder: Path) -> None:
 
 
 def score(metrics: Mapping[str, float], metric: str, robust: float | None) -> float:
-    """What is maximised: the clean metric, or its mean with the figures under attack, of weight ``robust``.
+    """Value of a trial: the clean metric, or its mean with the figures under attack, of weight ``robust``.
 
     A correlation below zero counts as zero, clean and attacked: a model that learned something and breaks is not worse
     than a constant one. The figures under attack are averaged over all radii; where there are none of ``metric``
@@ -294,7 +292,7 @@ def _make_small(folder: Path) -> None:
 
 
 def _write_lines(log: Path, trials: Sequence[Trial]) -> None:
-    """Without a last line that was cut short."""
+    """Write the trials again, without a last line that was cut short."""
     write_text(log, "".join(json.dumps(asdict(trial)) + "\n" for trial in trials))
 
 

@@ -18,7 +18,7 @@ class RunOne(Protocol):
     """Runs one stage in a folder of its own."""
 
     def __call__(self, config: RunConfig, output: Path, *, resume: bool) -> RunResult:
-        """As `contraverse.pipeline.run`."""
+        """Run it, like `contraverse.pipeline.run`."""
         ...
 
 
@@ -75,17 +75,17 @@ def _placed(stage: Stage, output: Path) -> RunConfig:
 
 
 def _finish(config: RunConfig, output: Path, last: Path, folders: list[str]) -> RunResult:
-    found = {folder: read_json(output / folder / EVALUATION) for folder in folders}
-    evaluation = dict(found[last.name])
-    seconds = {folder: one["training"]["seconds"] for folder, one in found.items()}
-    costs = {folder: one["training"]["forward_units"] for folder, one in found.items()}
+    evaluations = {folder: read_json(output / folder / EVALUATION) for folder in folders}
+    evaluation = dict(evaluations[last.name])
+    seconds = {folder: stage["training"]["seconds"] for folder, stage in evaluations.items()}
+    costs = {folder: stage["training"]["forward_units"] for folder, stage in evaluations.items()}
     evaluation["training"] = {**evaluation["training"], "seconds": round(sum(seconds.values()), 2)}
-    evaluation["stages"] = {folder: one["training"] for folder, one in found.items()}
+    evaluation["stages"] = {folder: stage["training"] for folder, stage in evaluations.items()}
     known = set(evaluation["notes"])
     evaluation["notes"] = [
         "trained in stages, whose seconds are added up: "
         + ", ".join(f"{folder} {value:.0f} (a step {costs[folder]})" for folder, value in seconds.items()),
-        *(f"{folder}: {note}" for folder, one in found.items() for note in one["notes"] if note not in known),
+        *(f"{folder}: {note}" for folder, stage in evaluations.items() for note in stage["notes"] if note not in known),
         *evaluation["notes"],
     ]
     for name in (MODEL, LOG, ENVIRONMENT):

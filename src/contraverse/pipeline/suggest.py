@@ -1,4 +1,4 @@
-"""What a search tries next: Optuna's tree-structured Parzen estimator on the trials so far."""
+"""The next trial of a search: Optuna's tree-structured Parzen estimator on the trials so far."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -62,9 +62,9 @@ def _draw(trial: "optuna.Trial", name: str, values: Range | Choices) -> Any:
         return None
     if values.whole:
         return trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
-    drawn = trial.suggest_float(name, values.low, values.high, log=values.log)
+    number = trial.suggest_float(name, values.low, values.high, log=values.log)
     # Three digits are as many as a person wants to read, and more than a search can tell apart.
-    return min(max(float(f"{drawn:.3g}"), float(values.low)), float(values.high))
+    return min(max(float(f"{number:.3g}"), float(values.low)), float(values.high))
 
 
 def _past(
@@ -76,16 +76,16 @@ def _past(
     params: dict[str, Any] = {}
     kinds: dict[str, Any] = {}
     for name, values in space.items():
-        given = settings[name]
+        setting = settings[name]
         if isinstance(values, Choices):
-            params[name] = values.values.index(given)
+            params[name] = values.values.index(setting)
             kinds[name] = CategoricalDistribution(range(len(values.values)))
             continue
         if values.null:
-            params[name + _NULL], kinds[name + _NULL] = given is None, CategoricalDistribution((False, True))
-        if given is None:
+            params[name + _NULL], kinds[name + _NULL] = setting is None, CategoricalDistribution((False, True))
+        if setting is None:
             continue
-        params[name] = given
+        params[name] = setting
         if values.whole:
             kinds[name] = IntDistribution(int(values.low), int(values.high), log=values.log)
         else:

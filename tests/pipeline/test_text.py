@@ -9,7 +9,8 @@ import torch
 
 from contraverse.errors import UserError
 from contraverse.models import TextModel
-from contraverse.pipeline.start import model_dir, start_model
+from contraverse.pipeline import model_dir
+from contraverse.pipeline.text import init_text_model
 from contraverse.recipes import ModelConfig
 from contraverse.types import HeadSpec
 
@@ -31,7 +32,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_the_same_classes_keep_their_classifier(tiny_model: Make, tmp_path: Path) -> None:
     trained = tiny_model(labels=("no", "yes"))
-    model, notes = start_model(saved(trained, tmp_path / "m"), ["no", "yes"], {})
+    model, notes = init_text_model(saved(trained, tmp_path / "m"), ["no", "yes"], {})
     assert notes == []
     assert same(weights(model, "classifier"), weights(trained, "classifier"))
     assert model.max_length == 16
@@ -46,7 +47,7 @@ def test_other_classes_get_a_new_one_on_the_same_encoder(
 ) -> None:
     """Two classes for two others have weights of the right shape, and would pass for trained."""
     trained = tiny_model(architecture, labels=("no", "yes"))
-    model, notes = start_model(saved(trained, tmp_path / "m"), labels, {})
+    model, notes = init_text_model(saved(trained, tmp_path / "m"), labels, {})
     assert "the classifier is drawn anew" in notes[0]
     assert "no, yes" in notes[0]
     assert model.labels == labels
@@ -67,14 +68,14 @@ def test_a_new_classifier_is_the_seeds(tiny_model: Make, tmp_path: Path) -> None
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(weights(start_model(settings, ["a", "b"], {})[0], "classifier.weight"))
+        drawn.append(weights(init_text_model(settings, ["a", "b"], {})[0], "classifier.weight"))
     assert same(drawn[0], drawn[1])
     assert not same(drawn[0], drawn[2])
 
 
 def test_layers_are_dropped_under_a_new_classifier_too(tiny_model: Make, tmp_path: Path) -> None:
     settings = saved(tiny_model(labels=("no", "yes")), tmp_path / "m").model_copy(update={"keep_layers": 1})
-    model, _ = start_model(settings, ["a", "b"], {})
+    model, _ = init_text_model(settings, ["a", "b"], {})
     assert model.encoder.config.num_hidden_layers == 1
     assert len(model.encoder.base_model.encoder.layer) == 1
 
@@ -83,20 +84,20 @@ def test_heads_that_fit_are_taken_and_no_others(tiny_model: Make, tmp_path: Path
     trained = tiny_model(labels=None, heads={**Z, "reconstruction": HeadSpec(kind="mlm"), "other": HeadSpec(dim=8)})
     settings = saved(trained, tmp_path / "m")
     wanted = {"reconstruction": HeadSpec(kind="mlm"), "other": HeadSpec(dim=4)}
-    model, _ = start_model(settings, ["a", "b"], wanted)
+    model, _ = init_text_model(settings, ["a", "b"], wanted)
     assert set(model.heads) == {"reconstruction"}  # the trainer adds the one of another size
     assert same(weights(model, "heads.reconstruction"), weights(trained, "heads.reconstruction"))
-    assert not start_model(settings, ["a", "b"], {})[0].heads
+    assert not init_text_model(settings, ["a", "b"], {})[0].heads
 
 
 def test_a_plain_encoder_is_as_ever(tiny_folder: Callable[..., Path]) -> None:
-    model, notes = start_model(ModelConfig(name=str(tiny_folder()), max_length=32), ["a", "b"], Z)
+    model, notes = init_text_model(ModelConfig(name=str(tiny_folder()), max_length=32), ["a", "b"], Z)
     assert (set(model.heads), notes, model.labels) == (set(), [], ["a", "b"])
 
 
 def test_another_pooling_is_said(tiny_model: Make, tmp_path: Path) -> None:
     settings = saved(tiny_model(labels=None, pooling="mean"), tmp_path / "m")
-    assert "pooling mean" in start_model(settings, None, {})[1][0]
+    assert "pooling mean" in init_text_model(settings, None, {})[1][0]
 
 
 def test_the_model_of_a_run_is_found_where_it_is_finished(tiny_model: Make, tmp_path: Path) -> None:

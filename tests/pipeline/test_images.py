@@ -11,13 +11,11 @@ from torch import nn
 
 from contraverse.data.images import ImageSplits
 from contraverse.errors import UserError
-from contraverse.methods import METHODS
 from contraverse.models import ImageModel
 from contraverse.models.dual_bn import DualBatchNorm
 from contraverse.pipeline import run
-from contraverse.pipeline.plan import plan
-from contraverse.pipeline.rows import load_and_prepare
-from contraverse.pipeline.start import start
+from contraverse.pipeline.dry_run import dry_run
+from contraverse.pipeline.images import ImageSteps
 from contraverse.recipes import ImageRunConfig, configure, split_stages
 
 DIGITS = tuple("0123456789")
@@ -35,15 +33,11 @@ def digits(recipe: str, **settings: Any) -> ImageRunConfig:
 
 
 def rows(config: ImageRunConfig) -> ImageSplits:
-    splits = load_and_prepare(config, METHODS[config.method.name](**config.method.settings), test=True)
-    assert isinstance(splits, ImageSplits)
-    return splits
+    return ImageSteps(config).load_and_prepare(test=True)
 
 
 def begun(config: ImageRunConfig) -> tuple[ImageModel, list[str]]:
-    model, notes = start(config, rows(config), METHODS[config.method.name](**config.method.settings))
-    assert isinstance(model, ImageModel)
-    return model, notes
+    return ImageSteps(config).init_model(rows(config))
 
 
 def is_zero(model: ImageModel) -> bool:
@@ -124,12 +118,12 @@ def test_a_dry_run_refuses_it_too_without_asking_for_weights(monkeypatch: pytest
         (stage,) = split_stages(digits("acl-ds", **settings))
         if norm == "layer":
             with pytest.raises(UserError, match="timm/any has no batch norm that could be dual"):
-                plan(stage)
+                dry_run(stage)
         else:
-            assert plan(stage).unread == ["timm/any"]
+            assert dry_run(stage).unread == ["timm/any"]
         assert timm.asked == [False]
         (stage,) = split_stages(digits("acl-ds", **settings, **{"model.dual": False}))
-        plan(stage)
+        dry_run(stage)
     model = ImageModel.from_pretrained("timm/any", dual=True)
     assert any(isinstance(part, DualBatchNorm) for part in model.encoder.modules())
 
@@ -191,3 +185,15 @@ def test_online_targets_ask_no_teacher(tmp_path: Path) -> None:
     assert any("the model itself tells the others" in note for note in result.notes)
     with pytest.raises(UserError, match="no teacher is asked"):
         rows(digits("uat", **TINY, **{"method.target": "online", "data.pseudo_labels": "runs/any"}))
+
+
+def test_a_file_of_weights_may_name_its_backbone(tmp_path: Path) -> None:
+    """Others' weights may fit several backbones by their names; a run had no way to say which."""
+    file = tiny(DIGITS).export_weights(tmp_path / "weights.safetensors")
+    model, _ = begun(digits("trades", **{"model.name": str(file), "model.arch": "resnet8"}))
+    assert model.labels == list(DIGITS)
+    with pytest.raises(UserError, match="of resnet20"):
+        begun(digits("trades", **{"model.name": str(file), "model.arch": "resnet20"}))
+    with pytest.raises(UserError, match="names the backbone of a file of weights") as caught:
+        begun(digits("trades", **{"model.name": "resnet8", "model.arch": "resnet8"}))
+    assert caught.value.where == "model.arch"

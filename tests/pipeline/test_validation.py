@@ -1,7 +1,6 @@
 """What would stop a run late, or make it pointless, is refused or said before the model is loaded."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import pandas as pd
 import pytest
 
 from contraverse.errors import UserError
-from contraverse.methods import CrossEntropy
 from contraverse.pipeline import run
-from contraverse.pipeline.rows import load_and_prepare
+from contraverse.pipeline.text import TextSteps
 from contraverse.recipes import RunConfig, configure
 
 Configured = Callable[..., RunConfig]
@@ -23,7 +21,7 @@ def _no_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("the model is loaded")
 
     if "trains" not in request.node.name:
-        monkeypatch.setattr(import_module("contraverse.pipeline.run"), "start", refused)
+        monkeypatch.setattr(TextSteps, "init_model", refused)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +35,7 @@ def _no_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_an_unknown_best_metric(name: str, hint: str, configured: Configured, rows: Path, tmp_path: Path) -> None:
     settings = {"train.metric_for_best_model": name, "evaluation.epsilons": []}
-    with pytest.raises(UserError, match=f'no figure of validation is called "{name}"') as caught:
+    with pytest.raises(UserError, match=f'no metric of validation is called "{name}"') as caught:
         run(configured("ce", rows, task="text", **settings), tmp_path / "run")
     assert hint in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -90,8 +88,8 @@ def test_rows_that_lack_a_class_are_said(split: str, configured: Configured, tmp
         rows = {"text": [f"good work {i}" for i in range(12)], "label": (held * 12)[:12]}
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
     config = configured("ce", tmp_path, task="text")
-    notes = load_and_prepare(config, CrossEntropy(), test=True).notes
+    notes = TextSteps(config).load_and_prepare(test=True).notes
     assert f"no {split} row is of the class red" in notes
     pd.DataFrame({"text": ["good work"] * 4, "label": ["blue"] * 4}).to_csv(tmp_path / f"{split}.csv", index=False)
-    notes = load_and_prepare(config, CrossEntropy(), test=True).notes
+    notes = TextSteps(config).load_and_prepare(test=True).notes
     assert any(note.startswith(f"all 4 {split} rows are of the class blue: ") for note in notes)
