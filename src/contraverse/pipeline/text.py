@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from contraverse.data import TextSplits, Task, TextData, any_task, get_task, load_splits
+from contraverse.data import Task, TextData, TextSplits, any_task, get_task, load_splits
+from contraverse.data.files import is_local
 from contraverse.data.labels import in_order_of
 from contraverse.data.mixture import find_parts
-from contraverse.data.files import is_local
 from contraverse.errors import UserError
 from contraverse.evaluation import STS_ON_HUB, StsbDev, StsSources, find_sts
 from contraverse.evaluation.sts_sets import HUB
@@ -123,7 +123,9 @@ class TextSteps(Steps[TextSplits, TextModel]):
         read_from = splits.read_from._asdict() if splits.read_from else None
         return {"columns": len(splits.need("train").columns), "read_from": read_from}
 
-    def measure(self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool) -> dict[str, Any]:
+    def measure(
+        self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool
+    ) -> dict[str, Any]:
         if model.labels is not None:
             return self.measure_classifier(splits, model, say=say, counting=counting)
         return self._measure_encoder(splits, model, say=say, counting=counting, test=test)
