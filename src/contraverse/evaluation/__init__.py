@@ -5,6 +5,7 @@ from contraverse.evaluation.diagnostics import Diagnosis
 from contraverse.evaluation.geometry import alignment, uniformity
 from contraverse.evaluation.metrics import METRICS
 from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evaluate_nli, load_anli
+from contraverse.evaluation.noise import NoiseReport, NoiseSettings, noise_robustness, noise_sts
 from contraverse.evaluation.predict import predict
 from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, rows_done
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
@@ -22,6 +23,8 @@ __all__ = [
     "Diagnosis",
     "NliReport",
     "NliScores",
+    "NoiseReport",
+    "NoiseSettings",
     "RobustReport",
     "Shift",
     "ShiftReport",
@@ -38,6 +41,8 @@ __all__ = [
     "find_sts",
     "load_anli",
     "load_sts",
+    "noise_robustness",
+    "noise_sts",
     "predict",
     "representation_shift",
     "robust_accuracy",

@@ -77,7 +77,7 @@ def evaluate_sts(
     missing = [name for name in sets if name not in source]
     if missing or not sets:
         raise UserError(f"no STS set {', '.join(missing) or 'to score'}", where="the given sets")
-    chosen = {name: _scored(source[name], name) for name in sets}
+    chosen = {name: pairs_with_scores(source[name], name) for name in sets}
     vectors = _encode_once(encode, (pair for found in chosen.values() for pair in found.pairs))
     return StsReport({name: _score(found, vectors, name in WITH_SUBSETS) for name, found in chosen.items()})
 
@@ -102,14 +102,14 @@ class StsbDev:
             source = dev
         elif isinstance(source, TextData):
             source = StsSet([(row[0], row[-1]) for row in source.texts], source.labels or ())
-        self.dev = _scored(source, "stsb")
+        self.dev = pairs_with_scores(source, "stsb")
 
     def __call__(self, model: TextModel) -> dict[str, float]:
         vectors = _encode_once(model.encode, self.dev.pairs)
         return {"stsb_spearman": _score(self.dev, vectors).all}
 
 
-def _scored(found: StsSet, name: str) -> StsSet:
+def pairs_with_scores(found: StsSet, name: str) -> StsSet:
     """The pairs that have a gold score, as SentEval drops the others."""
     if len(found.pairs) != len(found.scores) or (found.subsets and len(found.subsets) != len(found.pairs)):
         raise UserError("pairs, scores and sub-sets differ in number", where=name)

@@ -74,10 +74,11 @@ def homoglyph(text: Text, share: float, draws: Draws, pool: Sequence[str]) -> It
 
 def zero_width(text: Text, share: float, draws: Draws, pool: Sequence[str]) -> Iterator[Edit]:
     """A character that is not seen is set between two letters of a word."""
-    places = [letter for word in text.words for letter in text.clusters(word)[1:]]
-    for letter in draws.share_of(places, share):
-        joinable = _UNJOINED.match(text.text, letter[0]) and _UNJOINED.match(text.text, letter[0] - 1)
-        yield Edit(letter[0], letter[0], draws.choice(INVISIBLE + JOINERS if joinable else INVISIBLE))
+    places = [letter[0] for word in text.words for letter in text.clusters(word)[1:]]
+    anywhere = INVISIBLE + JOINERS
+    for i in draws.share_of(places, share):
+        unjoined = text.ascii or (_UNJOINED.match(text.text, i) and _UNJOINED.match(text.text, i - 1))
+        yield Edit(i, i, draws.choice(anywhere if unjoined else INVISIBLE))
 
 
 def bidi(text: Text, share: float, draws: Draws, pool: Sequence[str]) -> Iterator[Edit]:
