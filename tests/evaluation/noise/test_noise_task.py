@@ -229,7 +229,7 @@ def test_a_regression_has_its_correlation(tiny_model: Classifier) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kinds": ("keybaord",)}, "keyboard"),
+        ({"kinds": ("keyborrd",)}, "keyboard"),
         ({"strengths": (6,)}, "1 to 5, not 6"),
         ({"strengths": ()}, "one strength"),
         ({"draws": 0}, "one draw"),
