@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contraverse.data import get_task, load_splits
-from contraverse.data.labels import match_classes, task_for
+from contraverse.data.encoding import match_classes, task_for
 from contraverse.errors import UserError
 
 UNNAMED = ["LABEL_0", "LABEL_1", "LABEL_2"]

@@ -341,7 +341,7 @@ def _show_shift(found: dict[str, Any]) -> None:
 
 def _rows(loaded: Loaded, task: "Task", data: DataConfig, split: Split) -> "TextData":
     from contraverse.data import load_splits
-    from contraverse.data.labels import task_for
+    from contraverse.data.encoding import task_for
 
     # The model's classes are what its logits mean, whatever a file makes of them.
     task = task_for(task, loaded.model.labels or [])

@@ -1,8 +1,8 @@
 """Data: the registry of tasks, where rows come from, and how they become batches."""
 
-from contraverse.data.batching import Collator, EncodedText, LengthGroupedSampler
 from contraverse.data.bundled import quickstart_data
 from contraverse.data.dataset import Row, TextData, TextSplits
+from contraverse.data.encoding import Collator, EncodedText, LengthGroupedSampler
 from contraverse.data.images import (
     IMAGE_TASKS,
     ImageCollator,

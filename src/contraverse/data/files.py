@@ -9,18 +9,18 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from contraverse.data.decoding import decode
 from contraverse.data.json_rows import read_json
 from contraverse.data.nearest import nearest
+from contraverse.data.parquet import column_values, declared_classes, open_parquet
 from contraverse.data.tables import BadRow, Table
 from contraverse.errors import UserError
 
@@ -93,7 +93,7 @@ def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_
             hint=f"Known endings: {', '.join(EXTENSIONS)}; each may be followed by .gz or .bz2.",
         )
     check_regular(path)
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if kind == ".parquet":
         return _read_parquet(data, path)
     text, hint = _text(data, path, form.encoding)
@@ -147,7 +147,12 @@ def not_there(path: Path) -> UserError:
     return UserError("there is no such file or folder", where=str(path), hint=hint)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, unpacked where its name says so.
+
+    Raises:
+        UserError: it cannot be read or unpacked.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -198,46 +203,16 @@ def _read_text(text: str, path: Path) -> Table:
 
 
 def _read_parquet(data: bytes, path: Path) -> Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(pa.BufferReader(data)).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
-            where=str(path),
-            hint="The file is damaged, cut short, or not Parquet at all.",
-        ) from error
+    table = open_parquet(data, path)
     names = tuple(table.schema.names)
     check_names(names, str(path))
     return Table(
         where=str(path),
         names=names,
-        column=lambda name: _values(table.column(name)),
+        column=lambda name: column_values(table.column(name)),
         rows=range(1, table.num_rows + 1),
         classes=declared_classes(table.schema.metadata or {}),
     )
-
-
-def _values(column: Any) -> Sequence[Any]:
-    """The column as Python values; bytes are decoded as text is."""
-    import pyarrow as pa
-
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        values = column.cast(pa.large_binary()).to_pylist()
-    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
-
-
-def declared_classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Class names that `datasets` wrote into a Parquet file: its integers mean nothing without them."""
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def check_names(names: Sequence[str], where: str, hint: str | None = None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from contraverse.data import Encoded, EncodedText, Rows, TextData
-from contraverse.data.labels import matched
+from contraverse.data.encoding import matched
 from contraverse.errors import UserError
 from contraverse.functional import all_parts, my_share
 from contraverse.models import AnyModel, TextModel, evaluating
@@ -71,7 +71,7 @@ def logits_of(
 def encode_data(model: AnyModel, data: Rows) -> Encoded:
     """Texts as tokens of the model's own tokenizer, each row once, however often training sees it; images as they are.
 
-    Labels are the ids of the model's classes: see `contraverse.data.labels.matched`.
+    Labels are the ids of the model's classes: see `contraverse.data.encoding.matched`.
 
     Raises:
         UserError: ``data`` has no rows, or of classes that the model does not know.

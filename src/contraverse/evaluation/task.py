@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contraverse.data import Rows
-from contraverse.data.labels import matched
+from contraverse.data.encoding import matched
 from contraverse.evaluation.metrics import check_names, compute
 from contraverse.evaluation.predict import encode_data, labels_of, predict
 from contraverse.evaluation.robustness import robust_accuracy

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from contraverse.data import TextData
-from contraverse.data.labels import matched
+from contraverse.data.encoding import matched
 from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress
 from contraverse.evasion.asking import Asker, Attacked, row_rng

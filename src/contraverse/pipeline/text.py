@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from contraverse.data import Task, TextData, TextSplits, any_task, get_task, load_splits
+from contraverse.data.encoding import in_order_of
 from contraverse.data.files import is_local
-from contraverse.data.labels import in_order_of
 from contraverse.data.mixture import find_parts
 from contraverse.errors import UserError
 from contraverse.evaluation import STS_ON_HUB, StsbDev, StsSources, find_sts
@@ -36,7 +36,7 @@ class TextSteps(Steps[TextSplits, TextModel]):
 
     def rows_on_hub(self) -> list[str]:
         source, task = self.config.data.source, any_task(self.config.task)
-        parts = find_parts(source)
+        parts = None if source is None or isinstance(source, str) else find_parts(source)
         if parts is None:
             if isinstance(source, str):
                 return [] if is_local(source) else [source]

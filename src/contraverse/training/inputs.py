@@ -1,8 +1,8 @@
 """Rows and views as a model and a method take them."""
 
 from contraverse.data import Encoded, EncodedText, ImageData, Rows, TextData
+from contraverse.data.encoding import matched
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
-from contraverse.data.labels import matched
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.types import Method

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from contraverse.data.files import declared_classes
+from contraverse.data.files import read_bytes
 from contraverse.data.folder import match_names
 from contraverse.data.hub import hub_splits
 from contraverse.data.images.source import ImageSource
 from contraverse.data.images.tasks import ImageTask
+from contraverse.data.parquet import declared_classes, open_parquet
 from contraverse.data.splits import SplitName, listed
 from contraverse.errors import UserError
 
@@ -29,18 +30,8 @@ def read_parquet(
     Raises:
         UserError: the file cannot be read, a column is not there or of another type, or no row has a known split.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     where = str(path)
-    try:
-        table = parquet.read_table(pa.BufferReader(path.read_bytes()))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
-            where=where,
-            hint="The file is damaged, cut short, or not Parquet at all.",
-        ) from error
+    table = open_parquet(read_bytes(path), path)
     columns = _columns(table.schema.names, where, task, image, label)
     images = _encoded(table.column(columns[0]).to_pylist(), where, columns[0], path.parent, [path.parent])
     labels = None if columns[1] is None else table.column(columns[1]).to_pylist()

@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 
 from contraverse.data import TextData
-from contraverse.data.labels import matched
+from contraverse.data.encoding import matched
 from contraverse.errors import UserError
 from contraverse.evaluation.bootstrap import (
     CLASS_METRICS,
