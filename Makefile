@@ -14,10 +14,10 @@ STAMP := $(VENV)/.contraverse-installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format build clean
+.PHONY: help setup quickstart test test-all check format method-pages build clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## build the environment (.venv) with pinned, tested versions
 
@@ -41,6 +41,9 @@ check: $(STAMP) ## format, lint, types, import direction, spelling; changes noth
 format: $(STAMP) ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+method-pages: $(STAMP) ## write the tables of docs/methods: settings of each method, all methods
+	$(BIN)/python -m contraverse.methods._pages docs/methods
 
 build: $(STAMP) ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -126,23 +126,24 @@ class ForwardCalls(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """What a method may need to know before training, to give its buffers their shape.
-
-    ``num_examples``: N, how many training rows there are, numbered by ``batch["index"]``. ``hidden_size``: H.
-    ``labels`` (N,): their classes or scores, None without. ``epochs``: how many training has. ``epoch_examples``: rows
-    of an epoch, 0 for N: fewer where the last batch is left out, more where several processes fill it up.
-    ``vocab_size``: how many tokens the encoder knows, of which ``mask_id`` stands for a hidden one and ``special_ids``
-    for no text at all; these are left out by models that read none.
-    """
+    """Facts about the data and the model that a method may need before training, to shape its buffers."""
 
     num_examples: int
-    hidden_size: int
+    """N, number of training rows; ``batch["index"]`` numbers them."""
+    hidden_size: int = 0
+    """H, width of the features; 0 before a model is built."""
     labels: Tensor | None = None
+    """(N,), classes (integers) or scores (floats) of the rows; None without."""
     epochs: float | None = None
+    """Length of training."""
     epoch_examples: int = 0
+    """Rows of an epoch; 0 means N. Fewer where the last batch is dropped, more where processes pad their shares."""
     vocab_size: int | None = None
+    """Tokens of the encoder; None for images, as the next two."""
     mask_id: int | None = None
+    """Id of the mask token; None where the tokenizer has none."""
     special_ids: tuple[int, ...] = ()
+    """Ids of the tokens that stand for no text."""
 
 
 class Model(nn.Module):
@@ -175,100 +176,143 @@ class Model(nn.Module):
 
 
 class Method(nn.Module):
-    """A training method: settings and buffers only; it is given the model and never holds it, at most a frozen copy.
+    """A training method: settings and buffers only; it receives the model and never holds it, at most a frozen copy.
 
-    ``losses`` yields each loss; whoever drives it (`contraverse.training.step`) back-propagates before
-    resuming. Rules, each held by a test over every method: no ``yield`` inside a ``with``; exactly
-    ``passes`` yields; after a yield a perturbation's ``.grad`` is read only scale-free; no earlier loss's
-    graph is kept; only the engine zeroes, clips and steps.
+    ``losses`` yields each loss; the driver (`contraverse.training.step`) back-propagates before resuming. Rules, each
+    held by a test over every method: no ``yield`` inside a ``with``; exactly ``passes`` yields; after a yield a
+    perturbation's ``.grad`` is read only scale-free; no earlier loss's graph is kept; only the engine zeroes, clips and
+    steps.
+
+    Settings are annotated attributes of a class decorated with `contraverse.methods.settings`. All other attributes
+    below have defaults: a method without any of them can be trained.
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
-    paper: ClassVar[str]
-    equation: ClassVar[str]
-    requires: ClassVar[Literal["labels", "inputs", "pairs"]]
-    """What a batch must hold: labels; inputs alone; or inputs with a ``positive``."""
+    """Name on the command line and in files; by default the name of the class in lower case."""
+    summary: ClassVar[str] = ""
+    """One line for tables, at most 70 characters."""
+    paper: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    requires: ClassVar[Literal["labels", "inputs", "pairs"]] = "labels"
+    """Batches must hold labels; inputs alone; or inputs with a ``positive``."""
     modality: ClassVar[Literal["both", "text", "images"]] = "both"
-    """What it trains on."""
+    """Kinds of inputs that the method trains on."""
     trainable: ClassVar[Literal["all", "classifier"]] = "all"
-    """What of the model is trained; with ``"classifier"``, whoever sets up training calls `Model.freeze_encoder`."""
-    uses_unlabelled: ClassVar[bool] = False
-    """True where rows without a label are trained on beside labelled ones; otherwise they are left out."""
-    teacher: Literal["targets", "copy"] | None = None
-    """Teacher that it learns from: logits of all training rows (`set_targets`), or of the model as it starts where none
-    are given; or a frozen copy of the model as it starts, whatever that is."""
+    """Trainable part: everything, or only the classifier (linear probing; the trainer calls `Model.freeze_encoder`)."""
     image_views: ClassVar[Literal[1, 2]] = 1
-    """How many random views of an image a batch holds; the second one is ``positive``."""
+    """Random views of each image in a batch; the second is ``positive``."""
+    uses_unlabelled: ClassVar[bool] = False
+    """Rows without a label (`UNLABELLED`) are trained on too; other methods leave them out."""
+    test_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Further settings for the shared tests, by the name of the test case: those that change the computation."""
+
+    teacher: Literal["targets", "copy"] | None = None
+    """Teacher that the method learns from.
+
+    ``"targets"``: logits of all training rows given by `set_targets`, or without them the predictions of the model
+    before training (UAT); ``"copy"``: that model itself, whatever it is (DeACL)."""
+    stochastic: bool = False
+    """A step draws random numbers even without dropout, for a random start or random negatives for example."""
     bn_branch: BNBranch = "clean"
-    """Which set of a dual model's batch norms it is measured by: the adversarial one where the method trains that."""
-    cost: str
+    """Batch-norm branch that a dual model is measured by: the adversarial one where the method trains it."""
+    cost: str = ""
     """Forward-units of one step, for example ``"7F"``."""
     passes: int = 1
-    """How many losses the next step yields; read once a step, so it may be a property of the buffers."""
+    """Number of losses that the next step yields; read once a step, so it may be a property of the buffers."""
     heads: Mapping[str, HeadSpec] = {}
+    """Heads that the model must have, by name."""
     needs_reference_model: bool = False
-    """Whether it needs a frozen copy of the model, for a momentum average or as a teacher: see
-    `set_reference_model`."""
+    """A frozen copy of the model is needed, as a momentum average or as a teacher: see `set_reference_model`."""
     reference_mode: ClassVar[Literal["eval", "train"]] = "eval"
-    """Mode of that copy. In training mode batch norm takes the statistics of each batch, and dropout is on."""
+    """Mode of that copy. In training mode batch norm uses the statistics of each batch, and dropout is on."""
     augmentation_strength: float | None = None
-    """How strong the next step's views of images are, in [0, 1]; None: as the views were set up. May be a property."""
+    """Strength of the next step's image views, in [0, 1]; None keeps the views as configured. May be a property."""
 
     complete: bool = True
-    """Whether a step up to now had every term of the loss; may be a property of the buffers. Of a method with a term
-    that starts late, no model from before it is kept as the best, and patience counts from there."""
+    """True once a step has had every term of the loss; may be a property of the buffers.
+
+    For a method with a term that starts late, no model from before it is kept as the best, and early stopping counts
+    from there."""
 
     notes: tuple[str, ...] = ()
-    """What a user should know of this method on these data; set by `prepare`, shown and kept with the run."""
+    """Notes for the user about this method on this data; set by `prepare`, printed and kept with the run."""
 
-    def check_image_size(self, height: int, width: int) -> None:
-        """Called before the model is loaded; refuse images of a size that the method cannot train on.
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__.lower()
+
+    def setup(self) -> None:
+        """Build balls, heads and buffers from the settings; called once they are set and checked.
+
+        For classes decorated with `contraverse.methods.settings`, in the place of ``__init__``. A subclass calls
+        ``super().setup()`` first.
 
         Raises:
-            UserError: so it is.
+            UserError: the settings do not go together.
         """
 
-    def set_targets(self, logits: Tensor, labelled: Tensor | None = None) -> None:
-        """Called once before training where ``teacher`` is ``"targets"`` and a trained teacher is at hand.
+    def check_data(self, training_info: TrainingInfo) -> None:
+        """Refuse rows that the method cannot train on; called by `prepare`, and before that without a model.
 
-        Args:
-            logits: (N, C), of all training rows.
-            labelled: (N,) bool, rows whose labels may be read.
+        Raises:
+            UserError: for example, the labels are scores where the method needs classes.
         """
-        raise NotImplementedError
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Refuse images of a size that the method cannot train on; called before the model is loaded.
+
+        Raises:
+            UserError: the size in pixels does not fit.
+        """
 
     def prepare(self, training_info: TrainingInfo) -> None:
-        """Called once before training, on the CPU; buffers that depend on the data or the model are made here."""
+        """Create the buffers that depend on the data or the model. Called once before training, on the CPU.
+
+        A subclass calls ``super().prepare(training_info)`` first, which is `check_data`.
+        """
+        self.check_data(training_info)
+
+    def set_targets(self, logits: Tensor, labelled: Tensor | None = None) -> None:
+        """Set the predictions of a teacher before training, for a method whose ``teacher`` is ``"targets"``.
+
+        Args:
+            logits: (N, C), row i for training row i.
+            labelled: (N,) bool, rows whose labels may be read; None: all that have one.
+        """
+        raise NotImplementedError(f"{self.name} learns from no teacher's predictions")
 
     def set_reference_model(self, copy: nn.Module) -> None:
-        """Called once before training where `needs_reference_model` says so, with a copy of the model that is the
-        method's own.
+        """Keep ``copy`` as the frozen ``reference_model``. Called once before training if `needs_reference_model`.
 
-        It is kept as ``reference_model``: in the mode that `reference_mode` names, without gradients, saved with the
-        method's state.
+        Args:
+            copy: a copy of the model, owned by the method from here on. Its gradients are switched off, it stays in
+                `reference_mode`, and it is saved with the method's state.
         """
         self.reference_model = copy.requires_grad_(False).train(self.reference_mode == "train")
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; the copy stays in its own mode."""
+        """Switch modes as any module does; the reference model stays in its own."""
         super().train(mode)
         if "reference_model" in self._modules:
             self.reference_model.train(self.reference_mode == "train")
         return self
 
     def kept_model(self, model: nn.Module) -> nn.Module:
-        """The network that training is for, which is measured, chosen by, saved and exported: ``model`` itself, the one
-        that is trained, unless the method averages it into a copy that its paper keeps in its place.
+        """Network to measure, select, save and export: ``model`` itself, unless the paper keeps an average of it.
 
-        Whoever sets up training asks for it at each evaluation and in the end. It has the type of ``model``.
+        Called at each evaluation and after training.
+
+        Returns:
+            A network of the type of ``model``.
         """
         return model
 
     def after_step(self, model: nn.Module) -> None:
-        """Called after each step of the optimizer, with the model itself and not what wraps it."""
+        """Update averages after each step of the optimizer; ``model`` is the model itself, without wrappers."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        """Yield the losses of one step; each is back-propagated before the next is computed."""
         raise NotImplementedError
 
 

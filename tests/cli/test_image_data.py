@@ -50,7 +50,7 @@ def test_a_heap_in_three_steps_and_again_from_its_teacher(invoke: Any, heap: Pat
     done = invoke(*again, "--output", tmp_path / "uat")
     assert "4 of 48 images keep their label; the model as it starts tells the others" in done.stderr
     assert read(tmp_path / "uat" / "evaluation.json")["rows"]["train"] == 48
-    assert "the model as it starts is the teacher" in read(tmp_path / "uat" / "evaluation.json")["notes"]
+    assert "the model before training is the teacher" in read(tmp_path / "uat" / "evaluation.json")["notes"]
     probed = invoke("evaluate", semi / "1-acl", "--data", heap)
     assert "features of 20 images" in probed.stderr
 
@@ -106,7 +106,7 @@ def test_a_mistake_in_a_later_stage_is_found_before_the_first_one_trains(invoke:
         (("trades", *DIGITS, "--labels", "200%"), "leave none unlabelled"),
         (("trades", *DIGITS, "--labels", "5"), "5 labels cannot be balanced over 10 classes"),
         (("uat", *DIGITS, "--labels", "10%"), "resnet8 has no classifier of 0, 1, 2, 3 and 6 more"),
-        (("selfie", *DIGITS, "--set", "method.grid=3"), "do not part into 3 x 3 patches"),
+        (("selfie", *DIGITS, "--set", "method.grid=3"), "cannot be cut into 3 x 3 patches"),
         (("ce", "--data", "ROWS", "--model", "resnet18"), "resnet18 reads images"),
         (("ce", "--data", "ROWS", "--model", "./none/at/all"), "./none/at/all"),
         (("ce", "--task", "trec", "--model", "resnet18"), "resnet18 reads images"),  # on the Hub

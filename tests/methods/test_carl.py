@@ -163,13 +163,13 @@ def test_the_normaliser_is_set_once_banks_are_full(tiny_model: Make, z: Any) -> 
     """T11: never from a bank that is half empty; it is saved. In an epoch of one step the running one is the step's."""
     method, model, batch = ready(tiny_model, z=z, start=2, estimator="nce")
     seen, own = [], []
-    plain = method.normaliser
+    plain = method.normalizer
 
     def noted(view: Any, current: Tensor) -> Tensor:
         own.append(current)
         return plain(view, current)
 
-    method.normaliser = noted  # type: ignore[method-assign]
+    method.normalizer = noted  # type: ignore[method-assign]
     for _ in range(4):
         losses_of(method, model, batch)
         seen.append(method.state_dict()["log_z"].clone())
@@ -184,8 +184,8 @@ def test_the_normaliser_is_set_once_banks_are_full(tiny_model: Make, z: Any) -> 
 
 def test_the_running_normaliser_is_a_mean_of_z_itself() -> None:
     method = CARL(z="running")
-    method.normaliser("adversarial", torch.tensor(3.0))
-    method.normaliser("adversarial", torch.tensor(5.0))
+    method.normalizer("adversarial", torch.tensor(3.0))
+    method.normalizer("adversarial", torch.tensor(5.0))
     expected = (0.99 * torch.tensor(3.0).exp() + 0.01 * torch.tensor(5.0).exp()).log()
     torch.testing.assert_close(method.log_z[1], expected)
     assert method.log_z[0].isnan()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contraverse.functional.nce import log_partition, nce, sampled_softmax
 from contraverse.methods import METHODS
-from contraverse.methods.memory_bank import MemoryBank, draw_negatives
+from contraverse.methods._memory_bank import MemoryBank, draw_negatives
 from contraverse.types import Method, TrainingInfo
 
 LENGTHS, LABELS = (6, 4, 3, 5, 2, 6), (0, 1, 2, 0, 1, 1)

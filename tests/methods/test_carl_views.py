@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contraverse.functional import class_cosines, log_partition, nce, sampled_softmax
 from contraverse.methods import CARL
-from contraverse.methods.carl import kept_of
+from contraverse.methods.carl import z_momentum
 from contraverse.types import TrainingInfo
 
 LENGTHS, LABELS = (6, 4, 3, 5, 2, 6), (0, 1, 2, 0, 1, 1)
@@ -179,12 +179,12 @@ def test_a_running_normaliser_follows_negatives_that_move_away_and_a_fixed_one_l
     pushes: dict[str, float] = {}
     for z in ("fixed", "running"):
         method = CARL(z=z, momentum=0.5)
-        method.kept = kept_of(steps)
+        method.z_momentum = z_momentum(steps)
         for t in range(3 * steps + 1):
             positive, negatives, valid = cone(0.8, seed=t)
             negatives = negatives - 0.1 / 0.07 * t / (3 * steps)
             own = log_partition(positive, negatives, valid, rows=ROWS)
-            log_z = method.normaliser("clean", own.float())
+            log_z = method.normalizer("clean", own.float())
         pull, pushes[z] = forces(positive, negatives, valid, float(log_z))
         assert pull > 0.5
     softmax = forces(positive, negatives, valid, None)[1]
@@ -201,7 +201,7 @@ def test_the_softmax_never_lets_go() -> None:
 
 @pytest.mark.parametrize(("steps", "kept"), [(2105, 0.99), (1000, 0.99), (300, 1 - 1 / 30), (30, 1 - 1 / 3), (4, 0.0)])
 def test_the_running_mean_is_over_a_tenth_of_an_epoch(steps: int, kept: float) -> None:
-    assert kept_of(steps) == pytest.approx(kept)
+    assert z_momentum(steps) == pytest.approx(kept)
 
 
 # the log
@@ -243,7 +243,7 @@ def test_it_starts_on_time_and_leaves_out_rows_that_are_not_written(estimator: A
     """
     settings: dict[str, Any] = {"steps": 2, "estimator": estimator, "positive": positive}
     method, watched, batch = ready(**settings)
-    method.epoch_rows = 5
+    method.epoch_examples = 5
     losses_of(method, watched, {name: value[:5] for name, value in batch.items()})
     assert method.contrasts
     assert not method.clean.filled[3]
@@ -283,7 +283,7 @@ def test_a_batch_with_nothing_to_tell_apart_trains_nothing_and_sets_nothing(
 ) -> None:
     """None of the other classes' rows is written yet: no L_D, no NaN in the weights, and no normaliser from it."""
     method, watched, batch = ready(steps=2, estimator=estimator, positive=positive, z=z)
-    method.epoch_rows = 2
+    method.epoch_examples = 2
     zeros = {name: value[batch["labels"] == 0] for name, value in batch.items()}
     losses_of(method, watched, zeros)
     assert method.contrasts

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference.draws import Still
-from reference.driving import CASES, draws, make, ready
+from reference.driving import CASES, make, ready
 from reference.images import image_batch, tiny
 from reference.tiny import random_batch
 from torch import Tensor
@@ -116,7 +116,7 @@ def first_gradient(
     method, scale = make(case), 2.0**16 if half else 1.0
     model = copy.deepcopy(model)  # training passes move the statistics of a head's batch norm
     ready(method, model)
-    still = Still() if draws(method) else nullcontext()
+    still = Still() if method.stochastic else nullcontext()
     parts: dict[str, Tensor] = {}
     with climbed() as seen, still, torch.autocast("cpu", dtype=torch.float16, enabled=half):
         for loss in method.losses(model, batch):

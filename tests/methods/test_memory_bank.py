@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from contraverse.methods import CARL
-from contraverse.methods.memory_bank import MemoryBank, draw_negatives
+from contraverse.methods._memory_bank import MemoryBank, draw_negatives
 from contraverse.types import TrainingInfo
 
 UNIT = F.normalize(torch.randn(6, 5, generator=torch.Generator().manual_seed(3)), dim=1)

@@ -104,7 +104,7 @@ def test_the_loss_is_the_mean_over_the_chosen_positions(
     expected = reference(tokens, words, head, batch["input_ids"].numpy(), drawn["chosen"].numpy())
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)
     assert loss.parts["mlm"].item() == pytest.approx(expected, rel=1e-5)
-    assert 0 <= loss.parts["found"].item() <= 1
+    assert 0 <= loss.parts["mlm_accuracy"].item() <= 1
 
 
 def test_what_was_hidden_cannot_be_seen(tiny_model: Callable[..., TextModel]) -> None:

@@ -15,7 +15,7 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from contraverse.functional import supervised_loss
 from contraverse.methods import METHODS
-from contraverse.methods.reconstruction import reconstruction_loss
+from contraverse.methods._reconstruction import reconstruction_loss
 from contraverse.models import TextModel
 from contraverse.types import Method
 

@@ -173,7 +173,7 @@ def test_other_grids(grid: int, hidden: int) -> None:
 
 def test_images_that_do_not_part_are_refused() -> None:
     method = Selfie(grid=3)
-    with pytest.raises(UserError, match="16 x 16 pixels do not part into 3 x 3"):
+    with pytest.raises(UserError, match="16 x 16 pixels cannot be cut into 3 x 3"):
         next(method.losses(fresh(method), image_batch(size=SIZE)))
 
 

@@ -203,7 +203,7 @@ def test_the_model_knows_the_size_of_its_images(heap: Path, tmp_path: Path) -> N
 
 def test_patches_that_do_not_fit_are_refused_with_the_rows(heap: Path) -> None:
     rows(configured("selfie", heap))
-    with pytest.raises(UserError, match="8 x 8 pixels do not part into 3 x 3"):
+    with pytest.raises(UserError, match="8 x 8 pixels cannot be cut into 3 x 3"):
         rows(configured("selfie", heap, **{"method.grid": 3}))
 
 

@@ -12,58 +12,21 @@ from reference.tiny import LABELS, SPECIAL, VOCABULARY, random_batch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from contraverse.methods import CARL, METHODS, UAT, DynACL
+from contraverse.methods import METHODS
+from contraverse.methods._memory_bank import MemoryBank
 from contraverse.training import step
 from contraverse.types import Batch, ForwardCalls, HeadCall, Loss, Method, Outputs, TrainingInfo
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in METHODS}
 CASES |= {
-    "at-fgsm": ("at", {"attack": "fgsm", "epsilon": 0.01}),
-    "at-token": ("at", {"scope": "token"}),
-    "scal-fgsm": ("scal", {"attack": "fgsm", "epsilon": 0.01}),
-    "scal-literal": ("scal", {"contrast": "literal"}),
-    "scal-masked": ("scal", {"same_class": "masked"}),
-    "scal-positives": ("scal", {"same_class": "positives", "contrast": "literal", "projection": "pooler"}),
-    "cl-positives": ("cl", {"same_class": "positives"}),
-    "uscal-pooler": ("uscal", {"projection": "pooler"}),
-    "scal-alpha-0": ("scal", {"alpha": 0.0}),
-    "uscal-fgsm": ("uscal", {"attack": "fgsm", "epsilon": 0.01}),
-    "freelb-start": ("freelb", {"gamma": 0.3, "epsilon": 0.25, "steps": 2, "count": "ascents"}),
-    "freelb-linf": ("freelb", {"norm": "linf", "step_size": 0.01, "epsilon": 0.015}),
-    "smart-far": ("smart", {"epsilon": 0.1, "step_size": 0.1, "sigma": 0.02, "steps": 2}),
-    "alum-far": ("alum", {"epsilon": 0.1, "step_size": 0.1, "sigma": 0.02, "norm": "l2", "scope": "token"}),
-    "infobert-far": ("infobert", {"gamma": 0.0, "step_size": 0.3, "alpha": 0.1, "beta": 0.1}),
-    "carl": ("carl", {"negatives": 2}),
-    "carl-start": ("carl", {"gamma": 0.3, "epsilon": 0.25, "steps": 2, "negatives": 2, "estimator": "softmax"}),
-    "carl-rar": ("carl", {"negatives": 2, "positive": "current", "z": "running", "reconstruction": 0.1}),
-    "carl-current": ("carl", {"negatives": 2, "positive": "current", "gamma": 0.3, "steps": 2}),
-    "carl-total": ("carl", {"negatives": 2, "climb": "total"}),
-    "rar-total": ("rar", {"climb": "total"}),
-    "rar-start": ("rar", {"gamma": 0.3, "epsilon": 0.25}),
-    "mlm-most": ("mlm", {"mlm_probability": 0.5}),
-    "consert-cut": ("consert", {"first": "token-cutoff", "second": "dropout", "token_rate": 0.4}),
-    "consert-adversarial": ("consert", {"first": "adversarial", "second": "shuffle"}),
-    "acl-a2a-l2": ("acl-a2a", {"norm": "l2", "epsilon": 0.5, "step_size": 0.2, "steps": 3}),
-    "acl-ds-mean": ("acl-ds", {"alpha": 0.5, "reduction": "mean", "norm": "l2", "epsilon": 0.5, "step_size": 0.2}),
-    "dynacl-alone": ("dynacl", {"momentum": None, "steps": 2}),
-    "dynacl-late": ("dynacl", {"period": 1}),
-    "pgd-at-l2": ("pgd-at", {"epsilon": 0.3, "step_size": 0.1, "steps": 3, "norm": "l2"}),
-    "trades-l2": ("trades", {"epsilon": 0.3, "step_size": 0.1, "steps": 3, "sigma": 0.02, "norm": "l2"}),
-    "probe-pgd": ("probe", {"attack": "pgd"}),
-    "uat-offline": ("uat", {"alpha": 0.3, "temperature": 2.0, "steps": 3}),
-    "uat-online": ("uat", {"target": "online"}),
-    "selfie-clean": ("selfie", {"clean": 1.0}),
-    "selfie-adversarial": ("selfie", {"clean": 0.0, "norm": "l2", "epsilon": 0.3, "step_size": 0.1}),
+    case: (name, dict(settings))
+    for name, method in METHODS.items()
+    for case, settings in vars(method).get("test_settings", {}).items()
 }
-"""Every method with its defaults, and settings of some that change what is computed."""
+"""Every method with its defaults, and the further settings that it names for these tests."""
 
 TEXT_CASES = [case for case, (name, _) in CASES.items() if METHODS[name].modality != "images"]
-"""Those of them that a model of texts can be trained with."""
-
-DRAWS = {"mlm", "carl", "consert", "smart", "alum", "acl-a2a", "acl-a2s", "acl-ds", "dynacl", "deacl"}
-DRAWS |= {"pgd-at", "trades", "uat", "selfie"}
-"""Methods that draw at random by design, whatever dropout; FreeLB's family does with a gamma (`draws`)."""
-
+"""Cases that a model of texts can be trained with."""
 
 FACTS = TrainingInfo(
     num_examples=8,
@@ -78,26 +41,25 @@ FACTS = TrainingInfo(
 
 
 def make(case: str, **training_info: Any) -> Method:
-    """A fresh method of ``CASES``, told of `FACTS`; ``facts`` override them.
+    """A fresh method of ``CASES`` in the last quarter of training, prepared with `FACTS` and ``training_info``.
 
-    CARL comes with full banks, its L_D on; DynACL with half of its training behind it; ``uat-offline`` with targets,
-    and with labels for every third row.
+    A counter of rows, the buffer ``seen``, stands at three of four epochs, and memory banks are full, so that terms
+    that start late are on. Further cases of a method that learns a teacher's predictions have targets, and labels for
+    every third row; with its defaults the model is its own teacher.
     """
     name, settings = CASES[case]
-    method, told = METHODS[name](**settings), replace(FACTS, **training_info)
-    if isinstance(method, UAT) and case == "uat-offline":
-        targets = torch.randn(told.num_examples, len(LABELS), generator=torch.Generator().manual_seed(6))
-        method.set_targets(targets, torch.arange(told.num_examples) % 3 == 0)
-    method.prepare(told)
-    if isinstance(method, CARL):
-        random = torch.Generator().manual_seed(5)
-        for bank in (method.clean, method.adversarial):
-            bank.update(
-                torch.arange(told.num_examples), torch.randn(told.num_examples, told.hidden_size, generator=random), 0.0
-            )
-        method.seen.fill_(100 * told.num_examples)
-    if isinstance(method, DynACL):
-        method.seen.fill_(2 * told.num_examples)
+    method, info = METHODS[name](**settings), replace(FACTS, **training_info)
+    rows = info.num_examples
+    if method.teacher == "targets" and case != name:
+        targets = torch.randn(rows, len(LABELS), generator=torch.Generator().manual_seed(6))
+        method.set_targets(targets, torch.arange(rows) % 3 == 0)
+    method.prepare(info)
+    random = torch.Generator().manual_seed(5)
+    for bank in method.modules():
+        if isinstance(bank, MemoryBank):
+            bank.update(torch.arange(rows), torch.randn(rows, info.hidden_size, generator=random), 0.0)
+    if "seen" in dict(method.named_buffers(recurse=False)):
+        method.seen.fill_(3 * rows)
     return method
 
 
@@ -161,12 +123,6 @@ class Replayed(Watched):
         return super().forward(batch, **arguments)
 
 
-def draws(method: Method) -> bool:
-    """Whether a step draws at random without dropout."""
-    probed = method.name == "probe" and hasattr(method, "ball")
-    return method.name in DRAWS or probed or getattr(method, "gamma", 0) > 0
-
-
 def ready(method: Method, model: nn.Module) -> None:
     """What a trainer does before training; a copy that is wanted has other weights: those of earlier on."""
     if method.trainable == "classifier":
@@ -201,7 +157,7 @@ def _put_back(model: nn.Module) -> Iterator[None]:
 
 
 def _still(method: Method, still: bool | None) -> AbstractContextManager[Any]:
-    return Still() if (draws(method) if still is None else still) else nullcontext()
+    return Still() if (method.stochastic if still is None else still) else nullcontext()
 
 
 def losses_of(method: Method, model: nn.Module, batch: Any, still: bool | None = None) -> list[Loss]:

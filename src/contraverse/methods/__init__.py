@@ -1,88 +1,42 @@
-"""Training methods, one file each. A new one is a file, a page in docs/methods and a line here."""
+"""Training methods, one file each, named as on the command line. A new one is a file, its page and a line here."""
 
-from contraverse.methods.acl import AdversarialToAdversarial, AdversarialToStandard, DualStream
-from contraverse.methods.adversarial import AdversarialTraining
-from contraverse.methods.alum import ALUM
-from contraverse.methods.carl import CARL
-from contraverse.methods.consert import ConSERT
-from contraverse.methods.contrastive import Contrastive
-from contraverse.methods.cross_entropy import CrossEntropy
-from contraverse.methods.deacl import DeACL
-from contraverse.methods.dynacl import DynACL
-from contraverse.methods.freelb import FreeLB
-from contraverse.methods.infobert import InfoBERT
-from contraverse.methods.isbert import ISBERT
-from contraverse.methods.mlm import MaskedLanguageModelling
-from contraverse.methods.pgd_at import PGDAdversarialTraining
-from contraverse.methods.probe import LinearProbe
-from contraverse.methods.rar import RAR
-from contraverse.methods.scal import SCAL
-from contraverse.methods.selfie import Selfie
-from contraverse.methods.simclr import SimCLR
-from contraverse.methods.simcse import SimCSE, SupervisedSimCSE
-from contraverse.methods.smart import SMART
-from contraverse.methods.trades import TRADES
-from contraverse.methods.uat import UAT
-from contraverse.methods.uscal import USCAL
+# isort: off
+# The order is that of every table: baselines, supervised and unsupervised methods of texts, then of images.
+from contraverse.methods._settings import settings as settings
+from contraverse.methods._settings import settings_of as settings_of
+from contraverse.methods.ce import CrossEntropy as CrossEntropy
+from contraverse.methods.at import AdversarialTraining as AdversarialTraining
+from contraverse.methods.cl import Contrastive as Contrastive
+from contraverse.methods.scal import SCAL as SCAL
+from contraverse.methods.freelb import FreeLB as FreeLB
+from contraverse.methods.carl import CARL as CARL
+from contraverse.methods.rar import RAR as RAR
+from contraverse.methods.smart import SMART as SMART
+from contraverse.methods.alum import ALUM as ALUM
+from contraverse.methods.infobert import InfoBERT as InfoBERT
+from contraverse.methods.simcse import SimCSE as SimCSE
+from contraverse.methods.simcse_sup import SupervisedSimCSE as SupervisedSimCSE
+from contraverse.methods.uscal import USCAL as USCAL
+from contraverse.methods.consert import ConSERT as ConSERT
+from contraverse.methods.isbert import ISBERT as ISBERT
+from contraverse.methods.mlm import MaskedLanguageModelling as MaskedLanguageModelling
+from contraverse.methods.simclr import SimCLR as SimCLR
+from contraverse.methods.acl_a2a import AdversarialToAdversarial as AdversarialToAdversarial
+from contraverse.methods.acl_a2s import AdversarialToStandard as AdversarialToStandard
+from contraverse.methods.acl_ds import DualStream as DualStream
+from contraverse.methods.dynacl import DynACL as DynACL
+from contraverse.methods.deacl import DeACL as DeACL
+from contraverse.methods.pgd_at import PGDAdversarialTraining as PGDAdversarialTraining
+from contraverse.methods.trades import TRADES as TRADES
+from contraverse.methods.probe import LinearProbe as LinearProbe
+from contraverse.methods.uat import UAT as UAT
+from contraverse.methods.selfie import Selfie as Selfie
 from contraverse.types import Method
+# isort: on
 
 METHODS: dict[str, type[Method]] = {
-    "ce": CrossEntropy,
-    "at": AdversarialTraining,
-    "cl": Contrastive,
-    "scal": SCAL,
-    "freelb": FreeLB,
-    "carl": CARL,
-    "rar": RAR,
-    "smart": SMART,
-    "alum": ALUM,
-    "infobert": InfoBERT,
-    "simcse": SimCSE,
-    "simcse-sup": SupervisedSimCSE,
-    "uscal": USCAL,
-    "consert": ConSERT,
-    "isbert": ISBERT,
-    "mlm": MaskedLanguageModelling,
-    "simclr": SimCLR,
-    "acl-a2a": AdversarialToAdversarial,
-    "acl-a2s": AdversarialToStandard,
-    "acl-ds": DualStream,
-    "dynacl": DynACL,
-    "deacl": DeACL,
-    "pgd-at": PGDAdversarialTraining,
-    "trades": TRADES,
-    "probe": LinearProbe,
-    "uat": UAT,
-    "selfie": Selfie,
+    cls.name: cls
+    for cls in list(globals().values())
+    if isinstance(cls, type) and issubclass(cls, Method) and cls is not Method
 }
-
-__all__ = [
-    "ALUM",
-    "CARL",
-    "ISBERT",
-    "METHODS",
-    "RAR",
-    "SCAL",
-    "SMART",
-    "TRADES",
-    "UAT",
-    "USCAL",
-    "AdversarialToAdversarial",
-    "AdversarialToStandard",
-    "AdversarialTraining",
-    "ConSERT",
-    "Contrastive",
-    "CrossEntropy",
-    "DeACL",
-    "DualStream",
-    "DynACL",
-    "FreeLB",
-    "InfoBERT",
-    "LinearProbe",
-    "MaskedLanguageModelling",
-    "PGDAdversarialTraining",
-    "Selfie",
-    "SimCLR",
-    "SimCSE",
-    "SupervisedSimCSE",
-]
+"""Every method imported above, by its name on the command line."""

@@ -7,58 +7,54 @@ from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, validate_call
+from pydantic import Field
 from torch import Tensor, nn
 
 from contraverse.errors import UserError
-from contraverse.functional import Norm, class_cosines, gather, log_partition, nce, sampled_softmax
-from contraverse.methods.freelb import Climb, Count, FreeLB, Masks
-from contraverse.methods.memory_bank import MemoryBank, draw_negatives
-from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
-from contraverse.methods.settings import Gamma, Limit, Steps, StepSize, Temperature
+from contraverse.functional import class_cosines, gather, log_partition, nce, sampled_softmax
+from contraverse.methods._memory_bank import MemoryBank, draw_negatives
+from contraverse.methods._reconstruction import Reconstruction
+from contraverse.methods._settings import Epochs, Momentum, Temperature, Weight, settings
+from contraverse.methods.freelb import Climb, FreeLB, Masks
 from contraverse.types import Batch, HeadSpec, Loss, Outputs, TrainingInfo
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the contrastive loss")]
-Negatives = Annotated[int, Field(ge=1, description="rows of other labels that an anchor is told from")] | None
-Momentum = Annotated[float, Field(ge=0, lt=1, description="how much of a bank's row is kept at an update")]
-Start = Annotated[float, Field(ge=1, allow_inf_nan=False, description="epochs before the contrastive loss")]
-ReconstructionWeight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of RAR's loss")]
-
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def kept_of(steps: float) -> float:
-    """How much of the running normaliser a step keeps, of so many steps an epoch: its mean is over a tenth of them.
-
-    Bank rows move once an epoch. CMC keeps .99, a mean over 100 steps, which is the most here. Longer than an epoch it
-    would not follow the rows, and would let go of the negatives as a fixed normaliser does.
-    """
-    return min(0.99, 1 - 1 / max(1.0, steps / 10))
-
+Z_MOMENTUM = 0.99
+"""Largest momentum of the running normalizer, CMC's: a mean over 100 steps."""
 
 View = Literal["clean", "adversarial"]
 
 
+def z_momentum(steps: float) -> float:
+    """Momentum of the running normalizer, for epochs of ``steps`` steps: its mean covers a tenth of an epoch.
+
+    Bank rows move once an epoch. A mean over more than that would not follow them, and would let go of the negatives as
+    a fixed normalizer does.
+    """
+    return min(Z_MOMENTUM, 1 - 1 / max(1.0, steps / 10))
+
+
 @dataclass
 class _Step:
-    """What one step knows, and collects on its way."""
+    """State of one training step."""
 
     index: Tensor
-    """(B,), of this rank."""
+    """(B,), row numbers of this rank."""
     rows: Tensor
-    """(ranks * B,), of all ranks."""
+    """(ranks * B,), row numbers of all ranks."""
     fills: bool
     negatives: tuple[Tensor | None, Tensor] | None = None
-    """As `draw_negatives` gives them; None where the step has no L_D."""
+    """Output of `draw_negatives`; None where the step has no L_D."""
     features: dict[View, Tensor] = field(default_factory=dict)
     """(ranks * B, H), of all ranks, without gradient."""
     clean: Tensor | None = None
-    """(B, H) in its graph, where eq. (2) wants both views at once."""
+    """(B, H) in its graph, where eq. (2) needs both views at once."""
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
+@settings
 class CARL(FreeLB):
-    """FreeLB, and each input and its adversary have to find each other among the rows of other labels.
+    """FreeLB plus a contrastive loss between each input and its adversary, with rows of other labels as negatives.
 
         L_D^o = -log h(R_i, R_i^adv) / sum_j h(R_i, R_j^{n,adv})                      eq. (2)
         L_D^a = -log h(R_i^adv, R_i) / sum_j h(R_i^adv, R_j^n)                        eq. (2)
@@ -70,135 +66,125 @@ class CARL(FreeLB):
     from two memory banks. With ``positive="bank"`` so are the positives: each anchor's loss lives in its own pass, and
     one graph is held at a time. ``positive="current"`` is eq. (2) as printed: R_i and R_i^adv are of this step, and
     both terms have a gradient through both. Training goes through three phases: FreeLB alone; an epoch or more that
-    fills the banks; and, ``start`` epochs after the beginning, L_D. A row that is not written by then, as an epoch that
-    leaves out its last batch may miss some, is no negative, and has no positive in a bank, until it is.
+    fills the banks; and, ``start`` epochs after the beginning, L_D. A row that is still missing then (an epoch that
+    drops its last batch may leave some out) is no negative and has no positive in a bank until it is written.
 
-    Batch: ``labels`` (classes), ``index``. Cost: K passes of 3F and, once L_D is on, F for the ascent from a pass that
-    has it, 10F with the defaults: the first pass is the clean one. With a random start (``gamma``) none is: then 3F
-    more for it while L_D is on, 1F while the banks are filled, and no ascent but from ``adversary="first"`` costs F.
-    ``positive="current"`` costs no more than that: it holds the clean pass's graph until the adversarial pass's, two at
-    a time. The log has the mean cosine of the step's clean features between classes (``cos_between``) and within.
+    Batch: ``labels`` (classes), ``index``. Cost: K passes of 3F and, once L_D is on, F for the attack step from a pass
+    that has it, 10F with the defaults: the first pass is the clean one. With a random start (``gamma``) none is: then
+    3F more for it while L_D is on, 1F while the banks are filled, and no attack step costs F but that of
+    ``adversary="first"``. ``positive="current"`` costs the same, and holds the clean pass's graph until the adversarial
+    pass, two graphs at a time. The log has the mean cosine of the step's clean features between classes
+    (``cos_between``) and within classes (``cos_within``).
 
     Departures: eq. (2) leaves the positive out of its denominator; as in CRD, which the paper adapts, it is in it, or
-    among what the estimate tells from noise. With ``positive="bank"`` that is a bank's row, as there. The weight w, the
-    pass that gives R^adv and unit norms are not in the paper. ``climb="total"`` is not in it either: its perturbation
-    climbs all that its pass trains on, L_D too, whose gradient is there already.
-
-    Args:
-        weight: w, of L_D, >= 0; the paper has none, which is 1.
-        temperature: of h, > 0.
-        negatives: m, how many rows of other labels each anchor is told from, drawn at each step; None is all.
-        momentum: M, in [0, 1).
-        start: epochs of training before L_D, >= 1; banks are filled from the last whole epoch before it on.
-        estimator: ``"nce"`` (CRD's estimate) or ``"softmax"`` (over the positive and the negatives).
-        z: of ``"nce"``: the normaliser is ``"fixed"`` at the first batch of L_D, or its ``"running"`` mean over a tenth
-            of an epoch, a hundred steps at most.
-        features: ``"h"`` (pooled tokens) or ``"pooled"`` (the encoder's own pooler, which BERT's classifier reads).
-        positive: ``"bank"``: the row's features of the other view as a bank has them; or ``"current"``: those of this
-            step, with gradient.
-        adversary: which perturbation gives R^adv: the ``"first"`` or the ``"last"`` one that was climbed to.
-        bank_dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``: what the banks are held in.
-        reconstruction: w_r, of RAR's loss in every pass, >= 0; 0 leaves it out.
-        skip_special: whether special tokens are left out of RAR's loss.
-        head_warmup: epochs, >= 0, in which RAR's loss trains its head alone.
-        climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (6), or the ``"total"`` loss of a pass.
-        steps: K, passes or ascents of a step, see ``count``.
-        step_size: length of one ascent, > 0.
-        epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
-        gamma: size of the random start, >= 0; 0 starts at the clean input.
-        norm: ``"l2"`` or ``"linf"``.
-        count: whether ``steps`` are "passes" or "ascents", see `FreeLB`.
-        share_dropout: whether all passes of a step draw the same dropout masks.
+    among the scores of the noise-contrastive estimate. With ``positive="bank"`` the positive is a bank's row, as there.
+    The paper has no weight w, and states neither the pass that gives R^adv nor unit norms. ``climb="total"`` is not in
+    it either: the perturbation follows the gradient of all that its pass trains on, L_D too, which is there already.
 
     Raises:
         UserError: no pass of a step is adversarial.
     """
 
     name = "carl"
-    summary = "FreeLB, and each input and its adversary find each other among rows of other labels"
+    summary = "FreeLB plus a contrastive loss between inputs and their adversaries"
     paper = "CARL/RAR"
     equation = "(2)-(6)"
+    test_settings = {
+        "carl": {"negatives": 2},
+        "carl-start": {"gamma": 0.3, "epsilon": 0.25, "steps": 2, "negatives": 2, "estimator": "softmax"},
+        "carl-rar": {"negatives": 2, "positive": "current", "z": "running", "reconstruction": 0.1},
+        "carl-current": {"negatives": 2, "positive": "current", "gamma": 0.3, "steps": 2},
+        "carl-total": {"negatives": 2, "climb": "total"},
+    }
 
-    seen: Tensor
-    begun: Tensor
-    labels: Tensor
-    log_z: Tensor
-    cosines: Tensor
-    _step: _Step
+    weight: Weight = 0.03
+    """Weight w of L_D; the paper has none, which is 1 and was not tried here."""
+    temperature: Temperature = 0.07
+    """Temperature of h; the paper's value."""
+    negatives: Annotated[int, Field(ge=1)] | None = 16000
+    """Number m of negatives, rows of other labels, drawn for each anchor at each step without replacement, or as many
+    as there are; null is all. The paper's value, with 20,000 for Yelp."""
+    momentum: Momentum = 0.5
+    """Momentum M of the banks; the paper's value."""
+    start: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 3.0
+    """Epochs of training before L_D, whose banks are filled from the last whole epoch before it on; the paper's value
+    for SST-2."""
+    estimator: Literal["nce", "softmax"] = "nce"
+    """Noise-contrastive estimate (CRD's), or the softmax over the positive and the negatives."""
+    z: Literal["fixed", "running"] = "fixed"
+    """Normalizer of `nce`: `fixed` at the first batch with L_D, or a `running` mean over a tenth of an epoch, 100 steps
+    at most."""
+    features: Literal["h", "pooled"] = "h"
+    """Features R: `h`, the pooled tokens, or `pooled`, the output of the encoder's own pooler, which the classifiers of
+    BERT and ALBERT read."""
+    positive: Literal["bank", "current"] = "bank"
+    """Positive: the row's feature of the other view in its `bank`, or that of the `current` step, with gradient: eq.
+    (2) as printed."""
+    adversary: Literal["first", "last"] = "last"
+    """Perturbation that gives R^adv: the one after the `first` attack step, or after the `last`."""
+    bank_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Number format of the banks."""
+    reconstruction: Weight = 0.0
+    """Weight w_r of RAR's loss in every pass; 0 leaves it out."""
+    skip_special: bool = False
+    """Leave special tokens out of RAR's loss."""
+    head_warmup: Epochs = 0.0
+    """Epochs in which RAR's loss trains its head alone."""
+    climb: Climb = "ce"
+    """Loss whose gradient the perturbation follows: `ce` is L_C alone, as in eq. (6), `total` the loss of a pass."""
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        weight: Weight = 0.03,
-        temperature: Temperature = 0.07,
-        negatives: Negatives = 16000,
-        momentum: Momentum = 0.5,
-        start: Start = 3.0,
-        estimator: Literal["nce", "softmax"] = "nce",
-        z: Literal["fixed", "running"] = "fixed",
-        features: Literal["h", "pooled"] = "h",
-        positive: Literal["bank", "current"] = "bank",
-        adversary: Literal["first", "last"] = "last",
-        bank_dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-        reconstruction: ReconstructionWeight = 0.0,
-        skip_special: SkipSpecial = False,
-        head_warmup: Warmup = 0.0,
-        climb: Climb = "ce",
-        steps: Steps = 3,
-        step_size: StepSize = 0.1,
-        epsilon: Limit = None,
-        gamma: Gamma = 0.0,
-        norm: Norm = "l2",
-        count: Count = "passes",
-        share_dropout: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            step_size=step_size,
-            epsilon=epsilon,
-            gamma=gamma,
-            norm=norm,
-            count=count,
-            share_dropout=share_dropout,
-        )
-        if self.rounds == 1 and gamma == 0:
+    def setup(self) -> None:
+        super().setup()
+        if self.rounds == 1 and self.gamma == 0:
             raise UserError("steps=1 without a random start has no adversarial pass", hint="set steps=2 or a gamma > 0")
-        self.weight, self.temperature, self.negatives, self.momentum = weight, temperature, negatives, momentum
-        self.epoch_rows, self.kept = 0, kept_of(math.inf)
-        self.start, self.estimator, self.z, self.features = start, estimator, z, features
-        self.climb = climb
-        self.positive, self.reconstruction, self.bank_dtype = positive, reconstruction, DTYPES[bank_dtype]
-        self.adversary = min(1, self.rounds - 1) if adversary == "first" else self.rounds - 1
-        self.heads = {"reconstruction": HeadSpec(kind="mlm")} if reconstruction else {}
-        self.wants = (features,)
-        self.reconstructed = Reconstruction(skip_special, head_warmup if reconstruction else 0.0)
+        self.stochastic = True  # negatives are drawn
+        self.climbs_total = self.climb == "total"
+        self.adversarial_pass = min(1, self.rounds - 1) if self.adversary == "first" else self.rounds - 1
+        self.cost = self._cost()
+        self.heads = {"reconstruction": HeadSpec(kind="mlm")} if self.reconstruction else {}
+        self.wants = (self.features,)
+        self.epoch_examples, self.z_momentum = 0, z_momentum(math.inf)
+        self.reconstructed = Reconstruction(self.skip_special, self.head_warmup if self.reconstruction else 0.0)
         self.clean, self.adversarial = MemoryBank(0, 0), MemoryBank(0, 0)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("labels", torch.zeros(0, dtype=torch.long))
-        self.register_buffer("log_z", torch.full((2,), math.nan))
-        self.register_buffer("cosines", torch.full((2,), math.nan))
+        self.seen: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long))
+        self.begun: Tensor = nn.Buffer(torch.zeros((), dtype=torch.bool))
+        self.labels: Tensor = nn.Buffer(torch.zeros(0, dtype=torch.long))
+        self.log_z: Tensor = nn.Buffer(torch.full((2,), math.nan))
+        self.cosines: Tensor = nn.Buffer(torch.full((2,), math.nan))
+        self._step: _Step | None = None
 
-    def prepare(self, training_info: TrainingInfo) -> None:
-        """Make the banks.
+    def _cost(self) -> str:
+        """3F for each pass once L_D is on, and F for each attack step on L_C alone from a pass with further terms."""
+        with_more_terms = set(range(self.rounds)) if self.reconstruction else {self.adversarial_pass}
+        with_more_terms |= {0} if self.gamma == 0 else set()
+        waits = {0} if self.positive == "current" and self.gamma == 0 else set()
+        own_gradients = len((waits if self.climbs_total else with_more_terms) - {self.rounds - 1})
+        return f"{3 * (self.rounds + (self.gamma > 0)) + own_gradients}F"
+
+    def check_data(self, training_info: TrainingInfo) -> None:
+        """Check that there are at least two classes.
 
         Raises:
-            UserError: the labels are no classes, or all the same.
+            UserError: the labels are scores, or all the same.
         """
         labels = training_info.labels
         if labels is None or labels.is_floating_point():
-            raise UserError("carl needs classes, to tell an input from those of other labels", hint="use freelb or rar")
+            raise UserError("carl needs classes: rows of other labels are its negatives", hint="use freelb or rar")
         if labels.unique().numel() < 2:
-            raise UserError(
-                "carl needs rows of two labels or more", hint=f"all {training_info.num_examples} have the same one"
-            )
-        self.clean = MemoryBank(training_info.num_examples, training_info.hidden_size, self.bank_dtype)
-        self.adversarial = MemoryBank(training_info.num_examples, training_info.hidden_size, self.bank_dtype)
-        self.labels, self.epoch_rows = labels.clone(), training_info.epoch_examples or training_info.num_examples
+            hint = f"all {training_info.num_examples} have the same one"
+            raise UserError("carl needs rows of two labels or more", hint=hint)
+
+    def prepare(self, training_info: TrainingInfo) -> None:
+        """Create the memory banks."""
+        super().prepare(training_info)
+        rows, dtype = training_info.num_examples, DTYPES[self.bank_dtype]
+        self.clean = MemoryBank(rows, training_info.hidden_size, dtype)
+        self.adversarial = MemoryBank(rows, training_info.hidden_size, dtype)
+        assert training_info.labels is not None
+        self.labels, self.epoch_examples = training_info.labels.clone(), training_info.epoch_examples or rows
         if training_info.epochs is not None and training_info.epochs <= self.start:
-            never = f"the contrast begins after {self.start:g} epochs, and there are {training_info.epochs:g}"
-            self.notes = (f"{never}: this is FreeLB alone; lower method.start",)
+            late = f"the contrast begins after {self.start:g} epochs, and there are {training_info.epochs:g}"
+            self.notes = (f"{late}: this is FreeLB alone; lower method.start",)
         self.reconstructed.prepare(training_info)
         self.seen.zero_()
         self.begun.zero_()
@@ -206,7 +192,7 @@ class CARL(FreeLB):
         self.cosines.fill_(math.nan)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Buffers move to a device, but for those that are read in every step, which would have to wait for it."""
+        """Move buffers to a device, except those that every step reads: the host would have to wait for them."""
         on_host = self.seen, self.begun
         super()._apply(fn, recurse)
         self.seen, self.begun = on_host
@@ -214,25 +200,25 @@ class CARL(FreeLB):
 
     @property
     def fills(self) -> bool:
-        """Whether the next step writes into the banks: from the last whole epoch before L_D on.
+        """True if the next step writes into the banks: from the last whole epoch before L_D on.
 
         Any later, and rows that come early in an epoch would be left out.
         """
-        return int(self.seen) >= (math.floor(self.start) - 1) * self.epoch_rows
+        return int(self.seen) >= (math.floor(self.start) - 1) * self.epoch_examples
 
     @property
     def contrasts(self) -> bool:
-        """Whether the next step has L_D: ``start`` epochs are over."""
-        return len(self.labels) > 0 and int(self.seen) >= self.start * self.epoch_rows
+        """True if the next step has L_D: ``start`` epochs are over."""
+        return len(self.labels) > 0 and int(self.seen) >= self.start * self.epoch_examples
 
     @property
     def complete(self) -> bool:  # type: ignore[override]
-        """Whether a step had L_D: no model from before is CARL's."""
+        """True once a step had L_D: no earlier model is CARL's."""
         return bool(self.begun)
 
     @property
     def passes(self) -> int:  # type: ignore[override]
-        """K, but for the clean pass of L_D: one more where it is none of the K, one less where it waits for another."""
+        """K, but for the clean pass of L_D: one more if it is none of the K, one less if it waits for another."""
         if not self.contrasts:
             return self.rounds
         if self.positive == "current":
@@ -240,21 +226,18 @@ class CARL(FreeLB):
         return self.rounds + (self.gamma > 0)
 
     @property
-    def cost(self) -> str:  # type: ignore[override]
-        """3F for each pass once L_D is on, and F for each ascent of L_C alone off a pass with further terms."""
-        further = set(range(self.rounds)) if self.reconstruction else {self.adversary}
-        further |= {0} if self.gamma == 0 else set()
-        waits = {0} if self.positive == "current" and self.gamma == 0 else set()
-        alone = len((further if self.climb == "ce" else waits) - {self.rounds - 1})
-        return f"{3 * (self.rounds + (self.gamma > 0)) + alone}F"
+    def step(self) -> _Step:
+        """State of the running step."""
+        assert self._step is not None
+        return self._step
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         if len(self.labels) == 0:
-            raise ValueError("call prepare(facts) before the first step (Trainer does)")
+            raise ValueError("call prepare(training_info) before the first step (Trainer does)")
         step = self._step = _Step(batch["index"], gather(batch["index"]), self.fills)
-        self.kept = kept_of(self.epoch_rows / len(step.rows))
+        self.z_momentum = z_momentum(self.epoch_examples / len(step.rows))
         if self.contrasts:
-            labels = self.labels[step.index]
+            labels = self.labels[step.index]  # (B,)
             step.negatives = draw_negatives(labels, self.labels, self.negatives, self.clean.filled)
         for loss in super().losses(model, batch):
             logs, step.logs = step.logs, {}
@@ -265,7 +248,7 @@ class CARL(FreeLB):
         self.seen += len(step.rows)
         self.reconstructed.count(len(step.rows))
         self.begun |= step.negatives is not None
-        del self._step
+        self._step = None
 
     def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
         if not self.reconstruction:
@@ -273,13 +256,13 @@ class CARL(FreeLB):
         return self.reconstructed.run(model, batch, delta, ("logits", *self.wants))
 
     def due(self, k: int) -> int:
-        """The clean pass waits for the adversarial one where eq. (2) needs both views at once."""
-        waits = self.positive == "current" and self._step.negatives is not None
-        return self.adversary if waits and k == 0 and self.gamma == 0 else k
+        """Index of the pass that back-propagates pass ``k``: a clean one waits where eq. (2) needs both views."""
+        waits = self.positive == "current" and self.step.negatives is not None
+        return self.adversarial_pass if waits and k == 0 and self.gamma == 0 else k
 
     def first_pass(self, model: nn.Module, batch: Batch, masks: Masks) -> Iterator[Loss]:
         """With a random start, a clean pass: trained on for L_D^o, kept for eq. (2), or run for the bank alone."""
-        step = self._step
+        step = self.step
         if self.gamma == 0 or not step.fills:
             return
         with masks(), torch.set_grad_enabled(step.negatives is not None):
@@ -288,22 +271,23 @@ class CARL(FreeLB):
             yield Loss(weight * value, {name: value.detach()})
 
     def extra_losses(self, out: Outputs, batch: Batch, k: int) -> dict[str, tuple[float, Tensor]]:
-        terms = super().extra_losses(out, batch, k)
+        extra = super().extra_losses(out, batch, k)
         if self.reconstruction:
-            terms["reconstruction"] = (self.reconstruction, self.reconstructed.loss(out, batch))
-        # Of the K passes FreeLB takes the mean; L_D is a sum over two of them.
-        views: list[View] = ["clean"] if k == 0 and self.gamma == 0 else ["adversarial"] if k == self.adversary else []
+            extra["reconstruction"] = (self.reconstruction, self.reconstructed.loss(out, batch))
+        # FreeLB takes the mean of the K passes; L_D is a sum over two of them.
+        is_clean = k == 0 and self.gamma == 0
+        views: list[View] = ["clean"] if is_clean else ["adversarial"] if k == self.adversarial_pass else []
         for view in views:
-            terms |= {name: (self.rounds * w, v) for name, (w, v) in self.contrastive_terms(view, out).items()}
-        return terms
+            extra |= {name: (self.rounds * w, v) for name, (w, v) in self.contrastive_terms(view, out).items()}
+        return extra
 
     def contrastive_terms(self, view: View, out: Outputs) -> dict[str, tuple[float, Tensor]]:
-        """Keep the features of a view for its bank; where L_D is on, also its losses and their weight by name."""
-        step = self._step
+        """Store the features of a view for its bank; while L_D is on, return its losses and their weights by name."""
+        step = self.step
         features = F.normalize(getattr(out, self.features).float(), dim=1)  # (B, H)
-        step.features[view] = gather(features.detach())
+        step.features[view] = gather(features.detach())  # (ranks * B, H)
         if view == "clean":
-            step.logs = self.spread(step.features[view], self.labels[step.rows])
+            step.logs = self.class_spread(step.features[view], self.labels[step.rows])
         if step.negatives is None:
             return {}
         name = "contrast" if view == "clean" else "contrast_adv"
@@ -313,11 +297,10 @@ class CARL(FreeLB):
             step.clean = features
             return {}
         assert step.clean is not None
-        positive, of_step = (step.clean * features).sum(1) / self.temperature, (step.index, step.negatives)  # (B,)
-        return {
-            "contrast": (self.weight, self.contrast("clean", step.clean, *of_step, positive)),
-            "contrast_adv": (self.weight, self.contrast("adversarial", features, *of_step, positive)),
-        }
+        positive = (step.clean * features).sum(1) / self.temperature  # (B, H) * (B, H) -> (B,)
+        clean = self.contrast("clean", step.clean, step.index, step.negatives, positive)
+        adversarial = self.contrast("adversarial", features, step.index, step.negatives, positive)
+        return {"contrast": (self.weight, clean), "contrast_adv": (self.weight, adversarial)}
 
     def contrast(
         self,
@@ -330,40 +313,41 @@ class CARL(FreeLB):
         """L_D^o (``"clean"``) or L_D^a of ``anchors`` (B, H) against the other view's bank.
 
         Args:
-            view: that of the anchors.
-            anchors: of unit norm.
-            index: (B,), their rows.
-            negatives: as `draw_negatives` gives them.
-            positive: (B,), scores of the positives; None takes the bank's rows, and leaves out the anchors whose row
-                is not written.
+            view: view of the anchors.
+            anchors: features of unit norm.
+            index: (B,), row numbers of the anchors.
+            negatives: output of `draw_negatives`.
+            positive: (B,), scores of the positives; None takes the bank's rows, and leaves out anchors whose row is not
+                written yet.
         """
-        (chosen, valid), rows = negatives, len(self.labels)
-        others = self.adversarial if view == "clean" else self.clean
-        scores = others.scores(anchors) / self.temperature  # (B, N)
+        (chosen, valid), rows = negatives, len(self.labels)  # chosen (B, M) or None for all N; valid (B, M)
+        bank = self.adversarial if view == "clean" else self.clean
+        scores = bank.scores(anchors) / self.temperature  # (B, H) @ (H, N) -> (B, N)
         counted = None
         if positive is None:
-            positive, counted = scores.gather(1, index.unsqueeze(1)).squeeze(1), others.filled[index]
-        drawn = scores if chosen is None else scores.gather(1, chosen)  # (B, M)
+            positive = scores.gather(1, index.unsqueeze(1)).squeeze(1)  # (B, N) -> (B,)
+            counted = bank.filled[index]  # (B,)
+        drawn = scores if chosen is None else scores.gather(1, chosen)  # (B, N) -> (B, M)
         if self.estimator == "softmax":
             return sampled_softmax(positive, drawn, valid, counted=counted)
-        log_z = self.normaliser(view, log_partition(positive, drawn, valid, rows=rows, counted=counted))
+        log_z = self.normalizer(view, log_partition(positive, drawn, valid, rows=rows, counted=counted))
         return nce(positive, drawn, valid, log_z=log_z, rows=rows, counted=counted)
 
-    def normaliser(self, view: View, current: Tensor) -> Tensor:
-        """log Z of a view, given that of this batch alone; NaN there where the batch has no negatives."""
+    def normalizer(self, view: View, current: Tensor) -> Tensor:
+        """Update and return log Z of a view, from that of this batch alone (NaN if the batch has no negatives)."""
         place = 0 if view == "clean" else 1
         old = self.log_z[place]
         moved = old
         if self.z == "running":
-            kept = math.log(self.kept) if self.kept else -math.inf
-            moved = torch.logaddexp(old + kept, current + math.log(1 - self.kept))
+            keep = math.log(self.z_momentum) if self.z_momentum else -math.inf
+            moved = torch.logaddexp(old + keep, current + math.log(1 - self.z_momentum))
         self.log_z[place] = torch.where(old.isnan(), current, torch.where(current.isnan(), old, moved))
-        # Of a batch without negatives nothing is trained, and NaN would reach the weights all the same.
+        # A batch without negatives trains nothing, but its NaN would reach the weights all the same.
         return self.log_z[place].nan_to_num(0.0)
 
-    def spread(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mean cosines of ``features`` (B, H) between classes and within; an earlier step's for want of pairs."""
-        current = torch.stack(class_cosines(features, labels))
+    def class_spread(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Mean cosines of ``features`` (B, H) between classes and within; an earlier step's if there are no pairs."""
+        current = torch.stack(class_cosines(features, labels))  # (2,)
         self.cosines.copy_(torch.where(current.isnan(), self.cosines, current))
         between, within = self.cosines.clone()
         return {"cos_between": between, "cos_within": within}

@@ -1,115 +1,105 @@
-"""ConSERT: contrast between two made-up views of a sentence (Yan et al., 2021)."""
+"""ConSERT: contrast between two augmented views of a sentence (Yan et al., 2021)."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, validate_call
+from pydantic import Field
 from torch import Tensor, nn
 
 from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import nt_xent
-from contraverse.methods.settings import Epsilon, Temperature, one_step_ball
+from contraverse.methods._settings import Epsilon, Temperature, one_step_ball, settings
 from contraverse.models.modes import evaluating
 from contraverse.models.pooling import mean_pool
 from contraverse.types import Batch, Loss, Method, TrainingInfo
 
-View = Annotated[
-    Literal["shuffle", "token-cutoff", "feature-cutoff", "dropout", "adversarial", "none"],
-    Field(description="how a view of a sentence is made"),
-]
-Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, description="share that is cut off")]
+View = Literal["shuffle", "token-cutoff", "feature-cutoff", "dropout", "adversarial", "none"]
+Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+@settings
 class ConSERT(Method):
-    """Two views of each sentence find each other among all views of the batch.
+    """NT-Xent between two augmented views of each sentence, with all other views of the batch as negatives.
 
         L = -1/2B sum_i log exp(sim(r_i, r_j)/t) / sum_{k != i} exp(sim(r_i, r_k)/t)    eq. (1)
 
     r are the means of the last hidden states over real tokens, j the other view of the same sentence, k all 2B views.
     A view is one of
 
-    - ``shuffle``: the order of the tokens, special ones left in their places, is random;
-    - ``token-cutoff``: the embeddings of some tokens are 0, special ones never;
+    - ``shuffle``: the order of the tokens is random; special tokens keep their places;
+    - ``token-cutoff``: the embeddings of some tokens are 0, special tokens never;
     - ``feature-cutoff``: some dimensions of all its embeddings are 0;
     - ``dropout``: single entries of its embeddings are 0, the others grow by 1 / (1 - rate);
-    - ``adversarial``: one step up the loss, epsilon * g / ||g||_2, from the sentence as it is;
-    - ``none``: the sentence as it is.
+    - ``adversarial``: one step up the loss, epsilon * g / ||g||_2, from the plain sentence;
+    - ``none``: the plain sentence.
 
-    Embeddings are what the first layer reads, after position, type and layer norm, as in the authors' code.
+    Embeddings are the first layer's input, after position, type and layer norm, as in the authors' code.
 
     Batch: sentences. Cost: 2F + 2B = 6F, and 2F (a pass and its input gradient) more for each adversarial view. There
-    is no head. r is what is trained, whatever ``model.pooling`` tests: the authors test the mean of the last two
-    layers (``"last-two"``).
+    is no head. r is trained whatever ``model.pooling`` tests: the authors test the mean of the last two layers
+    (``"last-two"``).
 
-    Departures: the authors shuffle position ids. Their adversarial view climbs a classifier's loss, needs labels and
-    is added after layer norm, with one norm a token; here it climbs the contrast, and is added to the word embeddings
-    as everywhere in this library. They weight the loss by .15, which matters to clipping alone.
-
-    Args:
-        first: a view.
-        second: the other.
-        token_rate: share of a sentence's tokens that is cut off, in [0, 1).
-        feature_rate: share of the dimensions, in [0, 1).
-        dropout_rate: share of the entries, in [0, 1).
-        epsilon: L2 norm of an adversarial perturbation over a sequence, > 0.
-        temperature: > 0.
-        encoder_dropout: whether the encoder's own dropout is on; the authors turn it off.
+    Departures: the authors shuffle position ids. Their adversarial view increases a classifier's loss, needs labels and
+    is added after layer norm, with one norm a token; here it increases the contrastive loss, and is added to the word
+    embeddings as everywhere in this library. They weight the loss by .15, which matters to clipping alone.
     """
 
     name = "consert"
-    summary = "NT-Xent between two views: shuffled, cut off, dropped out or adversarial"
+    summary = "NT-Xent between two augmented views of a sentence"
     paper = "ConSERT"
     equation = "(1) of ConSERT"
     modality = "text"
     requires = "inputs"
+    stochastic = True
+    test_settings = {
+        "consert-cut": {"first": "token-cutoff", "second": "dropout", "token_rate": 0.4},
+        "consert-adversarial": {"first": "adversarial", "second": "shuffle"},
+    }
 
-    special_ids: Tensor | None
+    first: View = "feature-cutoff"
+    """Augmentation of one view; with `shuffle`, the authors' best pair."""
+    second: View = "shuffle"
+    """Augmentation of the other view."""
+    token_rate: Rate = 0.15
+    """Share of a sentence's tokens that `token-cutoff` removes."""
+    feature_rate: Rate = 0.2
+    """Share of the dimensions that `feature-cutoff` removes; the authors' value."""
+    dropout_rate: Rate = 0.2
+    """Share of the entries that `dropout` removes."""
+    epsilon: Epsilon = 0.3
+    """L2 norm of an adversarial perturbation over a sequence."""
+    temperature: Temperature = 0.1
+    """Temperature t of NT-Xent; the authors' value."""
+    encoder_dropout: bool = False
+    """Keep the encoder's own dropout on; the authors turn it off."""
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        first: View = "feature-cutoff",
-        second: View = "shuffle",
-        token_rate: Rate = 0.15,
-        feature_rate: Rate = 0.2,
-        dropout_rate: Rate = 0.2,
-        epsilon: Epsilon = 0.3,
-        temperature: Temperature = 0.1,
-        encoder_dropout: bool = False,
-    ) -> None:
-        super().__init__()
-        self.views = (first, second)
-        self.token_rate, self.feature_rate, self.dropout_rate = token_rate, feature_rate, dropout_rate
-        self.temperature, self.encoder_dropout = temperature, encoder_dropout
+    def setup(self) -> None:
+        self.views = (self.first, self.second)
         if "adversarial" in self.views:
-            self.ball = one_step_ball("fgm", epsilon, "sequence")
-        self.width = 0
+            self.ball = one_step_ball("fgm", self.epsilon, "sequence")
+        self.cost = f"{6 + 2 * self.views.count('adversarial')}F"
+        self.hidden_size = 0
+        self.special_ids: Tensor | None
         self.register_buffer("special_ids", None, persistent=False)
 
-    @property
-    def cost(self) -> str:  # type: ignore[override]
-        """6F, and 2F for each adversarial view."""
-        return f"{6 + 2 * self.views.count('adversarial')}F"
-
     def prepare(self, training_info: TrainingInfo) -> None:
-        """Learn which tokens hold no text, and how wide the encoder is."""
-        self.special_ids, self.width = (
-            torch.tensor(training_info.special_ids, dtype=torch.long),
-            training_info.hidden_size,
-        )
+        """Store the ids of special tokens and the width of the encoder."""
+        super().prepare(training_info)
+        self.special_ids = torch.tensor(training_info.special_ids, dtype=torch.long)
+        self.hidden_size = training_info.hidden_size
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbation_inputs(model, batch)
-        views = [self.make(view, batch, self.width) for view in self.views]
+        views = [self.augment(view, batch, self.hidden_size) for view in self.views]
         deltas = [self.ball.init(inputs) if view == "adversarial" else None for view in self.views]
-        r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]
-        contrast, climbed, logs = nt_xent(r[0], r[1], self.temperature), list(r), []
+        r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]  # (B, H) each
+        contrast, unperturbed, logs = nt_xent(r[0], r[1], self.temperature), list(r), []
         for i, delta in enumerate(deltas):
             if delta is not None:
-                attack = attack_step(delta, self.ball, inputs, loss=Objective(contrast, climbed[i]), keep_graph=True)
+                objective = Objective(contrast, unperturbed[i])
+                attack = attack_step(delta, self.ball, inputs, loss=objective, keep_graph=True)
                 logs.append(attack.log(inputs))
                 r[i] = self.embed(model, views[i], attack.delta)
         loss = nt_xent(r[0], r[1], self.temperature) if logs else contrast
@@ -120,44 +110,48 @@ class ConSERT(Method):
         yield Loss(loss, parts)
 
     def embed(self, model: nn.Module, batch: Batch, delta: Tensor | None = None) -> Tensor:
-        """r (B, H)."""
+        """Sentence embedding r (B, H)."""
         with nullcontext() if self.encoder_dropout else evaluating(model):
-            tokens = model(batch, delta=delta, want=("tokens",)).tokens
-        return mean_pool(tokens.float(), batch["attention_mask"])
+            tokens = model(batch, delta=delta, want=("tokens",)).tokens  # (B, T, H)
+        return mean_pool(tokens.float(), batch["attention_mask"])  # (B, T, H) -> (B, H)
 
-    def make(self, view: str, batch: Batch, width: int) -> Batch:
-        """``batch`` with the tokens of one view, or with what it keeps of their embeddings (B, T, width).
+    def augment(self, view: str, batch: Batch, width: int) -> Batch:
+        """Batch of one view: its tokens in another order, or with ``keep``, which multiplies its embeddings.
+
+        ``keep`` is (B, T, 1) for tokens, (B, 1, width) for features, (B, T, width) for entries.
 
         Raises:
             ValueError: called before `prepare`.
         """
         if self.special_ids is None:
-            raise ValueError("call prepare(facts) before the first step (Trainer does)")
+            raise ValueError("call prepare(training_info) before the first step (Trainer does)")
         ids = batch["input_ids"]
         if view == "shuffle":
             order = self._shuffled(ids, batch["attention_mask"])
             moved = {key: batch[key].gather(1, order) for key in ("input_ids", "token_type_ids") if key in batch}
             return {**batch, **moved}
         if view == "token-cutoff":
-            text = self._text(ids, batch["attention_mask"])
+            text = self._is_text(ids, batch["attention_mask"])  # (B, T)
+            # argsort of argsort is each token's place in a random order; special tokens come last.
             place = torch.rand(ids.shape, device=ids.device).masked_fill(~text, torch.inf).argsort(1).argsort(1)
-            cut = place < (text.sum(1, keepdim=True) * self.token_rate).round()
-            return {**batch, "keep": (~cut).unsqueeze(-1).float()}
+            cut = place < (text.sum(1, keepdim=True) * self.token_rate).round()  # (B, T) < (B, 1)
+            return {**batch, "keep": (~cut).unsqueeze(-1).float()}  # (B, T, 1)
         if view == "feature-cutoff":
-            place = torch.rand((len(ids), width), device=ids.device).argsort(1).argsort(1)
-            return {**batch, "keep": (place >= round(width * self.feature_rate)).unsqueeze(1).float()}
+            place = torch.rand((len(ids), width), device=ids.device).argsort(1).argsort(1)  # (B, width)
+            return {**batch, "keep": (place >= round(width * self.feature_rate)).unsqueeze(1).float()}  # (B, 1, width)
         if view == "dropout":
-            kept = torch.rand((*ids.shape, width), device=ids.device) >= self.dropout_rate
+            kept = torch.rand((*ids.shape, width), device=ids.device) >= self.dropout_rate  # (B, T, width)
             return {**batch, "keep": kept.float() / (1 - self.dropout_rate)}
         return batch
 
-    def _text(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _is_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Mask (B, T) of the tokens that are neither special nor padding."""
         assert self.special_ids is not None
         return mask.bool() & ~torch.isin(ids, self.special_ids)
 
     def _shuffled(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Which token of a row goes where, (B, T): a random order of those that hold text, all others in place."""
-        text = self._text(ids, mask)
-        homes = (~text).long().argsort(dim=1, stable=True)
+        """Source position of each token (B, T): text tokens in random order, all others in place."""
+        text = self._is_text(ids, mask)
+        homes = (~text).long().argsort(dim=1, stable=True)  # (B, T), text positions first, both groups in order
         drawn = torch.rand(ids.shape, device=ids.device).masked_fill(~text, torch.inf).argsort(dim=1, stable=True)
         return torch.empty_like(homes).scatter(1, homes, drawn)

@@ -1,97 +1,86 @@
-"""DeACL: robustness by distillation, decoupled from learning features (Zhang et al., 2022)."""
+"""DeACL: adversarial robustness by distillation from a self-supervised teacher (Zhang et al., 2022)."""
 
 from collections.abc import Iterator
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, validate_call
 from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, Objective, perturbation_inputs, pgd
 from contraverse.functional import Norm
-from contraverse.methods.settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize
-from contraverse.methods.views import twice
+from contraverse.methods._settings import EPSILON, STEP_SIZE, Epsilon, Steps, StepSize, Weight, settings
+from contraverse.methods._views import twice
 from contraverse.models.modes import attacking
 from contraverse.types import Batch, Loss, Method
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the adversarial term")]
 
-
+@settings
 class DeACL(Method):
-    """A student learns what a frozen teacher says of clean inputs, and to say the same of adversarial ones.
+    """Distill a frozen teacher's features into a student, clean and under attack.
 
         d = argmax -cos(s(x + d), t(x)),  ||d||_inf <= epsilon
         L = -cos(s(x), t(x)) - gamma * cos(s(x + d), s(x))
 
-    s and t are features h. The teacher is the model as it was at the start, so that one begins from a model that
-    SimCLR (``simclr``) or another method has trained. The attack is PGD from a uniform start in eval mode, its last
-    iterate within [0, 1]. Clean and adversarial inputs go through the adversarial batch norm together, in one pass,
-    and gradients through both sides of the second term. A dual batch norm's clean set is the teacher's.
+    s and t are features h. The teacher is the model before training, so start from a model that SimCLR (``simclr``) or
+    another method has trained. The attack is PGD from a uniform start in eval mode, its last iterate within [0, 1].
+    Clean and adversarial inputs go through the adversarial batch-norm branch together, in one pass, and gradients
+    through both sides of the second term. The clean branch of a dual model is the teacher's.
 
     Batch: inputs alone. Cost: 2F for each of the attack's ``steps``, F for the teacher, and 2F + 2B for training: 17F.
 
     Departure: the authors train a linear classifier beside it, which is for their log alone.
-
-    Args:
-        weight: gamma, of the adversarial term, >= 0.
-        epsilon: largest norm of a perturbation, > 0, in pixels of [0, 1] (of the word embeddings, for sentences).
-        step_size: length of one ascent, > 0, in the same units.
-        steps: gradients of the attack, >= 1.
-        norm: ``"linf"`` or ``"l2"``, of a whole image (of a whole sentence).
     """
 
     name = "deacl"
-    summary = "features of a frozen teacher, kept under attack"
+    summary = "distill a frozen teacher's features into a student, under attack"
     paper = "DeACL"
     equation = "section 3 of DeACL"
     requires = "inputs"
+    teacher = "copy"
     bn_branch = "adversarial"
     needs_reference_model = True
-    teacher = "copy"
+    stochastic = True
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        weight: Weight = 2.0,
-        epsilon: Epsilon = EPSILON,
-        step_size: StepSize = STEP_SIZE,
-        steps: Steps = 5,
-        norm: Norm = "linf",
-    ) -> None:
-        super().__init__()
-        self.ball = NormBall(epsilon, step_size, norm)
-        self.weight, self.steps = weight, steps
+    weight: Weight = 2.0
+    """Weight gamma of the adversarial term; the value of the authors' script."""
+    epsilon: Epsilon = EPSILON
+    """Largest norm of a perturbation, in pixels of [0, 1] (for sentences, in units of the word embeddings)."""
+    step_size: StepSize = STEP_SIZE
+    """Length of one attack step, in the same units."""
+    steps: Steps = 5
+    """Number of attack steps."""
+    norm: Norm = "linf"
+    """Norm of the perturbation, over a whole image or sentence."""
 
-    @property
-    def cost(self) -> str:  # type: ignore[override]
-        """2F for each ascent, and 7F."""
-        return f"{2 * self.steps + 7}F"
+    def setup(self) -> None:
+        self.ball = NormBall(self.epsilon, self.step_size, self.norm)
+        self.cost = f"{2 * self.steps + 7}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        target, inputs = self._target(batch), perturbation_inputs(model, batch)
+        target, inputs = self._teacher_features(batch), perturbation_inputs(model, batch)
 
-        def unlike(delta: Tensor) -> Objective:
+        def dissimilarity(delta: Tensor) -> Objective:
             h = model(batch, delta=delta, want=("h",), bn_branch="adversarial").h.float()
             return Objective(-_cosine(h, target), h)
 
         with attacking(model):
-            attack = pgd(unlike, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
-        delta = torch.cat([torch.zeros_like(attack.delta), attack.delta])
-        clean, adversarial = model(twice(batch), delta=delta, want=("h",), bn_branch="adversarial").h.chunk(2)
+            attack = pgd(dissimilarity, self.ball, inputs, steps=self.steps, random_start=True, keep="last")
+        delta = torch.cat([torch.zeros_like(attack.delta), attack.delta])  # (2B, ...)
+        clean, adversarial = model(twice(batch), delta=delta, want=("h",), bn_branch="adversarial").h.chunk(2)  # (B, H)
         distilled, robust = -_cosine(clean, target).mean(), -_cosine(adversarial, clean).mean()
         parts = {"distillation": distilled.detach(), "consistency": robust.detach()} | attack.log(inputs)
         yield Loss(distilled + self.weight * robust, parts)
 
     @torch.no_grad()
-    def _target(self, batch: Batch) -> Tensor:
+    def _teacher_features(self, batch: Batch) -> Tensor:
+        """Features (B, H) of the teacher for the clean inputs."""
         if not hasattr(self, "reference_model"):
-            raise ValueError("call receive(copy of the model) before the first step (Trainer does)")
+            raise ValueError("call set_reference_model(copy) before the first step (Trainer does)")
         h = self.reference_model(batch, want=("h",)).h
         assert isinstance(h, Tensor)
         return h
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarity of rows (B, H) -> (B,), in fp32."""
     return F.cosine_similarity(a.float(), b.float(), dim=1)

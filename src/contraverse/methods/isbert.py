@@ -10,7 +10,7 @@ from contraverse.types import Batch, HeadSpec, Loss, Method
 
 
 class ISBERT(Method):
-    """A sentence's embedding is to tell its own tokens from those of the other sentences.
+    """Mutual information between a sentence's embedding and its own n-grams, by a Jensen-Shannon estimator.
 
         c_i = [ReLU(conv_1), ReLU(conv_3), ReLU(conv_5)] of the last hidden states at token i
         E   = mean of c_i over real tokens
@@ -23,11 +23,11 @@ class ISBERT(Method):
     (``model.embedding="ngrams"``).
 
     Departures: padding is kept out of the convolutions, through which the authors' code lets it reach the last tokens
-    of a sentence. One row has no other sentence: its second term is 0.
+    of a sentence. A batch of one row has no other sentence: its second term is 0.
     """
 
     name = "isbert"
-    summary = "each sentence's n-grams are told from those of the others by its embedding"
+    summary = "mutual information between a sentence's embedding and its n-grams"
     paper = "IS-BERT"
     equation = "(1), (2) of IS-BERT"
     modality = "text"
@@ -36,6 +36,6 @@ class ISBERT(Method):
     heads = {"ngrams": HeadSpec(dim=768, kind="ngrams")}
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        tokens, mask = model(batch, want=("ngrams",)).heads["ngrams"], batch["attention_mask"]
+        tokens, mask = model(batch, want=("ngrams",)).heads["ngrams"], batch["attention_mask"]  # (B, T, 768), (B, T)
         loss = jsd(tokens, mask, mean_pool(tokens, mask))
         yield Loss(loss, {"jsd": loss.detach()})

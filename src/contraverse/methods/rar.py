@@ -1,22 +1,19 @@
 """RAR: reconstruction from adversarial representations (Qiu, Zhang and Zhou, 2021)."""
 
 from collections.abc import Iterator
-from typing import Annotated
 
-from pydantic import Field, validate_call
 from torch import Tensor, nn
 
-from contraverse.functional import Norm, gather
-from contraverse.methods.freelb import Climb, Count, FreeLB
-from contraverse.methods.reconstruction import Reconstruction, SkipSpecial, Warmup
-from contraverse.methods.settings import Gamma, Limit, Steps, StepSize
+from contraverse.functional import gather
+from contraverse.methods._reconstruction import Reconstruction
+from contraverse.methods._settings import Epochs, Weight, settings
+from contraverse.methods.freelb import Climb, FreeLB
 from contraverse.types import Batch, HeadSpec, Loss, Outputs, TrainingInfo
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight of the reconstruction loss")]
 
-
+@settings
 class RAR(FreeLB):
-    """FreeLB, and every token has to be told from its adversarial representation.
+    """FreeLB plus reconstruction: an MLM head predicts every input token from its perturbed hidden state.
 
         L   = 1/K sum_t ( L_C(X + delta_t, y) + w_r * L_R(X + delta_t, x) )        eq. (7)
         L_R = - 1/T sum_j log p(x_j | R_j^{adv,tok})
@@ -29,71 +26,42 @@ class RAR(FreeLB):
 
     Departures: the paper lists "a Layer Normalization, GeLU Activation Function and two Feed Forward Layers"; its count
     of parameters (Table 7) is that of dense, GELU, layer norm and tied decoder, the order of ALBERT's own head.
-    ``climb="total"`` climbs L_C + w_r * L_R, whose gradient the pass leaves behind (9F): most of it is L_R's, so that
-    it trains on inputs whose words are hard to tell rather than on those that are hard to classify.
-    The head starts as the checkpoint's own masked-language head where there is one, which the paper does not say.
-
-    Args:
-        weight: w_r, of the reconstruction loss, >= 0.
-        skip_special: whether special tokens ([CLS], [SEP], ...) are left out of L_R, which the paper does not say.
-        head_warmup: epochs, >= 0, in which L_R trains its head alone, on hidden states that are held constant.
-        climb: what the perturbation climbs: ``"ce"``, L_C alone, as eq. (7), or the ``"total"`` loss of a pass.
-        steps: K, passes or ascents of a step, see ``count``.
-        step_size: length of one ascent, > 0.
-        epsilon: largest norm of a perturbation over a sequence, > 0; None is no limit.
-        gamma: size of the random start, >= 0; 0 starts at the clean input.
-        norm: ``"l2"`` or ``"linf"``.
-        count: whether ``steps`` are "passes" or "ascents", see `FreeLB`.
-        share_dropout: whether all passes of a step draw the same dropout masks.
+    ``climb="total"`` follows L_C + w_r * L_R, whose gradient the pass leaves behind (9F): most of it is L_R's, so that
+    training sees inputs whose words are hard to reconstruct rather than inputs that are hard to classify.
+    The head starts as the checkpoint's own masked-language head where there is one; the paper does not say.
     """
 
     name = "rar"
-    modality = "text"
-    summary = "FreeLB, and every token is to be told from its adversarial representation"
+    summary = "FreeLB plus reconstruction of every token from its perturbed state"
     paper = "CARL/RAR"
     equation = "(7)"
+    modality = "text"
     heads = {"reconstruction": HeadSpec(kind="mlm")}
+    test_settings = {"rar-total": {"climb": "total"}, "rar-start": {"gamma": 0.3, "epsilon": 0.25}}
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        weight: Weight = 0.1,
-        skip_special: SkipSpecial = False,
-        head_warmup: Warmup = 0.0,
-        climb: Climb = "ce",
-        steps: Steps = 3,
-        step_size: StepSize = 0.1,
-        epsilon: Limit = None,
-        gamma: Gamma = 0.0,
-        norm: Norm = "l2",
-        count: Count = "passes",
-        share_dropout: bool = True,
-    ) -> None:
-        super().__init__(
-            steps=steps,
-            step_size=step_size,
-            epsilon=epsilon,
-            gamma=gamma,
-            norm=norm,
-            count=count,
-            share_dropout=share_dropout,
-        )
-        self.weight, self.climb = weight, climb
-        self.reconstruction = Reconstruction(skip_special, head_warmup)
+    weight: Weight = 0.1
+    """Weight w_r of the reconstruction loss; the paper's value."""
+    skip_special: bool = False
+    """Leave special tokens ([CLS], [SEP], ...) out of L_R; the paper does not say."""
+    head_warmup: Epochs = 0.0
+    """Epochs in which L_R trains its head alone, on hidden states that are held constant."""
+    climb: Climb = "ce"
+    """Loss whose gradient the perturbation follows: `ce` is L_C alone, as in eq. (7), `total` the loss of a pass."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.climbs_total = self.climb == "total"
+        self.cost = f"{3 * self.rounds + (self.rounds - 1) * (not self.climbs_total)}F"
+        self.reconstruction = Reconstruction(self.skip_special, self.head_warmup)
 
     def prepare(self, training_info: TrainingInfo) -> None:
-        """Learn which tokens are special and how long an epoch is."""
+        """Store the special tokens and the length of an epoch."""
+        super().prepare(training_info)
         self.reconstruction.prepare(training_info)
-
-    @property
-    def cost(self) -> str:  # type: ignore[override]
-        """3F for each pass, and F for each ascent of L_C alone."""
-        return f"{3 * self.rounds + (self.rounds - 1) * (self.climb == 'ce')}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         yield from super().losses(model, batch)
-        self.reconstruction.count(len(gather(batch["index"])) if self.reconstruction.warmup else 0)
+        self.reconstruction.count(len(gather(batch["index"])) if self.head_warmup else 0)
 
     def run(self, model: nn.Module, batch: Batch, delta: Tensor) -> Outputs:
         return self.reconstruction.run(model, batch, delta, ("logits",))

@@ -3,28 +3,28 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import validate_call
 from torch import nn
 
 from contraverse.attacks import Objective, attack_step, perturbation_inputs
-from contraverse.functional import Scope, info_nce, scal_literal, supervised_loss
-from contraverse.methods.settings import (
+from contraverse.functional import SameClass, Scope, info_nce, scal_literal, supervised_loss
+from contraverse.methods._settings import (
     PROJECTION,
-    Alpha,
     Epsilon,
     OneStep,
     Projection,
-    SameClassRows,
     Temperature,
+    Weight,
     one_step_ball,
-    projection_of,
+    projection_head,
     require_classes,
+    settings,
 )
 from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 
+@settings
 class SCAL(Method):
-    """The adversarial input is a second input to classify, and the clean one's positive.
+    """Cross-entropy on clean and adversarial inputs, plus a contrastive loss that pairs each input with its adversary.
 
         delta = epsilon * g / ||g||_2,  g = grad of CE(x, y) at the word embeddings     eq. (6)
         L_ct  = -log exp(sim(z_i, z_i^adv)/t) / sum_k exp(sim(z_i, z_k^adv)/t)          eq. (7), as InfoNCE
@@ -33,58 +33,57 @@ class SCAL(Method):
     Batch: ``labels``. Cost: 2F + b + 2B = 7F; the attack uses the clean pass's graph.
 
     Departure: eq. (7) is printed with ``z_k`` in the denominator, which leaves the positive out of it;
-    ``contrast="literal"`` is that, the default is InfoNCE (eq. 4). The paper does not say over what a norm
-    is taken, nor the value of alpha.
-
-    Args:
-        epsilon: norm of the perturbation per ``scope``, > 0; the paper tries .1 to .5.
-        alpha: weight of the contrastive loss, >= 0; the paper says below one.
-        temperature: of the contrastive loss, > 0.
-        attack: ``"fgm"`` (L2) or ``"fgsm"`` (sign).
-        contrast: ``"infonce"`` or ``"literal"``.
-        scope: what one norm is taken over.
-        same_class: rows of the anchor's class are ``"negatives"`` as printed, ``"masked"`` out of the denominator, or
-            ``"positives"`` too (supervised contrastive learning).
-        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
+    ``contrast="literal"`` follows the print, the default is InfoNCE (eq. 4). The paper states neither the extent of a
+    norm nor the value of alpha.
     """
 
     name = "scal"
-    summary = "cross-entropy on clean and adversarial inputs, which are each other's positives"
+    summary = "cross-entropy and InfoNCE on clean and one-step adversarial inputs"
     paper = "SCAL/USCAL"
     equation = "(5)-(8)"
     requires = "labels"
     cost = "7F"
     heads = PROJECTION
+    test_settings = {
+        "scal-fgsm": {"attack": "fgsm", "epsilon": 0.01},
+        "scal-literal": {"contrast": "literal"},
+        "scal-masked": {"same_class": "masked"},
+        "scal-positives": {"same_class": "positives", "contrast": "literal", "projection": "pooler"},
+        "scal-alpha-0": {"alpha": 0.0},
+    }
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        epsilon: Epsilon = 0.3,
-        alpha: Alpha = 0.1,
-        temperature: Temperature = 0.05,
-        attack: OneStep = "fgm",
-        contrast: Literal["infonce", "literal"] = "infonce",
-        scope: Scope = "sequence",
-        same_class: SameClassRows = "negatives",
-        projection: Projection = "new",
-    ) -> None:
-        super().__init__()
-        self.same_class, self.heads = same_class, projection_of(projection)
-        self.ball = one_step_ball(attack, epsilon, scope)
-        self.alpha, self.temperature = alpha, temperature
-        self.contrast = info_nce if contrast == "infonce" else scal_literal
+    epsilon: Epsilon = 0.3
+    """Norm of the perturbation per `scope`; the paper searches .1, .2, .3, .4, .5."""
+    alpha: Weight = 0.1
+    """Weight of the contrastive loss; the paper only says below one."""
+    temperature: Temperature = 0.05
+    """Temperature t of the contrastive loss; the paper's value."""
+    attack: OneStep = "fgm"
+    """Direction of the attack step: `fgm` the gradient (L2, eq. 3), `fgsm` its sign (Linf, eq. 2)."""
+    contrast: Literal["infonce", "literal"] = "infonce"
+    """Contrastive loss: InfoNCE (eq. 4), or eq. (7) as printed."""
+    scope: Scope = "sequence"
+    """Extent of one norm (`fgm` only): a whole sequence or image, a token, or the batch."""
+    same_class: SameClass = "negatives"
+    """Other rows of the anchor's class: `negatives` as printed, `masked` out of the denominator, or `positives` too."""
+    projection: Projection = "new"
+    """Layer that gives z: a `new` linear layer with tanh on the pooled features, or the encoder's own `pooler`."""
 
-    def prepare(self, training_info: TrainingInfo) -> None:
-        """Check that there are classes where they are read.
+    def setup(self) -> None:
+        self.heads = projection_head(self.projection)
+        self.ball = one_step_ball(self.attack, self.epsilon, self.scope)
+
+    def check_data(self, training_info: TrainingInfo) -> None:
+        """Check that the labels are classes where ``same_class`` compares them.
 
         Raises:
-            UserError: there are none.
+            UserError: they are scores.
         """
         require_classes(self.name, self.same_class, training_info)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbation_inputs(model, batch)
+        contrastive_loss = info_nce if self.contrast == "infonce" else scal_literal
         delta = self.ball.init(inputs)
         clean = model(batch, delta=delta, want=("logits", "z"))
         logits = clean.logits.float()
@@ -92,6 +91,6 @@ class SCAL(Method):
         attack = attack_step(delta, self.ball, inputs, loss=Objective(ce, logits), keep_graph=True)
         adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
-        contrast = self.contrast(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)
+        contrast = contrastive_loss(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)
         parts = {"ce": ce.detach(), "ce_adv": ce_adv.detach(), "contrast": contrast.detach()} | attack.log(inputs)
         yield Loss((ce + ce_adv) / 2 + self.alpha * contrast, parts)

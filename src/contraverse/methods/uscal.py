@@ -2,26 +2,27 @@
 
 from collections.abc import Iterator
 
-from pydantic import validate_call
 from torch import nn
 
 from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import Scope, info_nce
-from contraverse.methods.settings import (
+from contraverse.methods._settings import (
     PROJECTION,
-    Alpha,
     Epsilon,
     OneStep,
     Projection,
     Temperature,
+    Weight,
     one_step_ball,
-    projection_of,
+    projection_head,
+    settings,
 )
 from contraverse.types import Batch, Loss, Method
 
 
+@settings
 class USCAL(Method):
-    """SimCSE, and a third view that climbs SimCSE's own loss.
+    """SimCSE plus an adversarial third view, perturbed to increase SimCSE's own loss.
 
         delta = epsilon * g / ||g||_2,  g = grad of InfoNCE(z1, z2) at x^emb1           eq. (9)
         L     = InfoNCE(z1, z2) + alpha * InfoNCE(z1, z^adv)                            eq. (10)
@@ -29,40 +30,34 @@ class USCAL(Method):
     z1 and z2 are two dropout views; z^adv is x^emb1 + delta under a third mask.
 
     Batch: sentences. Cost: 3F + b + 3B = 10F (SimCSE: 6F). The model must be in training mode.
-
-    Args:
-        epsilon: norm of the perturbation per ``scope``, > 0.
-        alpha: weight of the adversarial term, >= 0.
-        temperature: > 0.
-        attack: ``"fgm"`` (L2) or ``"fgsm"`` (sign).
-        scope: what one norm is taken over.
-        projection: z is a ``"new"`` linear layer and tanh on h, or the encoder's own ``"pooler"``.
     """
 
     name = "uscal"
-    summary = "InfoNCE between two dropout views, and between the first and an adversarial third"
+    summary = "InfoNCE between dropout views, and with an adversarial third view"
     paper = "SCAL/USCAL"
     equation = "(9), (10)"
     modality = "text"
     requires = "inputs"
     cost = "10F"
     heads = PROJECTION
+    test_settings = {"uscal-pooler": {"projection": "pooler"}, "uscal-fgsm": {"attack": "fgsm", "epsilon": 0.01}}
 
-    @validate_call
-    def __init__(
-        self,
-        *,
-        epsilon: Epsilon = 0.3,
-        alpha: Alpha = 0.1,
-        temperature: Temperature = 0.05,
-        attack: OneStep = "fgm",
-        scope: Scope = "sequence",
-        projection: Projection = "new",
-    ) -> None:
-        super().__init__()
-        self.heads = projection_of(projection)
-        self.ball = one_step_ball(attack, epsilon, scope)
-        self.alpha, self.temperature = alpha, temperature
+    epsilon: Epsilon = 0.3
+    """Norm of the perturbation per `scope`, in the units of the word embeddings."""
+    alpha: Weight = 0.1
+    """Weight of the adversarial term."""
+    temperature: Temperature = 0.05
+    """Temperature of InfoNCE; the paper's value."""
+    attack: OneStep = "fgm"
+    """Direction of the attack step: `fgm` the gradient (L2), `fgsm` its sign (Linf)."""
+    scope: Scope = "sequence"
+    """Extent of one norm (`fgm` only): a whole sequence, a token, or the batch."""
+    projection: Projection = "new"
+    """Layer that gives z: a `new` linear layer with tanh on the pooled features, or the encoder's own `pooler`."""
+
+    def setup(self) -> None:
+        self.heads = projection_head(self.projection)
+        self.ball = one_step_ball(self.attack, self.epsilon, self.scope)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbation_inputs(model, batch)

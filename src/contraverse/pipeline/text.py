@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from contraverse.data import Task, TextData, TextSplits, any_task, get_task, load_splits
 from contraverse.data.encoding import in_order_of
@@ -25,7 +26,7 @@ from contraverse.pipeline.measure import measure_shift, measure_sts, progress_to
 from contraverse.pipeline.result import Counting, Say
 from contraverse.pipeline.steps import Steps
 from contraverse.recipes import ModelConfig, RunConfig
-from contraverse.types import HeadSpec
+from contraverse.types import HeadSpec, TrainingInfo
 
 _TOKENIZED = 20_000
 """Rows that are tokenized for `token_notes`."""
@@ -82,6 +83,8 @@ class TextSteps(Steps[TextSplits, TextModel]):
         if self.method.requires == "pairs" and len(train.columns) < 2:
             hint = "give a file with a column of anchors and one of positives, as the task nli"
             raise UserError(f"{recipe} needs pairs of sentences", hint=hint)
+        labels = torch.as_tensor(train.labels) if self.supervised and train.labels is not None else None
+        self.method.check_data(TrainingInfo(len(train), labels=labels))
 
     def drop_labels(self, splits: TextSplits) -> None:
         if splits.need("train").labels is None:

@@ -1,6 +1,6 @@
 """Checks of a configuration: by pydantic for the sections, and by the code that a run calls for the rest.
 
-The names and ranges of a method's settings are its constructor's, those of ``train`` are transformers'. Both are
+The names and ranges of a method's settings are declared on its class, those of ``train`` are transformers'. Both are
 read off the code when a run is configured, so that no list of them can grow old, and `contraverse.recipes` itself
 imports without torch.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -121,31 +121,23 @@ class _Loose(Section):
 
 
 def check_method(method: MethodConfig) -> MethodConfig:
-    """``method`` with every setting of its constructor, converted to its type.
+    """``method`` with all of its settings, each converted to its type.
 
     Raises:
         UserError: no such method, no such setting, or a value outside its range.
     """
-    from contraverse.methods import METHODS
+    from contraverse.methods import METHODS, settings_of
 
     if method.name not in METHODS:
         raise unknown("method", method.name, METHODS, where="method.name")
     build = METHODS[method.name]
-    settings = _validated("method", _settings(build.__init__), method.settings).model_dump()
+    fields = {name: (setting.annotation, setting.default) for name, setting in settings_of(build).items()}
+    settings = _validated("method", fields, method.settings).model_dump()
     try:
         build(**settings)
     except ValueError as error:
         raise UserError(str(error), where="method") from error
     return MethodConfig(name=method.name, **settings)
-
-
-def _settings(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    hints = get_type_hints(function, include_extras=True)
-    return {
-        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
 
 
 def check_task(name: str, method: str) -> "Task | ImageTask":

@@ -1,4 +1,4 @@
-"""Plain fine-tuning: the baseline of every table."""
+"""Fine-tuning with cross-entropy: the baseline of every table."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,67 @@
+"""Contrastive fine-tuning on dropout views: the "+CL" rows of SCAL's Tables 4 and 5."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from contraverse.functional import SameClass, info_nce, supervised_loss
+from contraverse.methods._settings import (
+    PROJECTION,
+    Projection,
+    Temperature,
+    Weight,
+    projection_head,
+    require_classes,
+    settings,
+)
+from contraverse.types import Batch, Loss, Method, TrainingInfo
+
+
+@settings
+class Contrastive(Method):
+    """Cross-entropy and InfoNCE on two dropout views: SCAL eq. (8) with a second dropout view as the positive.
+
+        L = 1/2 (CE(x, y) + CE(x', y)) + alpha * InfoNCE(z, z')
+
+    where x' is x under another dropout mask. Only the view differs from SCAL, so that a comparison of the two shows the
+    effect of the attack. Departure: the paper does not define "+CL".
+
+    Batch: ``labels``. Cost: 2F + 2B = 6F.
+    """
+
+    name = "cl"
+    summary = "cross-entropy and InfoNCE on two dropout views"
+    paper = "SCAL/USCAL"
+    equation = "(4), (8) on dropout views"
+    modality = "text"
+    requires = "labels"
+    cost = "6F"
+    heads = PROJECTION
+    test_settings = {"cl-positives": {"same_class": "positives"}}
+
+    alpha: Weight = 0.1
+    """Weight of the contrastive loss; the paper only says below one."""
+    temperature: Temperature = 0.05
+    """Temperature of InfoNCE; SCAL's value."""
+    same_class: SameClass = "negatives"
+    """Other rows of the anchor's class: `negatives`, `masked` out of the denominator, or `positives` too."""
+    projection: Projection = "new"
+    """Layer that gives z: a `new` linear layer and tanh on h, or the encoder's own `pooler`."""
+
+    def setup(self) -> None:
+        self.heads = projection_head(self.projection)
+
+    def check_data(self, training_info: TrainingInfo) -> None:
+        """Check that the labels are classes where ``same_class`` compares them.
+
+        Raises:
+            UserError: they are scores.
+        """
+        require_classes(self.name, self.same_class, training_info)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
+        labels = batch["labels"]
+        first, second = (model(batch, want=("logits", "z")) for _ in range(2))
+        ce = (supervised_loss(first.logits, labels) + supervised_loss(second.logits, labels)) / 2
+        contrast = info_nce(first.z, second.z, self.temperature, labels=labels, same_class=self.same_class)
+        yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})
