@@ -13,14 +13,14 @@ PACKAGE = ROOT / "src" / "contraverse"
 MAX_LINES = 400
 
 LAYERS = (
-    ("errors", "types", "units"),
-    ("writing",),
+    ("errors", "units"),
+    ("types", "writing"),
     ("noise",),
     ("functional",),
+    ("data",),
     ("attacks",),
     ("models",),
     ("methods",),
-    ("data",),
     ("training",),
     ("evaluation",),
     ("evasion",),

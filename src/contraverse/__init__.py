@@ -1,168 +1,40 @@
-"""contraverse: train encoders on adversarial views of their inputs, and measure how robust they are."""
+"""contraverse: train encoders on adversarial views of their inputs, and measure how robust they are.
 
+``__init__.pyi`` beside this file is the export list. A name is imported on first use, so that ``import contraverse``
+and the command line's ``--help`` do not wait for PyTorch.
+"""
+
+import ast
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from contraverse.attacks import NormBall, apgd, fgm, perturbation_inputs, pgd
-    from contraverse.data import EncodedText, ImageData, Splits, TextData, load_images, load_splits
-    from contraverse.errors import UserError
-    from contraverse.evaluation import evaluate, evaluate_nli, evaluate_sts, representation_shift, robust_accuracy
-    from contraverse.methods import (
-        ALUM,
-        CARL,
-        ISBERT,
-        METHODS,
-        RAR,
-        SCAL,
-        SMART,
-        USCAL,
-        AdversarialTraining,
-        ConSERT,
-        Contrastive,
-        CrossEntropy,
-        FreeLB,
-        InfoBERT,
-        MaskedLanguageModelling,
-        SimCSE,
-        SupervisedSimCSE,
-    )
-    from contraverse.models import ImageModel, TextModel, fit_flow, fit_whitening
-    from contraverse.pipeline import run
-    from contraverse.recipes import RunConfig, configure
-    from contraverse.training import Trainer, step
-    from contraverse.types import Batch, HeadSpec, Inputs, Loss, Method, Model, Outputs, TrainingInfo
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
-# Loaded on first use: `import contraverse` and the command line's --help must not wait for PyTorch.
-_WHERE = {
-    "attacks": (
-        "NormBall",
-        "apgd",
-        "fgm",
-        "perturbation_inputs",
-        "pgd",
-    ),
-    "data": (
-        "EncodedText",
-        "ImageData",
-        "Splits",
-        "TextData",
-        "load_images",
-        "load_splits",
-    ),
-    "errors": ("UserError",),
-    "evaluation": (
-        "evaluate",
-        "evaluate_nli",
-        "evaluate_sts",
-        "representation_shift",
-        "robust_accuracy",
-    ),
-    "methods": (
-        "ALUM",
-        "CARL",
-        "ISBERT",
-        "METHODS",
-        "RAR",
-        "SCAL",
-        "SMART",
-        "USCAL",
-        "AdversarialTraining",
-        "ConSERT",
-        "Contrastive",
-        "CrossEntropy",
-        "FreeLB",
-        "InfoBERT",
-        "MaskedLanguageModelling",
-        "SimCSE",
-        "SupervisedSimCSE",
-    ),
-    "models": (
-        "ImageModel",
-        "TextModel",
-        "fit_flow",
-        "fit_whitening",
-    ),
-    "pipeline": ("run",),
-    "recipes": (
-        "RunConfig",
-        "configure",
-    ),
-    "training": (
-        "Trainer",
-        "step",
-    ),
-    "types": (
-        "Batch",
-        "TrainingInfo",
-        "HeadSpec",
-        "Inputs",
-        "Loss",
-        "Method",
-        "Model",
-        "Outputs",
-    ),
-}
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [
-    "ALUM",
-    "CARL",
-    "ISBERT",
-    "METHODS",
-    "RAR",
-    "SCAL",
-    "SMART",
-    "USCAL",
-    "AdversarialTraining",
-    "Batch",
-    "ConSERT",
-    "Contrastive",
-    "CrossEntropy",
-    "EncodedText",
-    "FreeLB",
-    "HeadSpec",
-    "ImageData",
-    "ImageModel",
-    "InfoBERT",
-    "Inputs",
-    "Loss",
-    "MaskedLanguageModelling",
-    "Method",
-    "Model",
-    "NormBall",
-    "Outputs",
-    "RunConfig",
-    "SimCSE",
-    "Splits",
-    "SupervisedSimCSE",
-    "TextData",
-    "TextModel",
-    "Trainer",
-    "TrainingInfo",
-    "UserError",
-    "apgd",
-    "configure",
-    "evaluate",
-    "evaluate_nli",
-    "evaluate_sts",
-    "fgm",
-    "fit_flow",
-    "fit_whitening",
-    "load_images",
-    "load_splits",
-    "perturbation_inputs",
-    "pgd",
-    "representation_shift",
-    "robust_accuracy",
-    "run",
-    "step",
-]
+def _read_exports() -> dict[str, str]:
+    """Module of each name in the export list; a subpackage's own name is listed under ``contraverse``."""
+    stub = ast.parse((Path(__path__[0]) / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+_EXPORTS = _read_exports()
+_SUBPACKAGES = [name for name, module in _EXPORTS.items() if module == __name__]
+
+__all__ = sorted(set(_EXPORTS) - set(_SUBPACKAGES))
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'contraverse' has no attribute {name!r}")
-    return getattr(import_module(f"contraverse.{_MODULE_OF[name]}"), name)
+    if name not in _EXPORTS:
+        # With ``name`` and ``obj`` Python adds the nearest name: "Did you mean: 'TRADES'?"
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message, name=name, obj=sys.modules[__name__])
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
+    return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_EXPORTS, "__all__", "__doc__", "__version__"])

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
+from contraverse.errors import UserError
+
 Batch = Mapping[str, Any]
 """What the collator makes: ``input_ids`` (B, T) and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W) in
 [0, 1]; ``labels`` (B,), ``index`` (B,) (the row's number in its data set); ``positive`` and ``negative`` hold batches
@@ -29,7 +31,7 @@ class Loss(NamedTuple):
     """One loss of a method: ``total`` is back-propagated by the driver, ``parts`` (detached) go to the log."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    parts: dict[str, Tensor] = {}
 
 
 class Inputs(NamedTuple):
@@ -46,28 +48,75 @@ class Inputs(NamedTuple):
     high: float | None = None
 
 
-class Outputs(NamedTuple):
-    """What one forward pass gives; a field is None unless it was asked for in ``want``.
+NOT_REQUESTED: Any = None
+"""Value of a field of `Outputs` that ``want`` does not name."""
 
-    ``inputs``: what is perturbed. ``embedded`` (B, T, H): what the first layer reads, after position, type and layer
-    norm. ``tokens`` (B, T, H): last hidden states. ``h`` (B, H): features, pooled over the
-    tokens. ``pooled`` (B, H): what the encoder's own pooler makes of them, which BERT's and ALBERT's classifiers read.
-    ``z`` (B, Z): the projection head's output, for contrastive losses. ``logits`` (B, C). ``heads``: what other heads
-    gave, by name.
+
+class Outputs(NamedTuple):
+    """Outputs of one forward pass: the fields that ``want`` names. Reading another one raises `UserError`.
+
+    Attributes:
+        logits: (B, C), of the classifier.
+        z: (B, Z), of the projection head, for contrastive losses.
+        h: (B, H), features: the hidden states of the tokens, pooled.
+        pooled: (B, H), of the encoder's own pooler, which BERT's and ALBERT's classifiers read.
+        tokens: (B, T, H), last hidden states.
+        embedded: (B, T, H), input of the first layer, after position, type and layer norm.
+        inputs: where a perturbation is added.
+        heads: outputs of other heads by name.
     """
 
-    logits: Tensor | None = None
-    z: Tensor | None = None
-    h: Tensor | None = None
-    pooled: Tensor | None = None
-    tokens: Tensor | None = None
-    embedded: Tensor | None = None
-    inputs: Inputs | None = None
+    logits: Tensor = NOT_REQUESTED
+    z: Tensor = NOT_REQUESTED
+    h: Tensor = NOT_REQUESTED
+    pooled: Tensor = NOT_REQUESTED
+    tokens: Tensor = NOT_REQUESTED
+    embedded: Tensor = NOT_REQUESTED
+    inputs: Inputs = NOT_REQUESTED
     heads: Mapping[str, Tensor] = {}
 
     def with_head(self, name: str, output: Tensor) -> "Outputs":
         """The same outputs and that of one more head."""
         return self._replace(heads={**self.heads, name: output})
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """Names of the fields and heads that there are."""
+        fields = (name for name, value in zip(self._fields[:-1], self, strict=False) if value is not None)
+        return (*fields, *self[-1])
+
+
+class _Heads(dict[str, Tensor]):
+    """Outputs of heads, with a helpful error for one that is not there."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__(outputs[-1])
+        self.requested = outputs.requested
+
+    def __missing__(self, name: str) -> Tensor:
+        raise _not_requested(name, self.requested)
+
+
+def _not_requested(name: str, requested: Sequence[str]) -> UserError:
+    want = ", ".join(f'"{wanted}"' for wanted in (*requested, name))
+    return UserError(f'"{name}" was not requested', hint=f"pass want=({want}{',' * (not requested)}) to the model")
+
+
+def _field(place: int, name: str) -> property:
+    def read(outputs: Outputs) -> Any:
+        value = outputs[place]
+        if value is None:
+            raise _not_requested(name, outputs.requested)
+        return value
+
+    return property(read)
+
+
+# In the place of the fields' own accessors. As a subclass or a dataclass, DDP and autocast would no longer find the
+# tensors inside: they know named tuples.
+for _place, _name in enumerate(Outputs._fields[:-1]):
+    setattr(Outputs, _name, _field(_place, _name))
+Outputs.heads = property(_Heads)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -151,6 +200,10 @@ class Model(nn.Module):
 
     dual: bool = False
     """True where every batch norm has two sets of statistics, one of which a forward pass names."""
+    modality: ClassVar[Literal["text", "images"]]
+    """Kind of data that the model reads."""
+    labels: list[str] | None
+    """Class names in the order of the logits; one name is a regression; None is an encoder without a classifier."""
 
     def forward(
         self,

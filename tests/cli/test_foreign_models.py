@@ -14,7 +14,7 @@ from reference.image_files import read
 from torch import Tensor
 
 from contraverse.errors import UserError
-from contraverse.models import ImageModel, around
+from contraverse.models import ImageModel
 from contraverse.models.resnet import BACKBONES, WideResNet
 
 
@@ -248,13 +248,13 @@ def test_a_model_or_a_module_is_needed(invoke: Any, folder: Path, own: Path, tmp
     assert "own architecture" in invoke("evaluate", *spec, "--model-arch", "resnet18", code=2).stderr
 
 
-def test_around_gives_the_network_s_logits_and_gradients() -> None:
+def test_from_module_gives_the_networks_logits() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 4))
-    model = around(network)
+    model = ImageModel.from_module(network)
     assert model.labels == list("0123")
     x = torch.rand(2, 3, 28, 28)
     torch.testing.assert_close(model({"pixel_values": x}).logits, network(x))
     torch.testing.assert_close(model.plain()(x), network(x))
-    assert around(network, list("wxyz")).labels == list("wxyz")
+    assert ImageModel.from_module(network, list("wxyz")).labels == list("wxyz")
     with pytest.raises(UserError, match="no logits for an image of any usual size"):
-        around(torch.nn.Linear(5, 5))
+        ImageModel.from_module(torch.nn.Linear(5, 5))

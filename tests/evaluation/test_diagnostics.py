@@ -30,7 +30,7 @@ class Bent(BagOfWords):
         self, batch: Batch, *, delta: Tensor | None = None, want: Sequence[Any] = ("logits",), bn_branch: Any = "clean"
     ) -> Outputs:
         out = super().forward(batch, delta=delta, want=want, bn_branch=bn_branch)
-        if out.logits is None:
+        if "logits" not in out.requested:
             return out
         along = torch.zeros(len(out.logits))
         if delta is not None:
@@ -96,7 +96,9 @@ def test_rounding_masks_gradients(bag: Callable[[int], BagOfWords], labelled: Ma
     data = mostly_right(model, labelled(40))
     plain = model.forward
     model.forward = lambda *a, **k: (  # type: ignore[method-assign]
-        out if (out := plain(*a, **k)).logits is None else out._replace(logits=(out.logits * 50).round() / 50 + 0.0)
+        out
+        if "logits" not in (out := plain(*a, **k)).requested
+        else out._replace(logits=(out.logits * 50).round() / 50 + 0.0)
     )
     warnings = diagnosed(model, data, attack=attack).warnings
     assert any("zero or not finite" in line for line in warnings)
@@ -112,7 +114,7 @@ def test_gradients_that_point_the_wrong_way_do_less_than_chance(
 
     def reversed_(*args: Any, **settings: Any) -> Outputs:
         out = plain(*args, **settings)
-        return out if out.logits is None else out._replace(logits=2 * out.logits.detach() - out.logits)
+        return out if "logits" not in out.requested else out._replace(logits=2 * out.logits.detach() - out.logits)
 
     model.forward = reversed_  # type: ignore[method-assign]
     warnings = diagnosed(model, data, (5.0,)).warnings

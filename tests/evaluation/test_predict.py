@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from contraverse.data import EncodedText, TextData
 from contraverse.evaluation import predict
-from contraverse.evaluation.predict import evaluating, length_sorted
-from contraverse.models import TextModel
+from contraverse.models import TextModel, evaluating
+from contraverse.models.predicting import length_sorted
 
 
 def test_rows_come_back_in_their_order_whatever_the_batches(

@@ -165,7 +165,10 @@ def test_want_gives_exactly_that_in_one_pass(
     delta = noise(model, batch) if perturbed else None
     model.encoder.base_model.register_forward_hook(lambda *a: passes.append(1))
     out = model(batch, delta=delta, want=want)
-    assert [field for field in FIELDS if getattr(out, field) is not None] == [f for f in FIELDS if f in want]
+    assert set(out.requested) == set(want)
+    for field in set(FIELDS) - set(want):
+        with pytest.raises(UserError, match=f'"{field}" was not requested\npass want='):
+            getattr(out, field)
     assert len(passes) == (0 if want == ("inputs",) else 1)
     assert len(model.encoder.base_model._forward_hooks) == 1
 
@@ -206,10 +209,16 @@ def test_a_row_without_tokens_pools_to_something_finite(tiny_model: Make, batch:
 
 
 def test_asking_for_what_is_not_there_says_what_to_do(tiny_model: Make, batch: Any) -> None:
-    with pytest.raises(ValueError, match="add_heads"):
+    message = r"the model has no head 'z'\ndeclare it on the method: heads = \{\"z\": HeadSpec\(\)\}"
+    with pytest.raises(UserError, match=message):
         tiny_model()(batch, want=("z",))
     with pytest.raises(ValueError, match="labels"):
         tiny_model(labels=None)(batch)
+
+
+def test_one_name_may_be_wanted_as_a_string(tiny_model: Make, batch: Any) -> None:
+    model = tiny_model(heads=Z)
+    assert torch.equal(model(batch, want="z").z, model(batch, want=("z",)).z)
 
 
 def test_the_route_makes_no_difference(tiny_model: Make, batch: Any) -> None:
@@ -277,8 +286,8 @@ def test_encode_cuts_at_what_the_encoder_holds(tiny_model: Make) -> None:
 def test_encode_of_nothing_and_of_a_string(tiny_model: Make) -> None:
     model = tiny_model(labels=None)
     assert len(model.encode([])) == 0
-    with pytest.raises(TypeError, match="list"):
-        model.encode("a sentence")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected a list of texts, not one string"):
+        model.encode("a sentence")
 
 
 def test_encode_works_for_a_classifier(tiny_model: Make) -> None:

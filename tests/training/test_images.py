@@ -95,7 +95,7 @@ def test_a_method_sets_the_strength_of_the_next_views(build: Build, images: Imag
             self.seen: list[Tensor] = []
 
         @property
-        def strength(self) -> float:  # type: ignore[override]
+        def augmentation_strength(self) -> float:  # type: ignore[override]
             return 1.0 if not self.seen else 0.0
 
         def losses(self, model: Any, batch: Batch) -> Any:
@@ -133,7 +133,7 @@ def test_dynacl_weakens_its_views_at_the_epochs_also_where_the_last_batch_is_lef
 
     class Seen(DynACL):
         def losses(self, model: Any, batch: Batch) -> Any:
-            strengths.append(self.strength)
+            strengths.append(self.augmentation_strength)
             return super().losses(model, batch)
 
     build(
@@ -155,7 +155,7 @@ def test_the_rows_of_an_epoch(drop: bool, ranks: int, expected: int) -> None:
 
 def test_only_the_classifier_learns_where_the_method_says_so(build: Build, images: ImageData) -> None:
     class Probe(CrossEntropy):
-        trains = "classifier"
+        trainable = "classifier"
 
     made = model()
     before = {name: value.clone() for name, value in made.named_parameters()}

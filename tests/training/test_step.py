@@ -13,10 +13,11 @@ from reference.tiny import random_batch, with_pairs
 from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, perturbation_inputs
+from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
 from contraverse.training import step
-from contraverse.types import Batch, Loss, Method
+from contraverse.types import Batch, Loss, Method, Outputs
 
 Make = Callable[..., TextModel]
 
@@ -191,3 +192,52 @@ def test_accelerate_and_a_plain_loop_agree(case: str, tiny_model: Make) -> None:
     assert torch.equal(*weights)
     start = torch.cat([p.flatten() for p in tiny_model(dropout=0.0, heads=method.heads).parameters()])
     assert not torch.allclose(weights[0], start, atol=1e-4)
+
+
+# a newcomer's first mistakes
+
+
+class Mine(Method):
+    """A method that does in ``losses`` what a test says."""
+
+    name, requires, cost = "mine", "labels", "3F"
+
+    def __init__(self, losses: Callable[[Outputs], Any]) -> None:
+        super().__init__()
+        self.of = losses
+
+    def losses(self, model: nn.Module, batch: Batch) -> Any:
+        return self.of(model(batch))
+
+
+def one(value: Any) -> Iterator[Any]:
+    yield value
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (lambda out: out.logits.mean(), r'must yield its losses, and returned a Tensor\nwrite "yield Loss'),
+        (lambda out: Loss(out.logits.mean(), {}), "must yield its losses, and returned a Loss"),
+        (lambda out: None, "must yield its losses, and returned a NoneType"),
+        (lambda out: [out.logits.mean()], "must yield its losses, and returned a list"),
+        (lambda out: one((out.logits.mean(), {})), r"yielded a tuple\nyield a Loss\(total, parts\)"),
+        (lambda out: one(1.5), "yielded a float"),
+        (lambda out: one(Loss(1.5, {})), "yielded a float"),  # type: ignore[arg-type]
+        (lambda out: one(out.logits.mean(1)), r"a loss of shape \(4,\)\nyield one number: loss.mean\(\)"),
+        (lambda out: one(Loss(out.logits.mean(), {"ce": 0.5})), "the part 'ce' as a float, not a tensor\nwrite"),  # type: ignore[dict-item]
+        (lambda out: one(out.z.mean()), '"z" was not requested\npass want=\\("logits", "z"\\) to the model'),
+        (lambda out: one(out.heads["critic"].mean()), '"critic" was not requested\npass want=\\("logits", "critic"\\)'),
+    ],
+)
+def test_a_first_mistake_is_explained(
+    model: TextModel, batch: Any, losses: Callable[[Outputs], Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        step(Mine(losses), model, batch, backward=backward)
+
+
+def test_a_tensor_is_a_loss_without_parts(model: TextModel, batch: Any) -> None:
+    taken: list[Tensor] = []
+    assert step(Mine(lambda out: one(out.logits.mean())), model, batch, backward=taken.append) == [{}]
+    torch.testing.assert_close(taken, [model(batch).logits.mean()])

@@ -93,7 +93,7 @@ def load_network(spec: str, weights: str | None) -> "ImageModel":
     """
     from torch import nn
 
-    from contraverse.models import around
+    from contraverse.models import ImageModel
     from contraverse.models.checkpoints import read_weights
 
     name, _, function = spec.rpartition(":")
@@ -119,7 +119,7 @@ def load_network(spec: str, weights: str | None) -> "ImageModel":
             network.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(f"the weights do not fit the network: {error}", where=str(path)) from error
-    return around(network)
+    return ImageModel.from_module(network)
 
 
 def _run(file: Path) -> ModuleType:

@@ -6,6 +6,7 @@ from contraverse.evaluation.geometry import alignment, uniformity
 from contraverse.evaluation.metrics import METRICS
 from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evaluate_nli, load_anli
 from contraverse.evaluation.noise import NoiseReport, NoiseSettings, noise_robustness, noise_sts
+from contraverse.evaluation.own_models import AdversarialExamples, attack
 from contraverse.evaluation.predict import predict
 from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, rows_done
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
@@ -18,6 +19,7 @@ __all__ = [
     "METRICS",
     "STS_ON_HUB",
     "STS_SETS",
+    "AdversarialExamples",
     "AttackSettings",
     "Attacked",
     "Diagnosis",
@@ -35,6 +37,7 @@ __all__ = [
     "StsbDev",
     "TaskEvaluator",
     "alignment",
+    "attack",
     "evaluate",
     "evaluate_nli",
     "evaluate_sts",

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from contraverse.data import Encoded, Rows
+from contraverse.data import Encoded, ImageData, Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import AttackName, AttackSettings, attack_rows, frozen, seeded
 from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_rows, probes
 from contraverse.evaluation.metrics import accuracy
+from contraverse.evaluation.own_models import measurable
 from contraverse.evaluation.paired import pack_rows
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
 from contraverse.functional import Norm
-from contraverse.models import AnyModel, attacking
+from contraverse.models import AnyModel, ImageModel, TextModel, attacking
 from contraverse.types import BNBranch
 
 
@@ -130,7 +132,7 @@ DEAD_SHARE = 0.01
 
 
 def robust_accuracy(
-    model: AnyModel,
+    model: nn.Module,
     data: Rows,
     epsilons: Sequence[float],
     *,
@@ -146,6 +148,9 @@ def robust_accuracy(
     diagnostics: bool | int = False,
     bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
+    tokenizer: Any = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> RobustReport:
     """Accuracy when an attack perturbs each row's word embeddings within ``epsilon``, in eval mode.
 
@@ -156,7 +161,9 @@ def robust_accuracy(
     the same reason an image that is broken drops out of the attack at once.
 
     Args:
-        model: a classifier. Its weights, their ``.grad``, its mode and the global random state are left as they were.
+        model: a classifier: ours, any network of images, or one of transformers with its ``tokenizer``, as
+            `contraverse.evaluation.attack` takes them. Its weights, their ``.grad``, its mode and the global random
+            state are left as they were.
         data: labelled rows.
         epsilons: radii >= 0, of the whole sequence's perturbation; 0 is the clean accuracy.
         attack: ``"pgd"`` climbs the cross-entropy in fixed steps (Madry et al., 2018). ``"apgd"`` halves its steps
@@ -176,10 +183,33 @@ def robust_accuracy(
         bn_branch: which set of a dual model's batch norms is attacked, and measured clean; others, and texts, ignore
             it.
         progress: told the rows settled; they add up to `rows_done`.
+        tokenizer: of a transformers model.
+        mean: normalisation of a network of images: see `contraverse.evaluation.attack`.
+        std: see ``mean``.
 
     Raises:
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
+    if not isinstance(model, TextModel | ImageModel):
+        pixels = data.pixels if isinstance(data, ImageData) else None
+        with measurable(model, tokenizer=tokenizer, mean=mean, std=std, pixels=pixels) as measured:
+            return robust_accuracy(
+                measured,
+                data,
+                epsilons,
+                attack=attack,
+                norm=norm,
+                steps=steps,
+                step_size=step_size,
+                restarts=restarts,
+                random_start=random_start,
+                batch_size=batch_size,
+                relative=relative,
+                seed=seed,
+                diagnostics=diagnostics,
+                bn_branch=bn_branch,
+                progress=progress,
+            )
     settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, bn_branch)
     for epsilon in epsilons:
         if not 0 <= epsilon < math.inf:

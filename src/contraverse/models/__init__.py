@@ -6,7 +6,6 @@ from contraverse.models.flow import Flow, fit_flow
 from contraverse.models.image import ImageModel
 from contraverse.models.image_storage import is_image_model
 from contraverse.models.modes import attacking, evaluating
-from contraverse.models.own import around
 from contraverse.models.text import TextModel
 from contraverse.models.whitening import Whitening, fit_whitening
 
@@ -30,7 +29,6 @@ __all__ = [
     "ImageModel",
     "TextModel",
     "Whitening",
-    "around",
     "attacking",
     "evaluating",
     "fit_flow",

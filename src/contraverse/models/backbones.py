@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.errors import UserError
 from contraverse.models.resnet import BACKBONES
@@ -61,3 +62,15 @@ def build_backbone(
     # Of some, features are wider than what is pooled for the classifier.
     width = getattr(encoder, "head_hidden_size", None) or encoder.num_features
     return encoder, int(width), (tuple(trained["mean"]), tuple(trained["std"]))
+
+
+def switch_checkpointing(model: nn.Module, encoder: nn.Module) -> None:
+    """See `ImageModel.activation_checkpointing_enable`."""
+    where = "train.gradient_checkpointing"
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        what = "layers would run twice, and batch norm would count each batch twice"
+        raise UserError(what, where=where, hint="leave it out, or take a backbone without batch norm")
+    switch = getattr(encoder, "set_grad_checkpointing", None)
+    if switch is None:
+        raise UserError(f"a {type(encoder).__name__} cannot recompute its layers", where=where)
+    switch(True)

@@ -158,7 +158,6 @@ def _compare(
 ) -> bool:
     network, dtype = type(model.encoder).__name__, model.encoder.dtype
     tokens, others, alone = (out.tokens for out in (plain, embedded, short))
-    assert tokens is not None and others is not None and alone is not None and plain.h is not None  # noqa: PT018
     if not tokens[real].isfinite().all():
         raise UserError("the weights give NaN or infinite numbers", where=where, hint="train it anew, more slowly")
     if not _close(tokens[real], others[real], _ALIKE[dtype]):
@@ -186,7 +185,6 @@ def _compare(
 
 def _logits(out: Outputs | Exception) -> Tensor:
     assert isinstance(out, Outputs)
-    assert out.logits is not None
     return out.logits
 
 

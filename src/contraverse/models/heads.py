@@ -235,3 +235,18 @@ def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
     nn.init.normal_(dense.weight, std=std)
     nn.init.zeros_(dense.bias)
     return dense
+
+
+def find_head(heads: nn.ModuleDict, name: str) -> nn.Module:
+    """The head of this name.
+
+    Raises:
+        UserError: the model has none.
+    """
+    if name in heads:
+        return heads[name]
+    raise UserError(
+        f"the model has no head {name!r}",
+        hint=f'declare it on the method: heads = {{"{name}": HeadSpec()}}; Trainer then adds it, '
+        "and in a loop of your own model.add_heads(method.heads) does",
+    )

@@ -6,23 +6,34 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from contraverse.errors import UserError
-from contraverse.models import checkpoints, image_export, image_storage
-from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone, is_backbone
+from contraverse.models import checkpoints, image_export, image_storage, own, predicting
+from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone, is_backbone, switch_checkpointing
 from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
-from contraverse.models.heads import build_head
-from contraverse.models.modes import channels_last
-from contraverse.types import Batch, BNBranch, ForwardCalls, HeadCall, HeadSpec, Inputs, Model, Outputs, Wanted
+from contraverse.models.heads import build_head, find_head
+from contraverse.models.modes import channels_last, default_layout
+from contraverse.models.plain import PlainImageModel, normalised
+from contraverse.types import (
+    NOT_REQUESTED,
+    Batch,
+    BNBranch,
+    ForwardCalls,
+    HeadCall,
+    HeadSpec,
+    Inputs,
+    Outputs,
+    Wanted,
+)
 
 ClassifierInit = Literal["default", "zero"]
 """Weights of a new classifier: as torch draws a linear layer's, or zeros, with which ACL starts to fine-tune."""
 
 
-class ImageModel(Model):
+class ImageModel(predicting.Predictor):
     """A backbone, its linear classifier (where there are labels) and projection heads, for pixels in [0, 1].
 
     The normalisation is a part of the model, so that an epsilon is in pixels everywhere. Build one with
@@ -43,6 +54,7 @@ class ImageModel(Model):
             no batch norm.
     """
 
+    modality = "images"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     _mean: Tensor
@@ -70,7 +82,7 @@ class ImageModel(Model):
                 where="dual",
                 hint="leave dual out (model.dual=false): each pass of layer or group norm is normalised by itself",
             )
-        self.register_state_dict_post_hook(_in_default_layout)
+        self.register_state_dict_post_hook(default_layout)
         self.width, self.backbone, self.dual = width, backbone, dual
         self.labels = list(labels) if labels is not None else None
         self.image_size = tuple(image_size) if image_size is not None else None
@@ -149,6 +161,32 @@ class ImageModel(Model):
         assert isinstance(model, cls)
         return model
 
+    @classmethod
+    def from_module(
+        cls,
+        network: nn.Module,
+        labels: Sequence[str] | None = None,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        image_size: Sequence[int] | None = None,
+    ) -> Self:
+        """Anybody's network of images, in eval mode, to be attacked and measured; its weights are shared, not copied.
+
+        Args:
+            network: pixels (B, C, H, W) -> logits (B, classes), or an output with the field ``logits``.
+            labels: class names in the order of the logits; None counts the logits of a grey image and numbers them.
+            mean: of each channel: the network gets ``(pixels - mean) / std``. By default it gets pixels in [0, 1].
+            std: see ``mean``.
+            image_size: height and width of its images; None tries usual ones where the classes are counted.
+
+        Raises:
+            UserError: no module, or it gives no logits (B, classes) for an image.
+        """
+        model = own.image_model(cls, network, labels, mean, std, image_size)
+        assert isinstance(model, cls)
+        return model
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -191,14 +229,7 @@ class ImageModel(Model):
         Raises:
             UserError: there is batch norm, whose statistics would count each batch twice, or the backbone cannot.
         """
-        where = "train.gradient_checkpointing"
-        if any(isinstance(module, _BatchNorm) for module in self.modules()):
-            what = "layers would run twice, and batch norm would count each batch twice"
-            raise UserError(what, where=where, hint="leave it out, or take a backbone without batch norm")
-        switch = getattr(self.encoder, "set_grad_checkpointing", None)
-        if switch is None:
-            raise UserError(f"a {type(self.encoder).__name__} cannot recompute its layers", where=where)
-        switch(True)
+        switch_checkpointing(self, self.encoder)
 
     def forward(
         self,
@@ -208,7 +239,7 @@ class ImageModel(Model):
         want: Sequence[Wanted] = ("logits",),
         bn_branch: BNBranch = "clean",
     ) -> Outputs | tuple[Outputs, ...]:
-        """One pass of the backbone, whatever is wanted of it.
+        """Run the backbone once.
 
         Args:
             batch: ``pixel_values`` (B, C, H, W) in [0, 1]; one channel is repeated where the normalisation has more.
@@ -223,11 +254,12 @@ class ImageModel(Model):
         """
         if isinstance(batch, ForwardCalls):
             return batch.run(self)
+        want = (want,) if isinstance(want, str) else want
         with routed(self, bn_branch) if self.dual else nullcontext():
             if isinstance(batch, HeadCall):
-                return batch.outputs.with_head(batch.head, self._head(batch.head)(*batch.inputs))
+                return batch.outputs.with_head(batch.head, find_head(self.heads, batch.head)(*batch.inputs))
             pixels = batch["pixel_values"]
-            inputs = None
+            inputs = NOT_REQUESTED
             if "inputs" in want:
                 everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=pixels.device)
                 inputs = Inputs(pixels.detach(), everywhere, 0.0, 1.0)
@@ -239,11 +271,11 @@ class ImageModel(Model):
                 raise ValueError("an encoder has no logits: load it with labels=[...]")
             h = self.encoder(self.normalise(pixels if delta is None else pixels + delta))
             return Outputs(
-                logits=self.classifier(h) if "logits" in want and self.classifier is not None else None,
-                z=self._head("z")(h) if "z" in want else None,
-                h=h if "h" in want else None,
+                logits=self.classifier(h) if "logits" in want and self.classifier is not None else NOT_REQUESTED,
+                z=find_head(self.heads, "z")(h) if "z" in want else NOT_REQUESTED,
+                h=h if "h" in want else NOT_REQUESTED,
                 inputs=inputs,
-                heads={name: self._head(name)(h) for name in want if name not in Outputs._fields},
+                heads={name: find_head(self.heads, name)(h) for name in want if name not in Outputs._fields},
             )
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -254,7 +286,10 @@ class ImageModel(Model):
         """
         if pixels.shape[1] not in (1, len(self.mean)):
             raise ValueError(f"pixel_values of {pixels.shape[1]} channels, and the model takes {len(self.mean)}")
-        return _normalised(pixels, self._mean, self._std)
+        return normalised(pixels, self._mean, self._std)
+
+    def _logits(self, inputs: Any, batch_size: int, bn_branch: BNBranch) -> np.ndarray:
+        return predicting.predict_images(self, inputs, batch_size, bn_branch)
 
     def copy_for_task(
         self,
@@ -293,7 +328,7 @@ class ImageModel(Model):
             model._begin_classifier(classifier_init)
         return model.to(self.device).train(self.training)
 
-    def plain(self, bn_branch: BNBranch = "adversarial") -> "PlainImageModel":
+    def plain(self, bn_branch: BNBranch = "adversarial") -> PlainImageModel:
         """A copy with one set of batch norms, in eval mode: pixels in [0, 1] -> logits, or features without labels.
 
         An ordinary module, which knows nothing of contraverse's types: for export, and for others' attacks.
@@ -329,7 +364,7 @@ class ImageModel(Model):
     def export_weights(self, path: str | Path, bn_branch: BNBranch = "adversarial") -> Path:
         """Write the backbone as one safetensors file, of the names that torchvision (or its authors) give it.
 
-        The classifier is ``fc``. The normalisation is not in it, for there is no such name: see ``mean`` and ``std``.
+        The classifier is ``fc``. The normalisation is not in it: see ``mean`` and ``std``.
 
         Args:
             path: of the file, which appears whole or not at all.
@@ -354,40 +389,3 @@ class ImageModel(Model):
         if init == "zero" and self.classifier is not None:
             nn.init.zeros_(self.classifier.weight)
             nn.init.zeros_(self.classifier.bias)
-
-    def _head(self, name: str) -> nn.Module:
-        if name not in self.heads:
-            raise ValueError(f"the model has no head {name!r}: call add_heads(method.heads) first (Trainer does)")
-        return self.heads[name]
-
-
-class PlainImageModel(nn.Module):
-    """Normalisation, backbone and classifier as one ordinary module: see `ImageModel.plain`."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, encoder: nn.Module, classifier: nn.Module | None, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.encoder, self.classifier = encoder, classifier
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) in [0, 1] -> logits (B, classes), or features (B, width)."""
-        features: Tensor = self.encoder(_normalised(pixels, self.mean, self.std))
-        return features if self.classifier is None else self.classifier(features)
-
-
-def _in_default_layout(
-    module: nn.Module, state: dict[str, Tensor], prefix: str, local_metadata: dict[str, object]
-) -> None:
-    """What is saved is in torch's default layout: safetensors takes no other."""
-    for name, value in state.items():
-        state[name] = value.contiguous()
-
-
-def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)

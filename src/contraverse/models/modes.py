@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -86,3 +86,9 @@ def channels_last(module: nn.Module) -> nn.Module:
         if weight.dim() == 4 and weight.shape[1] > 1 and weight.shape[2] * weight.shape[3] > 1:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return module
+
+
+def default_layout(module: nn.Module, state: dict[str, Tensor], prefix: str, local_metadata: dict[str, object]) -> None:
+    """Put the weights of a state dict into torch's default layout, as a hook: safetensors takes no other."""
+    for name, value in state.items():
+        state[name] = value.contiguous()

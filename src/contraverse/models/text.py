@@ -11,19 +11,28 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
-from contraverse.functional import all_parts, my_share
-from contraverse.models import finite, opening, storage
-from contraverse.models.checkup import positions_of, token_classifier
-from contraverse.models.heads import build_head, own_pooler
+from contraverse.models import encoding, opening, own, predicting, storage
+from contraverse.models.checkup import positions_of
+from contraverse.models.encoding import run_encoder
+from contraverse.models.heads import build_head, find_head, own_pooler
 from contraverse.models.layers import cutting
 from contraverse.models.loading import Origin
 from contraverse.models.mlm_heads import grown
-from contraverse.models.modes import evaluating
-from contraverse.models.pooling import LAYERS, Pooling, check_pooling, last_place, mean_pool, pool, take
+from contraverse.models.pooling import Pooling, check_pooling, pool
 from contraverse.models.postprocess import Postprocess
 from contraverse.models.tail import Tail
-from contraverse.models.tokens import TokenReport, count_tokens, prompted
-from contraverse.types import Batch, BNBranch, ForwardCalls, HeadCall, HeadSpec, Inputs, Model, Outputs, Wanted
+from contraverse.models.tokens import TokenReport, count_tokens
+from contraverse.types import (
+    NOT_REQUESTED,
+    Batch,
+    BNBranch,
+    ForwardCalls,
+    HeadCall,
+    HeadSpec,
+    Inputs,
+    Outputs,
+    Wanted,
+)
 
 Embedding = Literal["h", "z", "ngrams"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -32,7 +41,7 @@ UNBOUNDED = 512
 """Tokens that `TextModel.encode` takes of a text where neither tokenizer nor encoder names a limit."""
 
 
-class TextModel(Model):
+class TextModel(predicting.Predictor):
     """A Hugging Face encoder, its classifier (where there are labels) and the projection head ``z``.
 
     The classifier is Hugging Face's own ``AutoModelForSequenceClassification`` head, so that a saved model
@@ -54,6 +63,8 @@ class TextModel(Model):
         reads_last: True where the classifier is a decoder's, which reads the last token that is no padding.
         notes: what loading decided, in sentences for a reader.
     """
+
+    modality = "text"
 
     def __init__(
         self,
@@ -141,6 +152,30 @@ class TextModel(Model):
             warnings.warn(note, stacklevel=2)
         return model
 
+    @classmethod
+    def from_transformers(
+        cls,
+        network: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        labels: Sequence[str] | None = None,
+        max_length: int | None = None,
+    ) -> Self:
+        """A classifier that transformers has loaded already, in eval mode; its weights are shared, not copied.
+
+        Args:
+            network: an ``...ForSequenceClassification``.
+            tokenizer: its tokenizer, of which a copy is kept.
+            labels: class names in the order of the logits; None for those of the network's ``config.id2label``.
+            max_length: see the class; None for all tokens that the network can take.
+
+        Raises:
+            UserError: another network or no tokenizer, or one that cannot be attacked: see `from_pretrained`.
+        """
+        model = own.text_model(cls, network, tokenizer, labels, max_length)
+        assert isinstance(model, cls)
+        return model
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -210,35 +245,36 @@ class TextModel(Model):
             return batch.run(self)
         if isinstance(batch, HeadCall):
             return batch.outputs.with_head(batch.head, self._call(batch.head, *batch.inputs))
+        want = (want,) if isinstance(want, str) else want
         ids, mask = batch["input_ids"], batch["attention_mask"]
         arguments: dict[str, Any] = {"attention_mask": mask}
         if "token_type_ids" in batch:
             arguments["token_type_ids"] = batch["token_type_ids"]
-        inputs = None
+        inputs = NOT_REQUESTED
         if delta is None and "inputs" not in want:
             arguments["input_ids"] = ids
         else:
             embeddings = self.encoder.get_input_embeddings()(ids)
-            inputs = Inputs(embeddings.detach(), mask.bool().unsqueeze(-1)) if "inputs" in want else None
-            if len(want) == 1 and inputs is not None:
+            inputs = Inputs(embeddings.detach(), mask.bool().unsqueeze(-1)) if "inputs" in want else NOT_REQUESTED
+            if len(want) == 1 and inputs is not NOT_REQUESTED:
                 return Outputs(inputs=inputs)
             arguments["inputs_embeds"] = embeddings if delta is None else embeddings + delta
 
         if "embedded" in want:
             arguments["output_hidden_states"] = True
         with cutting(self.encoder, batch.get("keep")):
-            out, logits = self._run(ids, arguments, logits="logits" in want)
+            out, logits = run_encoder(self, ids, arguments, logits="logits" in want)
         tokens, pooled = out.last_hidden_state, out.get("pooler_output")
         if "pooled" in want and pooled is None:
             raise UserError(f"a {type(self.encoder).__name__} has no pooler", hint="take h, its pooled tokens")
         h = pool(tokens, mask, self.pooling, out.get("hidden_states"))
         return Outputs(
             logits=logits,
-            z=self._project(h, pooled) if "z" in want else None,
-            h=h if "h" in want else None,
-            pooled=pooled if "pooled" in want else None,
-            tokens=tokens if "tokens" in want else None,
-            embedded=out.hidden_states[0] if "embedded" in want else None,
+            z=self._project(h, pooled) if "z" in want else NOT_REQUESTED,
+            h=h if "h" in want else NOT_REQUESTED,
+            pooled=pooled if "pooled" in want else NOT_REQUESTED,
+            tokens=tokens if "tokens" in want else NOT_REQUESTED,
+            embedded=out.hidden_states[0] if "embedded" in want else NOT_REQUESTED,
             inputs=inputs,
             heads={name: self._read(name, tokens, mask, h) for name in want if name not in Outputs._fields},
         )
@@ -254,53 +290,23 @@ class TextModel(Model):
             )
 
     def _project(self, h: Tensor, pooled: Tensor | None) -> Tensor:
-        head, reads = self._head("z"), pooled if self.head_specs["z"].kind == "pooler" else h
+        head, reads = find_head(self.heads, "z"), pooled if self.head_specs["z"].kind == "pooler" else h
         z: Tensor = head(reads)
         return z
 
-    def _head(self, name: str) -> nn.Module:
-        if name not in self.heads:
-            raise ValueError(f"the model has no head {name!r}: call add_heads(method.heads) first (Trainer does)")
-        return self.heads[name]
-
     def _read(self, name: str, tokens: Tensor, mask: Tensor, h: Tensor) -> Tensor:
         """What a head other than z gives; its kind says what it reads."""
-        self._head(name)
         reads: dict[str, tuple[Tensor, ...]] = {"mlm": (tokens,), "ngrams": (tokens, mask)}
+        find_head(self.heads, name)
         return self._call(name, *reads.get(self.head_specs[name].kind, (h,)))
 
-    def _call(self, name: str, *given: Tensor) -> Tensor:
+    def _call(self, name: str, *inputs: Tensor) -> Tensor:
         """A head on what it is given; one that tells tokens takes the word embeddings besides."""
-        head = self._head(name)
+        head = find_head(self.heads, name)
         table = [self.encoder.get_input_embeddings().weight] if self.head_specs[name].kind == "mlm" else []
-        found: Tensor = head(*given, *table)
-        return found
+        outputs: Tensor = head(*inputs, *table)
+        return outputs
 
-    def _run(self, ids: Tensor, arguments: dict[str, Any], logits: bool) -> tuple[Any, Tensor | None]:
-        """Outputs of the encoder below its classifier, and logits (B, C); ``ids`` (B, T) tell padding."""
-        if self.pooling in LAYERS:
-            arguments["output_hidden_states"] = True
-        if not logits:
-            return self.encoder.base_model(**arguments), None
-        if self.labels is None:
-            raise ValueError("a sentence encoder has no logits: load it with labels=[...]")
-        if self.reads_last:
-            out = self.encoder.base_model(**arguments)
-            classify = token_classifier(self.encoder)
-            assert classify is not None
-            # As transformers finds it, so that a saved folder gives the same logits without contraverse.
-            place = last_place(ids != self.encoder.config.get_text_config().pad_token_id)  # (B,)
-            return out, classify(take(out.last_hidden_state, place))
-        # Heads differ between architectures, and none returns the last hidden state: catch it on its way.
-        caught: list[Any] = []
-        hook = self.encoder.base_model.register_forward_hook(lambda _module, _args, out: caught.append(out))
-        try:
-            result = self.encoder(**arguments)
-        finally:
-            hook.remove()
-        return caught[0], result.logits
-
-    @torch.no_grad()
     def encode(self, sentences: Iterable[str], batch_size: int = 64, *, prompt: str | None = None) -> np.ndarray:
         """Sentence embeddings, (N, H) float32 in the order given, in eval mode; after ``tail`` and ``postprocess``.
 
@@ -312,39 +318,13 @@ class TextModel(Model):
             prompt: name of the one of ``prompts`` that is set before each; None for ``default_prompt``.
 
         Raises:
-            TypeError: ``sentences`` is one string.
-            UserError: a sentence is no text, no prompt has this name, or an embedding is not finite.
+            UserError: ``sentences`` is one string or a table, a sentence is no text, no prompt has this name, or an
+                embedding is not finite.
         """
-        if isinstance(sentences, str):
-            raise TypeError("encode takes a list of sentences, not one string")
-        ids = self._tokenize(prompted(list(sentences), self.prompts, self.default_prompt if prompt is None else prompt))
-        if not ids:
-            return np.empty((0, 0), dtype=np.float32)
-        order, parts = sorted(range(len(ids)), key=lambda i: len(ids[i])), []
-        with evaluating(self):
-            for chosen in my_share([order[i : i + batch_size] for i in range(0, len(order), batch_size)]):
-                batch = self.tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
-                z = self._embed({k: v.to(self.device) for k, v in batch.items()})
-                parts.append((chosen, z.float().cpu().numpy()))
-        places, vectors = zip(*all_parts(parts), strict=True)
-        return finite.checked(np.concatenate(vectors)[np.argsort(np.concatenate(places))])
+        return encoding.encode(self, sentences, batch_size, prompt)
 
-    def _embed(self, batch: Batch) -> Tensor:
-        out = self(batch, want=(self.embedding,))
-        if self.embedding == "ngrams":
-            found = mean_pool(out.heads["ngrams"], batch["attention_mask"])
-        else:
-            found = getattr(out, self.embedding)
-        for after in (self.tail, self.postprocess):
-            found = found if after is None else after(found)
-        return found
-
-    def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
-        if not sentences:  # which the tokenizer refuses
-            return []
-        encoded = self.tokenizer(list(sentences), truncation=True, max_length=self.max_seq_length)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+    def _logits(self, inputs: Any, batch_size: int, bn_branch: BNBranch) -> np.ndarray:
+        return predicting.predict_texts(self, inputs, batch_size)
 
     def token_report(self, texts: Sequence[str | Sequence[str]], max_length: int | None = None) -> TokenReport:
         """How many of ``texts`` are cut, how long they are, and how much of them the tokenizer knows.

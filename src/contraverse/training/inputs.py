@@ -1,36 +1,86 @@
 """Rows and views as a model and a method take them."""
 
-from contraverse.data import Encoded, EncodedText, ImageData, Rows, TextData
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from contraverse.data import Encoded, EncodedText, ImageSplits, Splits, TextData
 from contraverse.data.encoding import matched
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.models.inputs import as_rows, encode_rows
 from contraverse.types import Method
 
 Views = OneView | TwoViews
 
 
-def encoded(model: AnyModel, method: Method, rows: Rows) -> Encoded:
-    """``rows`` as the model reads them, and the method, where it needs labels: their ids are the model's.
+def encoded(model: AnyModel, method: Method, rows: Any) -> Encoded:
+    """``rows`` as the model reads them: texts as tokens. Where the method needs labels, their ids become the model's.
+
+    Args:
+        model: a `TextModel` or an `ImageModel`.
+        method: a `Method`.
+        rows: what `contraverse.models.inputs.as_rows` takes; of several splits those of training.
 
     Raises:
-        UserError: images for a model of texts, or the other way round, classes that the model does not know, or a table
-            that is not read yet.
+        UserError: rows of another kind, images for a model of texts or the other way round, classes that the
+            model does not know, or rows without the labels or the pairs that the method needs.
     """
-    if hasattr(rows, "iloc") or hasattr(rows, "column_names") or isinstance(rows, list | dict):
-        raise UserError(
-            f"the trainer takes a TextData or an ImageData, not a {type(rows).__name__}",
-            hint="read it first: load_splits(task, rows).train, or TextData.from_rows(texts, labels)",
-        )
-    if isinstance(rows, ImageData) != isinstance(model, ImageModel):
-        kinds = ("images", "a model of texts") if isinstance(rows, ImageData) else ("texts", "a model of images")
-        raise UserError(f"{kinds[0]}, but {kinds[1]}", hint="train a TextModel on texts and an ImageModel on images")
+    rows = as_rows(model, _train_split(rows))
+    texts = rows.data if isinstance(rows, EncodedText) else rows
     if method.requires == "labels":
+        if texts.labels is None:
+            hint = "give labels, or take a method that needs none, such as SimCSE on texts or SimCLR on images"
+            raise UserError(f"{method.name} needs labels, and the rows have none", where=texts.source, hint=hint)
         rows = matched(rows, model.labels)
-    if isinstance(rows, TextData):
-        assert isinstance(model, TextModel)
-        return EncodedText(rows, model.tokenizer, model.max_length)
+    if method.requires == "pairs" and isinstance(texts, TextData) and len(texts.columns) < 3:
+        hint = "give rows of three texts: anchor, positive, negative"
+        raise UserError(f"{method.name} needs pairs, and the rows have none", where=texts.source, hint=hint)
+    return encode_rows(model, rows)
+
+
+def _train_split(rows: Any) -> Any:
+    if isinstance(rows, Splits | ImageSplits):
+        return rows.need("train")
+    if isinstance(rows, Mapping) and "train" in rows and hasattr(rows, "column_names"):  # a DatasetDict
+        return rows["train"]
     return rows
+
+
+def check_model(model: object) -> None:
+    """Refuse what is no model of contraverse.
+
+    Raises:
+        UserError: says how to make one of it.
+    """
+    if isinstance(model, TextModel | ImageModel):
+        return
+    hint = 'for example TextModel.from_pretrained("minilm", labels=[...])'
+    if hasattr(model, "config") and hasattr(model, "base_model_prefix"):
+        hint = "make one of it: TextModel.from_transformers(model, tokenizer)"
+    elif isinstance(model, nn.Module):
+        hint = "make one of it: ImageModel(encoder, width, labels=[...])"
+    elif isinstance(model, str):
+        hint = f"load it first: TextModel.from_pretrained({model!r}, labels=[...])"
+    raise UserError(f"the model must be a TextModel or an ImageModel, not a {type(model).__name__}", hint=hint)
+
+
+def check_method(method: object) -> None:
+    """Refuse what is no method.
+
+    Raises:
+        UserError: a class, a name, or something else.
+    """
+    if isinstance(method, Method):
+        return
+    if isinstance(method, type) and issubclass(method, Method):
+        raise UserError(f"the method is the class {method.__name__}", hint=f"make one of it: {method.__name__}()")
+    hint = (
+        f"make one by its name: METHODS[{method!r}]()" if isinstance(method, str) else "for example SCAL(epsilon=0.3)"
+    )
+    raise UserError(f"the method must be a Method, not a {type(method).__name__}", hint=hint)
 
 
 def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | None:
@@ -39,10 +89,9 @@ def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | N
     Raises:
         UserError: the model or the method reads no images, or the views have no strength, which the method sets.
     """
-    read = "images" if isinstance(model, ImageModel) else "text"
-    if method.modality not in ("both", read):
-        raise UserError(f"{method.name} trains on {method.reads}, and this is a model of {read}")
-    if read == "text":
+    if method.modality not in ("both", model.modality):
+        raise UserError(f"{method.name} trains on {method.modality}, and this is a model of {model.modality}")
+    if model.modality == "text":
         if views is not None:
             raise UserError("texts have no views", hint="leave views out: dropout makes them")
         return None

@@ -1,12 +1,13 @@
 """The driver: fifteen lines between a method and any training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
-from contraverse.types import Batch, Method
+from contraverse.errors import UserError
+from contraverse.types import Batch, Loss, Method
 
 
 def step(
@@ -33,17 +34,45 @@ def step(
         The parts of each loss, detached, for the log.
 
     Raises:
-        ValueError: the method yields fewer or more losses than its ``passes``.
+        UserError: ``losses`` is no generator, yields something else than a scalar loss, or yields fewer or more losses
+            than the method's ``passes``.
     """
+    name = type(method).__name__
     losses, passes = method.losses(model, batch), method.passes
+    if not isinstance(losses, Iterator):
+        raise UserError(
+            f"{name}.losses() must yield its losses, and returned a {type(losses).__name__}",
+            hint='write "yield Loss(total, parts)" in the place of "return"',
+        )
     seen = []
     for i in range(passes):
         with no_sync() if i < passes - 1 else nullcontext():
-            loss = next(losses, None)
-            if loss is None:
-                raise ValueError(f"{type(method).__name__} yielded {i} losses, but declares passes = {passes}")
+            yielded = next(losses, None)
+            if yielded is None:
+                raise UserError(f"{name} yielded {i} losses, but declares passes = {passes}")
+            loss = _checked(yielded, name)
             backward(loss.total)
-        seen.append(loss.parts)
+        seen.append(dict(loss.parts))
     if next(losses, None) is not None:
-        raise ValueError(f"{type(method).__name__} yields more losses than its passes = {passes}")
+        raise UserError(f"{name} yields more losses than its passes = {passes}")
     return seen
+
+
+def _checked(yielded: Any, name: str) -> Loss:
+    """The yielded value as a `Loss`; a tensor alone is one without parts. Reads no number: nothing waits."""
+    loss = Loss(yielded) if isinstance(yielded, Tensor) else yielded
+    if not isinstance(loss, Loss) or not isinstance(loss.total, Tensor):
+        kind = type(loss.total if isinstance(loss, Loss) else loss).__name__
+        raise UserError(
+            f"{name}.losses() yielded a {kind}", hint="yield a Loss(total, parts), or the loss itself as a tensor"
+        )
+    if loss.total.dim():
+        shape = tuple(loss.total.shape)
+        raise UserError(f"{name}.losses() yielded a loss of shape {shape}", hint="yield one number: loss.mean()")
+    for part, value in loss.parts.items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{name}.losses() yielded the part {part!r} as a {type(value).__name__}, not a tensor",
+                hint="write loss.detach(), not loss.item(), which waits for the device",
+            )
+    return loss

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import Encoded, EncodedText, LengthGroupedSampler, Rows
+from contraverse.data import Encoded, EncodedText, LengthGroupedSampler
 from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
 from contraverse.functional import from_all, from_first, rank, share_buffers, sharing
@@ -25,7 +25,7 @@ from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.training.callbacks import Progress
 from contraverse.training.finite import WatchedTrainer
-from contraverse.training.inputs import Views, encoded, views_for
+from contraverse.training.inputs import Views, check_method, check_model, encoded, views_for
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
 from contraverse.training.ranks import (
@@ -66,8 +66,9 @@ class Trainer(WatchedTrainer):
     Args:
         model: gets the heads that the method needs.
         method: what to train with.
-        train: rows to train on, texts tokenized or not, or images; the method is told of them (`Method.prepare`). Where
-            it needs labels, classes are matched with the model's by name.
+        train: rows to train on: a `TextData`, tokenized or not, or an `ImageData`; a `datasets.Dataset` or a data frame
+            with usual column names, read as `TextData.from_dataset` does; of several splits those of training. Where
+            the method needs labels, classes are matched with the model's by name.
         views: what makes random views of a batch of images, on its device; None: SimCLR's where the method wants two
             of each, else the images as they are.
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
@@ -101,7 +102,7 @@ class Trainer(WatchedTrainer):
         self,
         model: AnyModel,
         method: Method,
-        train: Rows,
+        train: Any,
         *,
         views: Views | None = None,
         evaluators: Mapping[str, Evaluator] | None = None,
@@ -116,6 +117,8 @@ class Trainer(WatchedTrainer):
         log_file: Path | None = None,
         **training_arguments: Any,
     ) -> None:
+        check_model(model)
+        check_method(method)
         named = {"output_dir": output_dir, "global_batch_size": global_batch_size}
         beside = [*(name for name, value in named.items() if value is not None), *training_arguments]
         if args is not None and beside:

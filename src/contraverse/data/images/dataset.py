@@ -302,6 +302,21 @@ def _count(amount: str | float, total: int) -> int:
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
     """(N, 3, H, W) uint8 from grey or coloured images in the shapes and ranges of `ImageData.from_arrays`; a copy."""
+    pixels, top = _channels_first(pixels)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(pixels * (255 / top)).astype(np.uint8)
+    return np.array(np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])), order="C")
+
+
+def to_floats(pixels: np.ndarray) -> np.ndarray:
+    """As `to_bytes`, but (N, 3, H, W) float32 in [0, 1]: floats are not rounded to bytes."""
+    pixels, top = _channels_first(pixels)
+    floats = pixels.astype(np.float32) / np.float32(top)
+    return np.array(np.broadcast_to(floats, (len(floats), 3, *floats.shape[2:])), order="C")
+
+
+def _channels_first(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Images (N, C, H, W) with 1 or 3 channels, and their largest possible value, 1 or 255."""
     shape = pixels.shape
     if pixels.ndim == 3:
         pixels = pixels[:, None]
@@ -312,15 +327,13 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
             f"an array of shape {shape} holds no images",
             hint="Wanted: (N, H, W), (N, H, W, C) or (N, C, H, W), with C = 1 or 3 and N at least 1.",
         )
-    if pixels.dtype != np.uint8:
-        top = 1 if pixels.dtype.kind == "f" else 255
-        if pixels.dtype.kind not in "iuf" or not (pixels.min() >= 0 and pixels.max() <= top):
-            raise UserError(
-                f"the pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}",
-                hint="Wanted: whole numbers from 0 to 255, or floats from 0 to 1, before any normalisation.",
-            )
-        pixels = np.rint(pixels * (255 / top)).astype(np.uint8)
-    return np.array(np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])), order="C")
+    top = 1 if pixels.dtype.kind == "f" else 255
+    if pixels.dtype != np.uint8 and (pixels.dtype.kind not in "iuf" or not (pixels.min() >= 0 and pixels.max() <= top)):
+        raise UserError(
+            f"the pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}",
+            hint="Wanted: whole numbers from 0 to 255, or floats from 0 to 1, before any normalisation.",
+        )
+    return pixels, top
 
 
 class ImageCollator:

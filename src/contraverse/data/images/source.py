@@ -90,7 +90,7 @@ def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> n
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
             image.load()
-            return _to_array(resized(_to_rgb(_upright(image, seen), seen), size, seen))
+            return pil_pixels(image, size, seen)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -98,6 +98,15 @@ def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> n
         raise BadImage("the file is empty" if empty else "is no image, or its start is broken") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others on broken data.
         raise BadImage(f"cannot be decoded ({str(error) or type(error).__name__})") from error
+
+
+def pil_pixels(image: Image.Image, size: int | None, seen: Counter[str]) -> np.ndarray:
+    """(3, H, W) uint8 of one image that Pillow has opened, converted as `decode` says.
+
+    Raises:
+        BadImage: it has more than 8 bits a channel.
+    """
+    return _to_array(resized(_to_rgb(_upright(image, seen), seen), size, seen))
 
 
 def _upright(image: Image.Image, seen: Counter[str]) -> Image.Image:
