@@ -11,12 +11,12 @@ from contraverse.noise import KINDS, get_kind, noise, noisy, parse_kinds
     [("keyborrd", "keyboard"), ("zero_width", "zero-width"), ("Homoglyphs", "homoglyph"), ("spaced-out", "space-out")],
 )
 def test_an_unknown_kind_gets_the_nearest_name(name: str, nearest: str) -> None:
-    with pytest.raises(UserError, match=f"no kind of noise is called '{name}'\ndid you mean '{nearest}'"):
+    with pytest.raises(UserError, match=f'no kind of noise is called "{name}"\ndid you mean "{nearest}"'):
         noise("text", name, 1)
 
 
 def test_a_name_like_none_gets_all_of_them() -> None:
-    with pytest.raises(UserError, match=r"there are keyboard, swap, .*prepend"):
+    with pytest.raises(UserError, match=r"known: keyboard, swap, .*prepend"):
         get_kind("qqq")
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 from contraverse.noise import additions, characters, forms, typos
 from contraverse.noise.edits import Editor
 
@@ -88,11 +87,9 @@ def get_kind(name: str) -> Kind:
     Raises:
         UserError: there is none; the nearest names and all of them are in the hint.
     """
-    if name in KINDS:
-        return KINDS[name]
-    nearest = get_close_matches(name.casefold().replace("_", "-"), KINDS, n=1, cutoff=0.5)
-    meant = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise UserError(f"no kind of noise is called {name!r}", hint=f"{meant}there are {', '.join(KINDS)}")
+    if name not in KINDS:
+        raise unknown("kind of noise", name, KINDS)
+    return KINDS[name]
 
 
 def parse_kinds(written: str | Iterable[str]) -> list[str]:

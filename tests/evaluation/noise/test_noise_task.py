@@ -76,7 +76,7 @@ def test_recall_of_each_class(model: TextModel, labelled: Rows) -> None:
         weighted = sum(shares[data.label_names.index(name)] * value for name, value in cell.recall.items())
         assert weighted == pytest.approx(cell.value)
     assert report.to_dict()["positive"] == data.label_names[1]
-    with pytest.raises(UserError, match="no class is called 'blu'"):
+    with pytest.raises(UserError, match='no class is called "blu"'):
         noise_robustness(model, data, FEW, positive="blu")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from contraverse.data import TextData
 from contraverse.data.encoding import matched
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 from contraverse.evaluation.bootstrap import (
     CLASS_METRICS,
     Bootstrap,
@@ -16,7 +16,7 @@ from contraverse.evaluation.bootstrap import (
     correlations,
     interval,
 )
-from contraverse.evaluation.metrics import METRICS, check_names
+from contraverse.evaluation.metrics import check_names, compute
 from contraverse.evaluation.noise.report import NoiseCell, NoiseExample, NoiseReport, NoiseSettings
 from contraverse.evaluation.noise.texts import Answers, Key, NoisyRow, Texts, noisy_rows, word_pools
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
@@ -67,7 +67,7 @@ def noise_robustness(
         raise UserError("the data set has no rows to evaluate")
     names = data.label_names or ()
     if positive is not None and positive not in names:
-        raise UserError(f"no class is called {positive!r}", hint=f"there are {', '.join(names) or 'no classes'}")
+        raise unknown("class", positive, names)
 
     def ask(texts: list[Texts]) -> np.ndarray:
         return predict(model, TextData(texts, None, None, data.columns), batch_size, progress=progress)
@@ -138,7 +138,7 @@ class _Score:
 
     def outcomes(self, logits: np.ndarray) -> np.ndarray:
         """Outcomes of logits (N, C), which are checked as the metric checks them."""
-        METRICS[self.metric](logits, self.labels)
+        compute([self.metric], logits, self.labels)
         return logits.argmax(1) if self.of_classes else logits[:, 0]
 
     def value(self, outcome: np.ndarray) -> float:
