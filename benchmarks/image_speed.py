@@ -237,7 +237,7 @@ def compare_attacks(path: Path, weights: Path, count: int, batch: int, rounds: i
     network, labels = model.plain(), torch.as_tensor(data.labels)
     pixels = data.collate([data[row] for row in range(len(data))])["pixel_values"]
     found: dict[str, float] = {}
-    settings = AttackSettings("pgd", "linf", 20, STEP_SIZE, random_start=True)
+    settings = AttackSettings(attack="pgd", norm="linf", steps=20, step_size=STEP_SIZE, random_start=True)
 
     def ours() -> None:
         report = robust_accuracy(

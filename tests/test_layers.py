@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "contraverse"
 MAX_LINES = 400
 
 LAYERS = (
-    ("errors", "units"),
+    ("errors", "units", "visible"),
     ("types", "writing"),
     ("noise",),
     ("functional",),

@@ -12,7 +12,7 @@ from reference.climbing import Quadratic, everywhere, longer, per_row
 from torch import Tensor
 
 from contraverse.attacks import NormBall, apgd, perturbation_inputs, pgd
-from contraverse.attacks.apgd import checkpoints, dlr, margin
+from contraverse.attacks.auto_pgd import checkpoints, dlr, margin
 from contraverse.functional import norm
 from contraverse.models import TextModel
 from contraverse.types import Inputs

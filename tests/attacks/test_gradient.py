@@ -13,7 +13,7 @@ from reference.climbing import Quadratic, everywhere, gradient, longer, mean, pe
 from reference.tiny import take
 from torch import Tensor
 
-from contraverse.attacks import ATTACKS, NormBall, attack_step, fgm, perturbation_inputs, pgd
+from contraverse.attacks import NormBall, attack_step, fgm, perturbation_inputs, pgd
 from contraverse.functional import norm
 from contraverse.models import TextModel
 from contraverse.types import Inputs
@@ -281,8 +281,3 @@ def test_bfloat16_autocast_keeps_the_direction(model: TextModel, batch: Any) -> 
         return fgm(mean(model, batch), ball, where).delta.float().flatten(1)
 
     assert within_rounding(attack, attack(), dim=1)
-
-
-def test_the_table_of_attacks_names_itself() -> None:
-    assert set(ATTACKS) == {"fgm", "fgsm", "pgd", "apgd"}
-    assert all(info.name == name and info.summary and info.source for name, info in ATTACKS.items())

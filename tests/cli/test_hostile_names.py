@@ -14,7 +14,7 @@ from PIL import Image
 from rich.table import Table
 
 from contraverse.cli import console
-from contraverse.cli.console import visible
+from contraverse.visible import visible
 
 HOSTILE = {
     "colour": ("\x1b[31mred", r"\x1b[31mred"),

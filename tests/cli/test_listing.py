@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contraverse.attacks import ATTACKS
+from contraverse.cli.console import result
 from contraverse.data import IMAGE_TASKS, TASKS
 from contraverse.methods import METHODS
 from contraverse.recipes import RECIPES
@@ -45,3 +46,13 @@ def test_recipes_are_listed_without_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_methods_take_one_line_each_at_80_columns(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "_width", 80)
+    lines = invoke("list", "methods").stdout.splitlines()
+    for name, method in METHODS.items():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.rstrip()) <= 80
+        assert line.split()[1:3] == [method().requires, method().cost]
+        assert method.summary.startswith(line.split(maxsplit=3)[3].rstrip("… "))

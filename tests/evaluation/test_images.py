@@ -90,7 +90,7 @@ def test_a_broken_image_is_run_no_more_and_the_rest_goes_its_own_way(
     linear: ImageModel, images: ImageData, attack: str, loss: str
 ) -> None:
     """The same images break with and without dropping, those that hold have the same perturbation, and less is run."""
-    settings = AttackSettings(attack, "linf", steps=6)  # type: ignore[arg-type]
+    settings = AttackSettings(attack=attack, norm="linf", steps=6)
     rows = np.arange(len(images))
     ((_, batch),) = batches(linear, images, rows, len(rows))
     inputs, passes = perturbation_inputs(linear, batch), []

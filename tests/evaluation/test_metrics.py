@@ -94,5 +94,5 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
     assert compute(["accuracy", "mcc"], LOGITS, LABELS).keys() == {"accuracy", "mcc"}
-    with pytest.raises(UserError, match="there are accuracy,"):
+    with pytest.raises(UserError, match='no metric is called "acuracy"\ndid you mean "accuracy"'):
         compute(["acuracy"], LOGITS, LABELS)

@@ -14,7 +14,7 @@ from contraverse.attacks import perturbation_inputs
 from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation import AttackSettings, predict, robust_accuracy, rows_done
-from contraverse.evaluation.attack_loop import ATTACKS, ball_of
+from contraverse.evaluation.attack_loop import ball_of
 from contraverse.models import TextModel
 from contraverse.types import Batch, Inputs, Outputs
 
@@ -175,7 +175,7 @@ def test_progress_adds_up(
                     diagnostics=diagnostics, progress=seen.append)  # fmt: skip
     tried = {False: 0, True: 20, 7: 7}[diagnostics] * 5
     assert sum(seen) == 20 * (1 + 2 * 2 * losses) + tried
-    settings = AttackSettings(attack, steps=1, restarts=2)
+    settings = AttackSettings(attack=attack, steps=1, restarts=2)
     assert sum(seen) == rows_done(20, 3, [0, 0.3, 3], settings, diagnostics)
 
 
@@ -212,7 +212,7 @@ def test_a_failure_unfreezes_the_model(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("stop")
 
-    monkeypatch.setitem(ATTACKS, "pgd", fail)
+    monkeypatch.setattr("contraverse.attacks.gradient.pgd", fail)
     with pytest.raises(RuntimeError, match="stop"):
         robust_accuracy(model, data, [0.1])
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -98,8 +98,8 @@ def test_progress_adds_up(tiny_model: MakeModel, labelled: MakeData, attack: Any
     representation_shift(tiny_model(), labelled(7), [0.1, 0.2, 0.2], attack=attack, steps=1, restarts=2, batch_size=3,
                          progress=seen.append)  # fmt: skip
     assert sum(seen) == 7 * 2 * attempts
-    assert shift_attempts(AttackSettings(attack, restarts=2), 3, labelled=True) == attempts
-    assert shift_attempts(AttackSettings(attack, restarts=2), 3, labelled=False) == 2
+    assert shift_attempts(AttackSettings(attack=attack, restarts=2), 3, labelled=True) == attempts
+    assert shift_attempts(AttackSettings(attack=attack, restarts=2), 3, labelled=False) == 2
 
 
 def test_the_model_and_the_random_state_are_left_as_they_were(tiny_model: MakeModel, labelled: MakeData) -> None:

@@ -45,7 +45,7 @@ def test_pictures_show_what_the_attack_does() -> None:
     """The classes under a picture are those of the model on that very image."""
     data = load_images("digits").need("test")
     model = ImageModel.from_pretrained("resnet8", labels=data.label_names).eval()
-    settings = AttackSettings("pgd", "linf", steps=3)
+    settings = AttackSettings(attack="pgd", norm="linf", steps=3)
     pictures = attacked_pictures({"one": model}, data, 0.3, settings, count=4)
     assert [picture.label for picture in pictures] == ["0", "1", "2", "3"]
     assert all(len(picture.views) == 1 for picture in pictures)

@@ -38,7 +38,7 @@ def best_corner(grad: np.ndarray, down: np.ndarray, up: np.ndarray, epsilon: flo
 
 
 def diamond_square(random: np.ndarray, smoother: float = 2.0) -> np.ndarray:
-    """Height map in [0, 1] of one image, point by point; see `contraverse.evaluation.images.weather.plasma`."""
+    """Height map in [0, 1] of one image, point by point; see `contraverse.attacks.weather.plasma`."""
     size = len(random)
     heights, noise, wide, amount = np.zeros((size, size)), 2 * random - 1, size, 1.0
     while wide >= 2:

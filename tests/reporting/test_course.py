@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reporting.test_curve import lines, texts
 
-from contraverse.reporting.course import training_course
+from contraverse.reporting.course import loss_course, validation_course
 
 LOG: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0.5, "loss": 2.0},
@@ -24,29 +24,30 @@ def frame(svg: str) -> tuple[float, float, float, float]:
 
 
 def test_shares_of_validation_rows_lie_at_their_epochs() -> None:
-    course = training_course(LOG)
-    assert course is not None
-    assert "validation" in course.caption
-    found, (x, y, width, height) = lines(course.svg), frame(course.svg)
+    svg = validation_course(LOG)
+    assert svg is not None
+    assert "validation" in svg[:200]
+    found, (x, y, width, height) = lines(svg), frame(svg)
     accuracy, robust = found["--series-1"], found["--series-2"]
     np.testing.assert_allclose((accuracy[:, 0] - x) / width, [0, 1 / 3, 1], atol=1e-6)
     np.testing.assert_allclose((y + height - accuracy[:, 1]) / height, [0.4, 0.8, 0.9], atol=1e-6)
     np.testing.assert_allclose((y + height - robust[:, 1]) / height, [0.1, 0.3], atol=1e-6)
-    assert texts(course.svg) == [
+    assert texts(svg) == [
         "1", "2", "4", "epoch", "0", "25", "50", "75", "100 %", "Accuracy", "Accuracy under attack",
     ]  # fmt: skip
 
 
-def test_without_them_it_is_the_loss() -> None:
-    course = training_course([{"epoch": row["epoch"], "loss": row.get("loss")} for row in LOG])
-    assert course is not None
-    assert "loss" in course.caption
-    (x, y, width, height), points = frame(course.svg), lines(course.svg)["--series-1"]
+def test_the_loss_is_drawn_beside_them() -> None:
+    svg = loss_course(LOG)
+    assert svg is not None
+    assert "loss" in svg[:200]
+    (x, y, width, height), points = frame(svg), lines(svg)["--series-1"]
     np.testing.assert_allclose((points[:, 0] - x) / width, [0, 1], atol=1e-6)
     np.testing.assert_allclose((y + height - points[:, 1]) / height, [1, 0.5], atol=1e-6)
-    assert texts(course.svg) == ["0.5", "1.5", "epoch", "0", "1", "2"]
+    assert texts(svg) == ["0.5", "1.5", "epoch", "0", "1", "2"]
 
 
 @pytest.mark.parametrize("log", [[], LOG[:1], LOG[:2], [{"epoch": None, "loss": 1.0}] * 3])
 def test_one_point_is_no_course(log: list[dict[str, Any]]) -> None:
-    assert training_course(log) is None
+    assert validation_course(log) is None
+    assert loss_course(log) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reporting.builders import CE, SCAL, measured
+from reporting.builders import CE, SCAL, measured, run
 
 from contraverse.errors import UserError
 from contraverse.reporting import Measured, accuracy_curve
@@ -53,7 +53,7 @@ def test_the_axis_runs_from_0_to_100_percent_and_ticks_stand_where_it_was_measur
 
 
 def test_ticks_that_would_run_into_each_other_are_thinned() -> None:
-    crowded = Measured("a", {"accuracy": 90.0} | {f"accuracy@pgd-{e}": 50.0 for e in (0.01, 0.02, 1.0)})
+    crowded = run("a", {"accuracy": 90.0} | dict.fromkeys((0.01, 0.02, 1.0), 50.0))
     assert "0.01" not in texts(accuracy_curve([crowded]))
 
 
@@ -70,9 +70,7 @@ def test_error_bars_only_over_several_seeds() -> None:
 
 
 def test_a_method_without_a_clean_figure_begins_at_its_first_epsilon() -> None:
-    svg = accuracy_curve(
-        [measured("a", 90.0, 50.0), Measured("b", {"accuracy@pgd-0.1": 80.0, "accuracy@pgd-0.3": 40.0})]
-    )
+    svg = accuracy_curve([measured("a", 90.0, 50.0), run("b", {0.1: 80.0, 0.3: 40.0})])
     assert len(lines(svg)["--series-2"]) == 2
     assert lines(svg)["--series-2"][0, 0] > lines(svg)["--series-1"][0, 0]
 

@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reporting.builders import CE, SCAL, measured
+from reporting.builders import CE, SCAL, measured, run
 
+from contraverse.evaluation.keys import MetricKey
 from contraverse.reporting import Example, Measured, Prediction, ReportData, render_report, write_report
 
 HOSTILE = "<script>alert('x')</script>\"&{{ 7 * 7 }}"
@@ -15,7 +16,7 @@ FULL = ReportData(
     [CE, SCAL],
     attack={"steps": 5, "norm": "l2", "scope": "sequence"},
     test_rows=500,
-    training_info=["TREC", "seed 42"],
+    facts=["TREC", "seed 42"],
     examples=[
         Example(
             ["What is a tsetse ?"],
@@ -106,12 +107,12 @@ def test_tags_are_closed_and_nothing_is_fetched_or_run() -> None:
 
 
 def test_names_and_texts_are_inert() -> None:
-    run = replace(SCAL, name=HOSTILE, cost=HOSTILE, metrics={**SCAL.metrics, HOSTILE: 1.0})
+    hostile = replace(SCAL, name=HOSTILE, cost=HOSTILE, metrics={**SCAL.metrics, HOSTILE: 1.0})
     data = ReportData(
         HOSTILE,
-        [run],
+        [hostile],
         attack={HOSTILE: HOSTILE},
-        training_info=[HOSTILE],
+        facts=[HOSTILE],
         outcome=HOSTILE,
         examples=[Example([HOSTILE, HOSTILE], HOSTILE, [Prediction(HOSTILE, HOSTILE, HOSTILE + "2")])],
         examples_under=HOSTILE,
@@ -149,13 +150,14 @@ def test_a_figure_that_is_missing_is_a_dash() -> None:
 
 
 def test_other_metrics_stand_before_accuracy_clean_and_attacked() -> None:
-    run = Measured("scal", {"accuracy": 84.0, "mcc": 61.7, "accuracy@pgd-0.3": 40.0})
-    assert "Run MCC Clean ε=0.3 ● scal 61.7 84.0 40.0" in page(ReportData("t", [run], metric="mcc")).text
+    scal = run("scal", {"accuracy": 84.0, "mcc": 61.7, 0.3: 40.0})
+    assert "Run MCC Clean ε=0.3 ● scal 61.7 84.0 40.0" in page(ReportData("t", [scal], metric="mcc")).text
 
 
 def test_two_attacks_are_told_apart() -> None:
-    run = Measured("scal", {"accuracy": 84.0, "accuracy@pgd-0.3": 40.0, "accuracy@fgm-0.3": 50.0})
-    text = page(ReportData("t", [run])).text
+    scal = run("scal", {"accuracy": 84.0, 0.3: 40.0})
+    scal = replace(scal, attacked={**scal.attacked, MetricKey("accuracy", "fgm", 0.3): 50.0})
+    text = page(ReportData("t", [scal])).text
     assert "Accuracy, clean and under PGD and FGM" in text
     assert "Clean Accuracy, PGD ε=0.3 Accuracy, FGM ε=0.3 ● scal 84.0 40.0 50.0" in text
 
@@ -190,7 +192,7 @@ def test_a_right_prediction_is_not_marked() -> None:
 
 def test_lone_surrogates_do_not_stop_the_report(tmp_path: Path) -> None:
     data = replace(FULL, examples=[Example(["bad \ud800 text"], "a", [Prediction("SCAL", "a")])])
-    assert "bad ? text" in write_report(tmp_path / "r.html", data).read_text(encoding="utf-8")
+    assert r"bad \ud800 text" in write_report(tmp_path / "r.html", data).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -215,8 +217,8 @@ def test_reasons_to_doubt_the_figures_and_representations_under_attack_are_shown
 
 
 def test_the_curve_and_the_heading_are_of_whatever_attack_ran() -> None:
-    run = Measured("CE", {"accuracy": 90.0, "accuracy@apgd-0.1": 80.0, "accuracy@apgd-0.3": 20.0})
-    page = render_report(ReportData("t", [run], attack={"norm": "l2", "steps": 5, "relative": True}))
+    ce = run("CE", {"accuracy": 90.0, 0.1: 80.0, 0.3: 20.0}, "apgd")
+    page = render_report(ReportData("t", [ce], attack={"norm": "l2", "steps": 5, "relative": True}))
     assert "Accuracy, clean and under APGD" in page
     assert "APGD ε" in page
     assert "APGD, L2 norm, 5 steps, ε as a fraction of each text" in page

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard as HubCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contraverse.evaluation.keys import MetricKey
 from contraverse.models import TextModel
 from contraverse.reporting import ModelCard, render_model_card, write_model_card
 
@@ -19,7 +20,8 @@ CARD = ModelCard(
     summary="views that are adversarial",
     paper="SCAL/USCAL, (5)-(8)",
     dataset="TREC",
-    metrics={"accuracy": 96.4, "accuracy@pgd-0.3": 76.00000000001},
+    metrics={"accuracy": 96.4},
+    attacked={MetricKey("accuracy", "pgd", 0.3): 76.00000000001},
     settings={"epsilon": 0.3, "attack": "fgm"},
     base_model="minilm",
     dataset_id="CogComp/trec",
@@ -93,13 +95,13 @@ def test_a_licence_only_where_it_is_known(tmp_path: Path) -> None:
 
 
 def test_only_what_was_measured(tmp_path: Path) -> None:
-    metrics = {"accuracy": 96.4, "f1": None, "mcc": float("nan"), "accuracy@pgd-0.3": float("inf")}
-    card = replace(CARD, metrics=metrics)
+    metrics = {"accuracy": 96.4, "f1": None, "mcc": float("nan")}
+    card = replace(CARD, metrics=metrics, attacked={MetricKey("accuracy", "pgd", 0.3): float("inf")})
     assert [r.metric_type for r in loaded(card, tmp_path).data.eval_results] == ["accuracy"]
     body = render_model_card(card)
     assert len(re.findall(r"^\| (?!Figure|---)", body, re.MULTILINE)) == 1
     assert "PGD" not in body
-    empty = replace(CARD, metrics={})
+    empty = replace(CARD, metrics={}, attacked={})
     assert loaded(empty, tmp_path).data.eval_results is None
     assert "Nothing was measured." in render_model_card(empty)
 
@@ -108,7 +110,8 @@ def test_only_what_was_measured(tmp_path: Path) -> None:
 def test_valid_whatever_names_hold(name: str, tmp_path: Path) -> None:
     card = replace(
         CARD, name=name, method=name, summary=name, paper=name, dataset=name, dataset_id=None, labels=(name, "b"),
-        settings={name: name}, command=name, environment={name: name}, split=name, metrics={name: 1.0, "f1@pgd-1": 2.0},
+        settings={name: name}, command=name, environment={name: name}, split=name, metrics={name: 1.0},
+        attacked={MetricKey("f1", "pgd", 1.0): 2.0},
     )  # fmt: skip
     read = loaded(card, tmp_path)
     flat = " ".join(name.split())
@@ -160,6 +163,7 @@ def test_figures_over_another_set_than_the_training_one(tmp_path: Path) -> None:
         dataset_id=None,
         measured_on="STS",
         metrics={"sts12": 70.61, "average": 77.29},
+        attacked={},
         test_rows=None,
         digits=2,
     )

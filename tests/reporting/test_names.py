@@ -1,22 +1,6 @@
 import pytest
 
-from contraverse.reporting.names import UnderAttack, amount, describe_attack, duration, heading, plain
-
-
-@pytest.mark.parametrize(
-    ("key", "at"),
-    [
-        ("accuracy@pgd-0.3", ("accuracy", "pgd", 0.3)),
-        ("accuracy@pgd-1", ("accuracy", "pgd", 1.0)),
-        ("accuracy@pgd-1e-05", ("accuracy", "pgd", 1e-5)),
-        ("f1@my-attack-0.25", ("f1", "my-attack", 0.25)),
-        ("accuracy", None),
-        ("accuracy@pgd", None),
-        ("sts-2012", None),
-    ],
-)
-def test_keys_of_figures_under_attack(key: str, at: tuple[str, str, float] | None) -> None:
-    assert UnderAttack.parse(key) == at
+from contraverse.reporting.names import amount, describe_attack, duration, heading, plain
 
 
 def test_headings() -> None:

@@ -51,7 +51,7 @@ def test_seeds_are_averaged_and_counted() -> None:
     ("values", "settings", "sentence"),
     [
         ((75.54, 77.29), {"metric": "spearman", "digits": 2}, "b reaches 77.29 (Spearman), where a reaches 75.54."),
-        ((2.4, 1.8), {"metric": "error_rate", "greater_is_better": False},
+        ((2.4, 1.8), {"metric": "error_rate"},
          "b reaches 1.8 % (error rate), where a reaches 2.4 %."),
         ((90.0, 90.0), {}, "a reaches 90.0 % (accuracy), as does b."),
         ((90.0,), {}, "a reaches 90.0 % (accuracy)."),

@@ -41,26 +41,6 @@ class Perturbation(NamedTuple):
         }
 
 
-class AttackInfo(NamedTuple):
-    """A row of the table of attacks."""
-
-    name: str
-    summary: str
-    norm: str
-    source: str
-
-
-ATTACKS = {
-    info.name: info
-    for info in (
-        AttackInfo("fgm", "one step along the gradient, scaled to L2 norm epsilon", "l2", "SCAL eq. (3)"),
-        AttackInfo("fgsm", "one step along the gradient's sign, epsilon per coordinate", "linf", "SCAL eq. (2)"),
-        AttackInfo("pgd", "k projected steps, random start and restarts on request", "l2, linf", "Madry et al. 2018"),
-        AttackInfo("apgd", "PGD with steps that halve, on cross-entropy, then DLR", "l2, linf", "Croce & Hein 2020"),
-    )
-}
-
-
 def perturbation_inputs(model: nn.Module, batch: Batch) -> Inputs:
     """What of ``batch`` a perturbation is added to, and where: one embedding lookup, no gradient."""
     with torch.no_grad():

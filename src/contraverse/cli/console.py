@@ -1,12 +1,12 @@
 """What the user sees: results on stdout, everything else on stderr."""
 
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 from rich.console import CaptureError, Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -14,13 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.table import Table
 
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""What a terminal obeys and does not show: control characters, marks of the direction of writing; half surrogates."""
-
-
-def visible(text: str) -> str:
-    """``text`` with its hidden characters as escapes: a label can then neither colour nor clear a terminal."""
-    return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+from contraverse.visible import visible
 
 
 class _Visible(Console):
@@ -72,6 +66,32 @@ def files_first(command: Callable[..., None]) -> Callable[..., None]:
                     print_text(text)
 
     return run
+
+
+def with_options(
+    panels: Mapping[str, Sequence[str]], choices: Mapping[str, Sequence[str]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put the options of a command into panels of its ``--help``, and let them take the names of a table.
+
+    Args:
+        panels: names of parameters by panel.
+        choices: values by parameter, of parameters that take a string or None.
+    """
+
+    def apply(command: Callable[..., None]) -> Callable[..., None]:
+        hints = command.__annotations__
+        for panel, names in panels.items():
+            for name in names:
+                kind, option = get_args(hints[name])
+                option = copy(option)  # other commands share it
+                option.rich_help_panel = panel
+                hints[name] = Annotated[kind, option]
+        for name, values in choices.items():
+            _, option = get_args(hints[name])
+            hints[name] = Annotated[Literal[tuple(values)] | None, option]
+        return command
+
+    return apply
 
 
 @contextmanager

@@ -19,13 +19,11 @@ ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th", ".safetensors")
 OURS = ("config.yaml", "config.json", "contraverse.json", "modules.json")
 
 Arch = Annotated[
-    str | None, typer.Option("--model-arch", help="Of a file of weights: its backbone, where its names do not tell it.")
+    str | None, typer.Option("--model-arch", help="File of weights: its backbone, where the names in it do not tell.")
 ]
 Normalise = Annotated[
     str | None,
-    typer.Option(
-        help="Of a file of weights: none, imagenet, cifar10, cifar100, half, or MEAN/STD as .5,.5,.5/.2,.2,.2."
-    ),
+    typer.Option(help="File of weights: none, imagenet, cifar10, cifar100, half, or MEAN/STD as .5,.5,.5/.2,.2,.2."),
 ]
 
 

@@ -7,6 +7,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from contraverse.attacks.table import ATTACKS
 from contraverse.cli.console import doing, print_text, result
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def list_(
     rows = _ROWS[what]()
     if as_json:
         print_text(json.dumps(rows, indent=2))
+        return
+    if columns := _ONE_LINE.get(what):
+        _show_lines([{key: str(row[key]) for key in columns} for row in rows])
         return
     if what != "recipes":
         _show(rows)
@@ -38,6 +42,21 @@ def _show(rows: list[dict[str, Any]]) -> None:
     result.print(table, soft_wrap=False)
 
 
+def _show_lines(rows: list[dict[str, str]]) -> None:
+    """A line for each row, as wide as the terminal: the last column is shortened where it does not fit."""
+    *columns, last = rows[0]
+    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns}
+    room = max(20, result.width - sum(widths.values()) - 2 * len(widths))
+    for row in [{column: column for column in rows[0]}, *rows]:
+        text = row[last] if len(row[last]) <= room else row[last][: room - 1].rstrip() + "…"
+        result.print("  ".join([*(row[column].ljust(widths[column]) for column in columns), text]), markup=False)
+
+
+_ONE_LINE = {
+    "methods": ("name", "requires", "cost", "summary"),
+    "attacks": ("name", "norms", "measured_by", "summary"),
+}
+"""Columns of lists with a line for each row; ``--json`` has the others."""
 _WRAPPED = ("summary", "paper", "equation", "experiment", "tasks", "recipes", "run", "why")
 
 
@@ -71,7 +90,7 @@ def _once(names: list[str]) -> str:
 def _methods() -> list[dict[str, Any]]:
     with doing("Loading PyTorch…"):
         from contraverse.methods import METHODS
-    names = ("summary", "paper", "equation", "needs", "cost")
+    names = ("summary", "paper", "equation", "requires", "cost")
     # The cost of some depends on their settings: what is listed is that of the defaults.
     return [{"name": name} | {key: getattr(method(), key) for key in names} for name, method in METHODS.items()]
 
@@ -118,9 +137,16 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _attacks() -> list[dict[str, Any]]:
-    with doing("Loading PyTorch…"):
-        from contraverse.attacks import ATTACKS
-    return [attack._asdict() for attack in ATTACKS.values()]
+    return [
+        {
+            "name": spec.name,
+            "norms": ", ".join(spec.norms),
+            "measured_by": spec.measured_by or "",
+            "summary": spec.summary,
+            "paper": spec.paper,
+        }
+        for spec in ATTACKS.values()
+    ]
 
 
 _ROWS = {"methods": _methods, "recipes": _recipes, "tasks": _tasks, "attacks": _attacks}

@@ -8,7 +8,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from contraverse.cli.console import counting, say
-from contraverse.cli.evaluate import is_image_model
 from contraverse.cli.files import (
     MODEL,
     Delimiter,
@@ -24,6 +23,7 @@ from contraverse.cli.files import (
 )
 from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.images import encode_images, measured_route, predict_images
+from contraverse.cli.request import is_image_model
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:

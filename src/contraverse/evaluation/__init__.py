@@ -1,6 +1,6 @@
 """What a trained model is worth: task metrics, robust accuracy, STS, and the geometry of its embeddings."""
 
-from contraverse.evaluation.attack_loop import AttackSettings
+from contraverse.attacks import AttackSettings
 from contraverse.evaluation.diagnostics import Diagnosis
 from contraverse.evaluation.geometry import alignment, uniformity
 from contraverse.evaluation.metrics import METRICS

@@ -4,88 +4,34 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contraverse.attacks import NormBall, Objective, apgd, count_zero_grad_rows, dlr, margin, perturbation_inputs, pgd
+from contraverse.attacks import (
+    AttackSettings,
+    NormBall,
+    Objective,
+    count_zero_grad_rows,
+    dlr,
+    margin,
+    perturbation_inputs,
+)
 from contraverse.data import Encoded
-from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress, batches, logits_of, settle_others
 from contraverse.functional import Norm, all_parts, norm
 from contraverse.models import AnyModel, ImageModel
-from contraverse.types import Batch, BNBranch, Inputs
-
-AttackName = Literal["pgd", "apgd"]
+from contraverse.types import Batch, Inputs
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": lambda logits, labels: F.cross_entropy(logits, labels, reduction="none"),
     "margin": margin,
     "dlr": dlr,
 }
-"""What an attack climbs, one value per row: from logits (B, C) and labels (B,)."""
-
-ATTACKS = {"pgd": pgd, "apgd": apgd}
-
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """How hard each radius is attacked, and by which ``bn_branch``; see `contraverse.evaluation.robust_accuracy`.
-
-    Raises:
-        UserError: a setting is impossible.
-    """
-
-    attack: AttackName = "pgd"
-    norm: Norm = "l2"
-    steps: int = 5
-    step_size: float | None = None
-    restarts: int = 1
-    random_start: bool = False
-    relative: bool = False
-    seed: int = 0
-    bn_branch: BNBranch = "adversarial"
-
-    def __post_init__(self) -> None:
-        if self.attack not in ATTACKS:
-            raise UserError(f"no attack is called {self.attack!r}", hint="use pgd or apgd")
-        if self.norm not in ("l2", "linf"):
-            raise UserError(f"no norm is called {self.norm!r}", hint="use l2 or linf")
-        if self.steps < 1 or self.restarts < 1:
-            raise UserError(f"steps and restarts must be at least 1, not {self.steps} and {self.restarts}")
-        if self.step_size is not None and not 0 < self.step_size < math.inf:
-            raise UserError(f"step_size must be positive, not {self.step_size}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``name`` is the attack's. Without the bn_branch, of which most models have one."""
-        own = {key: value for key, value in vars(self).items() if key not in ("attack", "bn_branch")}
-        return {"name": self.attack, **own}
-
-    def step_at(self, epsilon: float) -> float:
-        """The (first) step at this radius, unless it is set.
-
-        PGD's is 2.5 epsilon / steps, as Madry et al. (2018); APGD begins with 2 epsilon.
-        """
-        if self.step_size is not None:
-            return self.step_size
-        return 2 * epsilon if self.attack == "apgd" else 2.5 * epsilon / self.steps
-
-    def losses(self, classes: int) -> tuple[str, ...]:
-        """What is climbed, in turn, by name: see `LOSSES`.
-
-        Of two classes the cross-entropy is ``log(1 + exp(margin))``, so that APGD takes the same way on both, and the
-        margin alone does not saturate.
-        """
-        if self.attack == "pgd":
-            return ("ce",)
-        return ("margin",) if classes == 2 else ("ce", "dlr")
-
-    def attempts(self, classes: int) -> int:
-        """How often a row that holds is attacked: restarts times losses. One costs ``2 * steps + 1`` forward-units."""
-        return self.restarts * len(self.losses(classes))
+"""Losses that an attack maximizes, one value per row: from logits (B, C) and labels (B,)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +40,7 @@ class AttackResult:
 
     Attributes:
         held: (N,) bool: attacked, and right under every perturbation tried.
+        predicted: (N,) the class at the first perturbation that broke a row; the row's label where none did.
         relative_size: (N,) ||delta|| / ||E|| of the perturbation of largest loss in the last attempt; 0 where a row
             was not attacked.
         gradients: how many were taken with each loss, over rows, steps and restarts.
@@ -101,6 +48,7 @@ class AttackResult:
     """
 
     still_correct: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
     relative_size: np.ndarray = field(repr=False)
     gradients: dict[str, int]
     zero_grad_rows: dict[str, int]
@@ -133,7 +81,7 @@ def ball_of(inputs: Inputs, rows: np.ndarray, epsilon: float, settings: AttackSe
     unit = length if settings.relative else torch.ones_like(length)
     keys = ([settings.seed, attempt, int(row)] for row in rows)
     seeds = tuple(int(np.random.SeedSequence(key).generate_state(1)[0]) for key in keys)
-    return SeededBall(epsilon * unit, settings.step_at(epsilon) * unit, settings.norm, seeds=seeds)
+    return SeededBall(epsilon * unit, settings.first_step(epsilon) * unit, settings.norm, seeds=seeds)
 
 
 def attack_rows(
@@ -153,6 +101,7 @@ def attack_rows(
     """
     still_correct = np.zeros(len(data), dtype=bool)
     still_correct[rows] = True
+    predicted = np.array(data.labels)
     relative_size, losses = np.zeros(len(data)), settings.losses(len(model.labels or ()))
     gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
     for attempt in range(settings.restarts * len(losses)):
@@ -166,24 +115,38 @@ def attack_rows(
             found = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
             size = relative_sizes(found.delta, inputs, settings.norm)
             parts.append(
-                (chosen, found.broken.cpu().numpy(), size.cpu().numpy(), found.gradients, found.zero_grad_rows)
+                (
+                    chosen,
+                    found.broken.cpu().numpy(),
+                    found.predicted.cpu().numpy(),
+                    size.cpu().numpy(),
+                    found.gradients,
+                    found.zero_grad_rows,
+                )
             )
             if progress:
                 progress(len(chosen))
-        for chosen, broken, sizes, taken, blind in all_parts(parts):
-            still_correct[chosen], relative_size[chosen] = ~broken, sizes
+        for chosen, broken, classes, sizes, taken, blind in all_parts(parts):
+            still_correct[chosen], predicted[chosen], relative_size[chosen] = ~broken, classes, sizes
             gradients[loss] += taken
             unseen[loss] += blind
         settle_others(progress, len(survivors) - sum(len(chosen) for chosen, *_ in parts))
-    return AttackResult(still_correct, relative_size, gradients, unseen)
+    return AttackResult(still_correct, predicted, relative_size, gradients, unseen)
 
 
 class BatchAttackResult(NamedTuple):
-    """What one attempt found: which rows broke (B,), the perturbation of largest loss (B, T, D), how many gradients it
-    took, summed over rows, and how many of them were ``zero_grad_rows``: zero or not finite, on a row that was still
-    right."""
+    """Result of one attempt on one batch.
+
+    Attributes:
+        broken: (B,) bool, the rows that broke.
+        predicted: (B,) the class at the first perturbation that broke a row; its label where none did.
+        delta: (B, T, D) the perturbation of largest loss.
+        gradients: number of gradients, summed over rows.
+        zero_grad_rows: number of those that were zero or not finite, on a row that was still right.
+    """
 
     broken: Tensor
+    predicted: Tensor
     delta: Tensor
     gradients: int
     zero_grad_rows: int
@@ -210,7 +173,7 @@ def attack_batch(
             its own way; their perturbations are those of largest loss until then.
     """
     labels, of_logits, taken, blind = batch["labels"], LOSSES[loss], 0, 0
-    broken = torch.zeros_like(labels, dtype=torch.bool)
+    broken, predicted = torch.zeros_like(labels, dtype=torch.bool), labels.clone()  # (B,) each
 
     def loss_of(delta: Tensor) -> Tensor | Objective:
         nonlocal taken
@@ -225,7 +188,9 @@ def attack_batch(
         whole = len(left) == len(labels)
         some = batch if whole else _only(batch, left)
         logits = logits_of(model, some, delta if whole else delta[left], bn_branch=settings.bn_branch)
-        broken[left] |= logits.detach().argmax(-1) != labels[left]
+        classes = logits.detach().argmax(-1)
+        predicted[left] = torch.where(broken[left], predicted[left], classes)
+        broken[left] |= classes != labels[left]
         if whole:
             return Objective(of_logits(logits, labels), logits)
         every = torch.zeros(len(labels), logits.shape[1], device=logits.device).index_put((left,), logits)  # (B, C)
@@ -237,8 +202,8 @@ def attack_batch(
             count_zero_grad_rows(torch.where(broken.reshape(-1, *[1] * (gradient.dim() - 1)), 1.0, gradient), inputs)
         )
 
-    delta = ATTACKS[settings.attack](loss_of, ball, inputs, steps=settings.steps, random_start=random).delta
-    return BatchAttackResult(broken, delta, taken, blind)
+    delta = settings.spec.load()(loss_of, ball, inputs, steps=settings.steps, random_start=random).delta
+    return BatchAttackResult(broken, predicted, delta, taken, blind)
 
 
 def _only(batch: Batch, rows: Tensor) -> Batch:

@@ -5,7 +5,7 @@ of Security" (2018), section 3.1; Carlini et al., "On Evaluating Adversarial Rob
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contraverse.attacks import perturbation_inputs
+from contraverse.attacks import AttackSettings, perturbation_inputs
 from contraverse.data import Encoded
-from contraverse.evaluation.attack_loop import AttackResult, AttackSettings, attack_rows, ball_of
+from contraverse.evaluation.attack_loop import AttackResult, attack_rows, ball_of
 from contraverse.evaluation.predict import Progress, batches, logits_of
 from contraverse.functional import all_parts, direction
 from contraverse.models import AnyModel
@@ -127,10 +127,12 @@ def diagnose(
     random = {radius: _random(model, data, rows, radius, settings, batch_size) for radius in radii}
     units += len(radii) * len(rows)
     half = min(radii, key=lambda radius: abs(2 * int(fresh[radius].sum()) - len(rows)))
-    longer = replace(settings, steps=2 * settings.steps)
-    anew = replace(settings, restarts=settings.restarts + 1, random_start=True, seed=settings.seed + 1)
+    longer = settings.model_copy(update={"steps": 2 * settings.steps})
+    anew = settings.model_copy(
+        update={"restarts": settings.restarts + 1, "random_start": True, "seed": settings.seed + 1}
+    )
     size = max(LARGE, 2 * radii[-1]) if settings.relative else LARGE
-    drowned = replace(settings, relative=True, step_size=None)
+    drowned = settings.model_copy(update={"relative": True, "step_size": None})
     checks = _Checks(
         len(rows),
         {radius: int(still_correct.sum()) for radius, still_correct in fresh.items()},
@@ -239,7 +241,7 @@ def _random(
     still_correct, parts = np.zeros(len(data), dtype=bool), []
     for chosen, batch in batches(model, data, rows, batch_size):
         inputs = perturbation_inputs(model, batch)
-        ball = ball_of(inputs, chosen, epsilon, replace(settings, seed=settings.seed + 2), attempt=0)
+        ball = ball_of(inputs, chosen, epsilon, settings.model_copy(update={"seed": settings.seed + 2}), attempt=0)
         assert isinstance(ball.epsilon, Tensor)
         way = direction(ball.init(inputs, random=True).detach(), settings.norm)
         with torch.no_grad():

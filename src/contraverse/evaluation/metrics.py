@@ -1,19 +1,19 @@
-"""The tasks' metrics, in percent (-100 to 100), as the papers print them.
+"""The table of metrics, in percent (-100 to 100), as the papers print them.
 
-Each takes ``scores`` and ``labels`` (N,). A classification metric takes logits (N, C) with C >= 2 and integer
-labels 0 .. C-1, and judges the largest logit; a correlation takes one score a row, (N,) or (N, 1).
+A task's metric takes ``scores`` and ``labels`` (N,): of a classification, logits (N, C) with C >= 2 and integer
+labels 0 .. C-1, of which the largest logit is judged; a correlation takes one score a row, (N,) or (N, 1).
+
+A new metric is a function and a row of `TABLE`: evaluation, training, reports and model cards read it from there.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from contraverse.data.nearest import nearest
-from contraverse.errors import UserError
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
+from contraverse.errors import UserError, unknown
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -63,9 +63,68 @@ def spearman(scores: np.ndarray, labels: np.ndarray) -> float:
     return 0.0 if _constant(scores, labels) else 100 * float(stats.spearmanr(scores, labels).statistic)
 
 
-METRICS: dict[str, Metric] = {
-    metric.__name__: metric for metric in (accuracy, error_rate, f1, macro_f1, mcc, pearson, spearman)
+CLASSES, SCORES = ("classification", "images"), ("similarity",)
+"""Kinds of task: those with classes, and those with a score a row."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table; a task's metric is called with scores and labels.
+
+    Attributes:
+        name: in configurations, logs and JSON.
+        label: in the middle of a sentence of a report; its first letter is raised in headings.
+        function: from scores and labels to the value; None: measured by an evaluation of its own.
+        percent: a share of rows, printed with a percent sign.
+        of_rows: a mean over rows that are right or wrong, which has a standard error.
+        greater_is_better: False for errors.
+        kinds: kinds of task that it suits.
+    """
+
+    name: str
+    label: str
+    function: Callable[[np.ndarray, np.ndarray], float] | None = None
+    percent: bool = False
+    of_rows: bool = False
+    greater_is_better: bool = True
+    kinds: tuple[str, ...] = ()
+
+    def __call__(self, scores: np.ndarray, labels: np.ndarray) -> float:
+        """The value, from scores (N,) or (N, C) and labels (N,).
+
+        Raises:
+            UserError: the metric does not suit the scores or labels.
+        """
+        assert self.function is not None, f"{self.name} is no metric of a task"
+        return self.function(scores, labels)
+
+
+TABLE: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "accuracy", accuracy, percent=True, of_rows=True, kinds=CLASSES),
+        Metric("error_rate", "error rate", error_rate, True, of_rows=True, greater_is_better=False, kinds=CLASSES),
+        Metric("f1", "F1", f1, percent=True, kinds=CLASSES),
+        Metric("macro_f1", "macro F1", macro_f1, percent=True, kinds=CLASSES),
+        Metric("mcc", "MCC", mcc, kinds=CLASSES),
+        Metric("pearson", "Pearson", pearson, kinds=SCORES),
+        Metric("spearman", "Spearman", spearman, kinds=SCORES),
+        Metric("robust_accuracy", "accuracy under attack", percent=True, of_rows=True),
+        Metric("probe", "linear probe", percent=True, of_rows=True),
+        Metric("probe_adversarial", "linear probe, adversarial batch norm", percent=True, of_rows=True),
+        Metric("uar", "UAR"),
+        *(Metric(f"sts{year}", f"STS{year}") for year in range(12, 17)),
+        Metric("stsb", "STS-B"),
+        Metric("sick", "SICK-R"),
+        Metric("average", "average"),
+        Metric("alignment", "alignment", greater_is_better=False),
+        Metric("uniformity", "uniformity", greater_is_better=False),
+    )
 }
+"""Every metric by name, those too that an evaluation of their own measures."""
+
+METRICS: dict[str, Metric] = {name: metric for name, metric in TABLE.items() if metric.function is not None}
+"""Metrics of tasks, by name."""
 
 
 def compute(names: Iterable[str], scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -86,7 +145,7 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in METRICS:
-            raise UserError(f"no metric is called {name!r}", hint=f"there are {', '.join(nearest(name, METRICS))}")
+            raise unknown("metric", name, METRICS)
 
 
 def _classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contraverse.attacks import LossOf, Objective, perturbation_inputs
+from contraverse.attacks import AttackSettings, LossOf, Objective, perturbation_inputs
 from contraverse.errors import UserError
-from contraverse.evaluation.attack_loop import ATTACKS, LOSSES, AttackName, AttackSettings, ball_of, frozen, seeded
+from contraverse.evaluation.attack_loop import LOSSES, ball_of, frozen, seeded
 from contraverse.evaluation.predict import logits_of
 from contraverse.functional import Norm
 from contraverse.models import AnyModel, ImageModel, TextModel, attacking
@@ -50,7 +50,7 @@ def attack(
     y: Any,
     *,
     epsilon: float,
-    attack: AttackName = "pgd",
+    attack: str = "pgd",
     norm: Norm | None = None,
     steps: int = 10,
     step_size: float | None = None,
@@ -178,7 +178,7 @@ def _attack_batch(
         ball = ball_of(there, first + rows.cpu().numpy(), epsilon, settings, attempt)
         loss_of = worst.watch(model, some, rows, LOSSES[losses[attempt // settings.restarts]], settings.bn_branch)
         random = settings.random_start or attempt % settings.restarts > 0
-        run = ATTACKS[settings.attack](loss_of, ball, there, steps=settings.steps, random_start=random)
+        run = settings.spec.load()(loss_of, ball, there, steps=settings.steps, random_start=random)
         zero_grad_rows += run.zero_grad_rows
     return _Part(inputs.values + worst.delta, worst.delta, worst.logits, clean, zero_grad_rows)
 

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from contraverse.attacks import AttackSettings
 from contraverse.data import Encoded, ImageData, Rows
 from contraverse.errors import UserError
-from contraverse.evaluation.attack_loop import AttackName, AttackSettings, attack_rows, frozen, seeded
+from contraverse.evaluation.attack_loop import attack_rows, frozen, seeded
 from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_rows, probes
 from contraverse.evaluation.metrics import accuracy
 from contraverse.evaluation.own_models import measurable
 from contraverse.evaluation.paired import pack_rows
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
-from contraverse.functional import Norm
 from contraverse.models import AnyModel, ImageModel, TextModel, attacking
-from contraverse.types import BNBranch
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Attacked:
     Attributes:
         accuracy: percent of all N rows that no perturbation tried inside this radius, or a smaller one, broke.
         correct: (N,) bool, the same for each row.
+        predicted: (N,) the class under attack: at the first perturbation that broke the row, or of the clean row.
         relative_size: mean of ||delta|| / ||E|| over the rows attacked at this radius, both in the attack's norm
             and over a whole sequence: delta of largest loss in the row's last attempt, E its real tokens' embeddings.
             The same epsilon is another relative size in a model whose embeddings are shorter (ALBERT's have 128
@@ -41,6 +41,7 @@ class Attacked:
 
     accuracy: float
     correct: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
     relative_size: float | None
     attacked: int
     gradients: dict[str, int]
@@ -59,6 +60,8 @@ class RobustReport:
     Attributes:
         clean_accuracy: percent of rows right without an attack.
         clean_correct: (N,) bool, the same for each row.
+        logits: (N, C) of the clean rows, float32.
+        labels: (N,) classes of the rows.
         at: what each epsilon did, ascending.
         settings: of the attack.
         diagnosis: what the sanity checks found; None where they were not asked for.
@@ -66,6 +69,8 @@ class RobustReport:
 
     clean_accuracy: float
     clean_correct: np.ndarray = field(repr=False)
+    logits: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
     at: dict[float, Attacked]
     settings: AttackSettings
     diagnosis: Diagnosis | None = None
@@ -113,7 +118,7 @@ class RobustReport:
             "at": [
                 {
                     "epsilon": epsilon,
-                    "step_size": s.step_at(epsilon),
+                    "step_size": s.first_step(epsilon),
                     "accuracy": found.accuracy,
                     "relative_size": found.relative_size,
                     "attacked": found.attacked,
@@ -136,21 +141,13 @@ def robust_accuracy(
     data: Rows,
     epsilons: Sequence[float],
     *,
-    attack: AttackName = "pgd",
-    norm: Norm = "l2",
-    steps: int = 5,
-    step_size: float | None = None,
-    restarts: int = 1,
-    random_start: bool = False,
     batch_size: int = 64,
-    relative: bool = False,
-    seed: int = 0,
     diagnostics: bool | int = False,
-    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
     tokenizer: Any = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    **attack: Any,
 ) -> RobustReport:
     """Accuracy when an attack perturbs each row's word embeddings within ``epsilon``, in eval mode.
 
@@ -166,57 +163,32 @@ def robust_accuracy(
             state are left as they were.
         data: labelled rows.
         epsilons: radii >= 0, of the whole sequence's perturbation; 0 is the clean accuracy.
-        attack: ``"pgd"`` climbs the cross-entropy in fixed steps (Madry et al., 2018). ``"apgd"`` halves its steps
-            (Croce & Hein, 2020), and climbs the cross-entropy, then on the rows that still hold the DLR loss; of two
-            classes the margin alone. With three classes or more it costs up to twice as much.
-        norm: ``"l2"`` of the flattened (T, D) perturbation, or ``"linf"`` per coordinate.
-        steps: gradient steps per attempt, >= 1. An attempt costs 2 * steps + 1 forward-units.
-        step_size: length of a (first) step, in the units of ``epsilons``; None is 2.5 epsilon / steps for PGD and
-            2 epsilon for APGD.
-        restarts: attempts on each row that is still right, with each loss; the second and later start at random.
-        random_start: whether the first does too; it starts from zero otherwise.
         batch_size: rows a batch.
-        relative: read ``epsilons`` and ``step_size`` as fractions of each row's own ||E||, E the word embeddings.
-        seed: of the random starts and of the rows that are diagnosed.
-        diagnostics: whether to try the attack itself (see `contraverse.evaluation.diagnostics.diagnose`), on 32 rows
-            or on as many as this says. `RobustReport.warnings` then holds what is amiss.
-        bn_branch: which set of a dual model's batch norms is attacked, and measured clean; others, and texts, ignore
-            it.
-        progress: told the rows settled; they add up to `rows_done`.
+        diagnostics: test the attack itself (see `contraverse.evaluation.diagnostics.diagnose`), on 32 rows or on as
+            many as this says. `RobustReport.warnings` then holds reasons to doubt it.
+        progress: called with the number of rows done; they add up to `rows_done`.
         tokenizer: of a transformers model.
         mean: normalisation of a network of images: see `contraverse.evaluation.attack`.
         std: see ``mean``.
+        attack: fields of `contraverse.attacks.AttackSettings`: ``attack`` (``"pgd"``, ``"apgd"``), ``norm``, ``steps``,
+            ``step_size``, ``restarts``, ``random_start``, ``relative``, ``seed`` (of the random starts and of the
+            diagnosed rows), and for dual models the batch norms that are attacked, and measured clean.
 
     Raises:
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
     if not isinstance(model, TextModel | ImageModel):
         pixels = data.pixels if isinstance(data, ImageData) else None
+        options: dict[str, Any] = {"batch_size": batch_size, "diagnostics": diagnostics, "progress": progress}
         with measurable(model, tokenizer=tokenizer, mean=mean, std=std, pixels=pixels) as measured:
-            return robust_accuracy(
-                measured,
-                data,
-                epsilons,
-                attack=attack,
-                norm=norm,
-                steps=steps,
-                step_size=step_size,
-                restarts=restarts,
-                random_start=random_start,
-                batch_size=batch_size,
-                relative=relative,
-                seed=seed,
-                diagnostics=diagnostics,
-                bn_branch=bn_branch,
-                progress=progress,
-            )
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, bn_branch)
+            return robust_accuracy(measured, data, epsilons, **options, **attack)
+    settings = AttackSettings(**attack)
     for epsilon in epsilons:
         if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon must be a finite number >= 0, not {epsilon}")
     encoded = encode_data(model, data)
     labels = labels_of(encoded)
-    logits = predict(model, encoded, batch_size, bn_branch=bn_branch, progress=progress)
+    logits = predict(model, encoded, batch_size, bn_branch=settings.bn_branch, progress=progress)
     if logits.shape[1] < 2:
         raise UserError(
             "robust accuracy is for classification, and this model is a regression",
@@ -225,16 +197,16 @@ def robust_accuracy(
     clean_accuracy = accuracy(logits, labels)
     clean_correct = logits.argmax(1) == labels
 
-    correct, at = clean_correct, {}
+    correct, predicted, at = clean_correct, logits.argmax(1), {}
     radii = sorted({float(e) for e in epsilons})
-    with attacking(model), frozen(model), seeded(seed):
+    with attacking(model), frozen(model), seeded(settings.seed):
         for epsilon in radii:
-            found = _attack_survivors(model, encoded, correct, epsilon, settings, batch_size, progress)
-            at[epsilon], correct = found, found.correct
+            found = _attack_survivors(model, encoded, correct, predicted, epsilon, settings, batch_size, progress)
+            at[epsilon], correct, predicted = found, found.correct, found.predicted
         diagnosis = None
         if (count := diagnosed_rows(diagnostics, len(encoded))) and probes(radii):
             diagnosis = diagnose(model, encoded, clean_correct, radii, settings, count, batch_size, progress)
-    return RobustReport(clean_accuracy, clean_correct, at, settings, diagnosis)
+    return RobustReport(clean_accuracy, clean_correct, logits, labels, at, settings, diagnosis)
 
 
 def rows_done(
@@ -250,14 +222,15 @@ def _attack_survivors(
     model: AnyModel,
     data: Encoded,
     correct: np.ndarray,
+    predicted: np.ndarray,
     epsilon: float,
     settings: AttackSettings,
     batch_size: int,
     progress: Progress | None,
 ) -> Attacked:
-    """Attack the rows that are still ``correct`` (N,)."""
+    """Attack the rows that are still ``correct`` (N,); the others stay ``predicted`` (N,) as they were."""
     if epsilon == 0:
-        return Attacked(100 * float(correct.mean()), correct, None, 0, {}, {})
+        return Attacked(100 * float(correct.mean()), correct, predicted, None, 0, {}, {})
     rows = np.flatnonzero(correct)
     if progress:  # the rows that are not attacked are settled
         progress((len(correct) - len(rows)) * settings.attempts(len(model.labels or ())))
@@ -266,6 +239,7 @@ def _attack_survivors(
     return Attacked(
         100 * float(found.still_correct.mean()),
         found.still_correct,
+        np.where(correct, found.predicted, predicted),
         size,
         len(rows),
         found.gradients,

@@ -10,20 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contraverse.attacks import NormBall, Objective, margin, perturbation_inputs
+from contraverse.attacks import AttackSettings, NormBall, Objective, margin, perturbation_inputs
 from contraverse.data import Rows
 from contraverse.errors import UserError
-from contraverse.evaluation.attack_loop import (
-    ATTACKS,
-    AttackName,
-    AttackSettings,
-    attack_batch,
-    ball_of,
-    frozen,
-    seeded,
-)
+from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
 from contraverse.evaluation.predict import Progress, batches, encode_data, settle_others
-from contraverse.functional import Norm, all_parts
+from contraverse.functional import all_parts
 from contraverse.models import AnyModel, attacking
 from contraverse.types import Batch, BNBranch, Inputs
 
@@ -69,17 +61,9 @@ def representation_shift(
     data: Rows,
     epsilons: Sequence[float],
     *,
-    attack: AttackName = "pgd",
-    norm: Norm = "l2",
-    steps: int = 5,
-    step_size: float | None = None,
-    restarts: int = 1,
-    random_start: bool = False,
     batch_size: int = 64,
-    relative: bool = False,
-    seed: int = 0,
-    bn_branch: BNBranch = "adversarial",
     progress: Progress | None = None,
+    **attack: Any,
 ) -> ShiftReport:
     """Cosine similarity and Euclidean distance of h(x) and h(x_adv): Table 4 and section 4.5 of CARL/RAR.
 
@@ -98,14 +82,14 @@ def representation_shift(
         model: a classifier or a sentence encoder; left as it was, the global random state too.
         data: rows; their labels are used where the model has classes.
         epsilons: radii > 0.
-        attack, norm, steps, step_size, restarts, random_start, batch_size, relative, seed, bn_branch: as in
-            `robust_accuracy`.
-        progress: told the rows settled; they add up to N * attempts * number of radii.
+        batch_size: rows a batch.
+        progress: called with the number of rows done; they add up to N * attempts * number of radii.
+        attack: fields of `contraverse.attacks.AttackSettings`, as in `robust_accuracy`.
 
     Raises:
         UserError: no rows, a regression with labels, or an impossible setting.
     """
-    settings = AttackSettings(attack, norm, steps, step_size, restarts, random_start, relative, seed, bn_branch)
+    settings = AttackSettings(**attack)
     radii = sorted({float(e) for e in epsilons})
     for epsilon in radii:
         if not 0 < epsilon < math.inf:
@@ -119,11 +103,11 @@ def representation_shift(
         )
     at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
     parts = []
-    with attacking(model), frozen(model), seeded(seed):
+    with attacking(model), frozen(model), seeded(settings.seed):
         for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
             inputs = perturbation_inputs(model, batch)
             with torch.no_grad():
-                clean = _features(model, batch, bn_branch)
+                clean = _features(model, batch, settings.bn_branch)
             for epsilon in radii:
                 moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
                 cosine, distance = F.cosine_similarity(clean, moved), (moved - clean).norm(dim=1)
@@ -182,7 +166,7 @@ def _pushed_away(
         h = _features(model, batch, settings.bn_branch, delta)
         return Objective((h - clean).square().sum(1), h)
 
-    return ATTACKS[settings.attack](distance, ball, inputs, steps=settings.steps, random_start=True).delta
+    return settings.spec.load()(distance, ball, inputs, steps=settings.steps, random_start=True).delta
 
 
 def _features(model: AnyModel, batch: Batch, bn_branch: BNBranch, delta: Tensor | None = None) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from contraverse.data import Rows
 from contraverse.data.encoding import matched
 from contraverse.evaluation.metrics import check_names, compute
@@ -33,9 +35,13 @@ class TaskEvaluator:
         self.bn_branch: BNBranch = bn_branch
 
     def __call__(self, model: AnyModel) -> dict[str, float]:
+        return compute(self.metrics, *self.predict(model))
+
+    def predict(self, model: AnyModel) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and labels (N,), these as numbers of the model's classes."""
         rows = matched(self.data, model.labels)
         labels = self.labels if rows is self.data else labels_of(rows)
-        return compute(self.metrics, predict(model, rows, self.batch_size, bn_branch=self.bn_branch), labels)
+        return predict(model, rows, self.batch_size, bn_branch=self.bn_branch), labels
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from typing import Any
 from contraverse import __version__
 from contraverse.data import any_task
 from contraverse.errors import UserError
+from contraverse.evaluation.keys import named_metrics
 from contraverse.models import is_image_model
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.report import paths_of, write_reports
@@ -146,13 +147,14 @@ def remove_models_aside(output: Path) -> None:
 def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> RunResult:
     """Write what comes from the figures, then the figures, which mark the run as finished; then remove checkpoints."""
     made_with = read_json(output / ENVIRONMENT) if (output / ENVIRONMENT).is_file() else environment()
+    metrics = named_metrics(evaluation)
     paths = write_reports(output, config, dict(evaluation), any_task(config.task), made_with)
     if not (output / EVALUATION).is_file():
-        write_json(output / EVALUATION, evaluation)
+        write_json(output / EVALUATION, {**evaluation, "metrics": metrics})
     # A finished run is its model: the checkpoints, three times its size, were for going on.
     remove_all(output / CHECKPOINTS)
     remove_models_aside(output)
-    return RunResult(output, evaluation["split"], evaluation["metrics"], paths, list(evaluation["notes"]))
+    return RunResult(output, evaluation["split"], metrics, paths, list(evaluation["notes"]))
 
 
 def complete(config: RunConfig, output: Path, say: Say) -> RunResult:

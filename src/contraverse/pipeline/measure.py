@@ -20,8 +20,10 @@ from contraverse.evaluation import (
     uniformity,
 )
 from contraverse.evaluation.images import linear_separability
+from contraverse.evaluation.metrics import compute
 from contraverse.methods import METHODS
 from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.pipeline.breakdown import breakdown_of
 from contraverse.recipes import EvaluationConfig, RunConfig
 from contraverse.types import BNBranch, Evaluator
 
@@ -41,7 +43,7 @@ def attacked_evaluator(rows: Rows, settings: EvaluationConfig, bn_branch: BNBran
     """``robust_accuracy`` under the configured attack, at the first epsilon, whenever training evaluates."""
 
     def evaluate(model: AnyModel) -> dict[str, float]:
-        attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch}
+        attack = settings.attack_settings() | {"batch_size": settings.batch_size, "bn_branch": bn_branch}
         report = robust_accuracy(model, rows, settings.epsilons[:1], **attack)
         return {"robust_accuracy": next(iter(report.at.values())).accuracy}
 
@@ -63,13 +65,14 @@ def measure_task(
     ``bn_branch``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `progress_total`.
 
     Returns:
-        ``metrics``: flat, name -> value; where an attack was run also ``robustness``, in full, ``right``
+        ``metrics``: on all rows, by name; of a classifier ``breakdown``, results by class and by row (see
+        `breakdown_of`); where an attack was run also ``robustness``, in full, ``right``
         (`RobustReport.right`) and ``shift`` on request; where only some rows were attacked ``drawn``, the figures on
         these rows alone, clean accuracy included; of a dual model ``bn_branch``; ``notes`` for the
         reader of the figures, if any.
     """
-    metrics = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch)(model)
-    measured: dict[str, Any] = {"metrics": metrics}
+    logits, labels = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch).predict(model)
+    measured: dict[str, Any] = {"metrics": compute(task.metrics, logits, labels)}
     notes = list[str]()
     if model.dual:
         measured["bn_branch"] = bn_branch
@@ -77,16 +80,22 @@ def measure_task(
             notes.append("measured by the clean one of two batch norms; plain() takes the other unless told")
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
-        attack = _attack(settings) | {"batch_size": settings.batch_size, "bn_branch": bn_branch, "progress": progress}
+        attack = settings.attack_settings() | {
+            "batch_size": settings.batch_size,
+            "bn_branch": bn_branch,
+            "progress": progress,
+        }
         report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         measured["robustness"] = report.to_dict()
         measured["right"] = report.right
-        metrics |= {name: value for name, value in report.metrics.items() if name not in metrics}
         if settings.shift:
             measured["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
         if len(attacked) < len(rows):
             measured["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
             notes.append(subset_note(len(attacked), len(rows), seed, report.clean_accuracy))
+        measured["breakdown"] = breakdown_of(attacked, model.labels or (), report.logits, report.labels, report)
+    elif logits.shape[1] > 1:
+        measured["breakdown"] = breakdown_of(rows, model.labels or (), logits, labels)
     if notes:
         measured["notes"] = notes
     return measured
@@ -111,7 +120,12 @@ def measure_shift(
     """Measure how far an attack moves the representations of a sentence encoder, on ``settings.rows`` of ``rows``."""
     attacked = rows.sample(settings.rows, seed) if settings.rows else rows
     report = representation_shift(
-        model, attacked, settings.epsilons, batch_size=settings.batch_size, progress=progress, **_attack(settings)
+        model,
+        attacked,
+        settings.epsilons,
+        batch_size=settings.batch_size,
+        progress=progress,
+        **settings.attack_settings(),
     )
     return {"metrics": {}, "shift": report.to_dict()}
 
@@ -119,20 +133,13 @@ def measure_shift(
 def progress_total(model: AnyModel, rows: int, settings: EvaluationConfig) -> int:
     """Rows that `measure_task` or, for a model without classes, `measure_shift` reports to ``progress`` in all."""
     attacked, classes = min(settings.rows or rows, rows), len(model.labels or ())
-    attack, radii = AttackSettings(**_attack(settings)), set(settings.epsilons)
+    attack, radii = AttackSettings(**settings.attack_settings()), set(settings.epsilons)
     total = 0
     if radii and classes > 1:
         total += rows_done(attacked, classes, settings.epsilons, attack, settings.diagnostics)
     if settings.shift and classes != 1:
         total += attacked * len(radii) * shift_attempts(attack, classes, labelled=classes > 1)
     return total
-
-
-def _attack(settings: EvaluationConfig) -> dict[str, Any]:
-    return {
-        name: getattr(settings, name)
-        for name in ("attack", "norm", "steps", "step_size", "random_start", "restarts", "relative")
-    }
 
 
 def measure_sts(model: TextModel, source: str | StsSources) -> dict[str, Any]:

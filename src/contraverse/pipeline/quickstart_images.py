@@ -72,7 +72,7 @@ def _quickstart(output: Path, say: Say) -> QuickstartResult:
         say(f"[{start}-trades]")
         runs[name] = run(configure("trades", task=TASK, settings=settings), output / f"{start}-trades", say=say)
     models = {name: ImageModel.load(result.paths["model"]) for name, result in runs.items()}
-    attack = AttackSettings("pgd", "linf", steps=20)
+    attack = AttackSettings(attack="pgd", norm="linf", steps=20)
     pictures = attacked_pictures(models, load_images(TASK).need("test"), EPSILONS[1], attack)
     report = write_comparison(
         output / "report.html",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contraverse.data import ImageTask, Task
+from contraverse.evaluation.keys import attacked_accuracy, clean_metrics
 from contraverse.methods import METHODS
 from contraverse.models.image_storage import saved_size
 from contraverse.recipes import RunConfig
@@ -40,7 +41,8 @@ def write_reports(
             summary=method.summary,
             paper=method.paper,
             dataset=task.name,
-            metrics=evaluation["metrics"],
+            metrics=clean_metrics(evaluation),
+            attacked=attacked_accuracy(evaluation),
             settings=config.method.settings,
             base_model=config.model.name,
             dataset_id=task.hub[0] if task.hub and config.data.source is None else None,
@@ -63,16 +65,16 @@ def write_reports(
             title=f"{config.recipe} on {task.name}",
             runs=[_measured(config.method.name, evaluation)],
             metric=_deciding(evaluation, task),
-            greater_is_better=task.greater_is_better,
             attack=_shown(attack),
             test_rows=evaluation["rows"].get(evaluation["split"]),
-            training_info=_facts(evaluation, config.model.name),
+            facts=_facts(evaluation, config.model.name),
             settings=config.model_dump(mode="json"),
             environment=made_with,
             command=command,
             notes=evaluation["notes"],
             warnings=_warnings(evaluation),
-            shifts=_shifts({config.method.name: evaluation}),
+            shifts=_parts({config.method.name: evaluation}, "shift"),
+            breakdowns=_parts({config.method.name: evaluation}, "breakdown"),
             log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
@@ -112,12 +114,13 @@ def write_comparison(
             runs=[_measured(name, figures, (before or {}).get(name, 0.0)) for name, figures in evaluations.items()],
             attack=_shown(first["robustness"]["attack"]),
             test_rows=first["robustness"]["n"],
-            training_info=_facts(first, base.config["model"]["name"]),
+            facts=_facts(first, base.config["model"]["name"]),
             settings={name: run.config for name, run in runs.items()},
             environment=base.environment,
             command=command,
             warnings=[f"{name}: {line}" for name, figures in evaluations.items() for line in _warnings(figures)],
-            shifts=_shifts(evaluations),
+            shifts=_parts(evaluations, "shift"),
+            breakdowns=_parts(evaluations, "breakdown"),
             notes=notes,
             pictures=pictures,
             examples_under=pictures_under,
@@ -133,7 +136,7 @@ def _evaluation(run: Run) -> dict[str, Any]:
 def _measured(name: str, evaluation: dict[str, Any], before: float = 0.0) -> Measured:
     training = evaluation["training"]
     seconds, cost = before + training["seconds"], training["forward_units"]
-    return Measured(name, evaluation["metrics"], seconds=seconds, cost=cost)
+    return Measured.of(name, evaluation, seconds=seconds, cost=cost)
 
 
 def _deciding(evaluation: dict[str, Any], task: Task | ImageTask) -> str:
@@ -150,8 +153,9 @@ def _warnings(evaluation: dict[str, Any]) -> list[str]:
     return list(evaluation.get("robustness", {}).get("warnings", ()))
 
 
-def _shifts(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {name: figures["shift"] for name, figures in evaluations.items() if "shift" in figures}
+def _parts(evaluations: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """The part ``name`` of each evaluation that has it, by run."""
+    return {run: evaluation[name] for run, evaluation in evaluations.items() if name in evaluation}
 
 
 def _shown(attack: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from transformers import set_seed
 
+from contraverse.evaluation.keys import named_metrics
 from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.models import AnyModel, load_model
 from contraverse.pipeline.dry_run import dry_run
@@ -133,7 +134,7 @@ def _run_one(
         measured = steps.measure(splits, saved, say=say, counting=counting, test=test)
     notes = [*splits.notes, *measured.get("notes", [])]
     if not first:
-        return RunResult(output, measured["split"], measured["metrics"], {}, notes)
+        return RunResult(output, measured["split"], named_metrics(measured), {}, notes)
     evaluation = {
         **measured,
         "labels": saved.labels,

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from contraverse import __version__
 from contraverse.errors import UserError
+from contraverse.evaluation.keys import MetricKey
 from contraverse.pipeline.fingerprint import Changed
 from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_models_aside, remove_run
 from contraverse.pipeline.lock import LOCK, one_writer
@@ -26,7 +27,6 @@ from contraverse.pipeline.run import run
 from contraverse.pipeline.steps import steps_of
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
-from contraverse.reporting.names import UnderAttack
 from contraverse.training import Diverged, Torn, read_metrics
 from contraverse.writing import naming, of_the_system, write_text
 
@@ -271,9 +271,9 @@ def score(metrics: Mapping[str, float], metric: str, robust: float | None) -> fl
     used = [metric]
     value = clean = max(0.0, metrics[metric])
     if robust is not None:
-        attacked = {key: at for key in metrics if (at := UnderAttack.parse(key))}
-        own = [key for key, at in attacked.items() if at.metric == metric]
-        used = own or [key for key, at in attacked.items() if at.metric == "accuracy"]
+        attacked = {name: key for name in metrics if (key := MetricKey.read(name)).epsilon is not None}
+        own = [name for name, key in attacked.items() if key.metric == metric]
+        used = own or [name for name, key in attacked.items() if key.metric == "accuracy"]
         value = (1 - robust) * clean + robust * sum(max(0.0, metrics[key]) for key in used) / len(used)
     if not all(math.isfinite(metrics[key]) for key in (metric, *used)):  # max(0, nan) is 0
         raise ValueError("what was measured is not finite")

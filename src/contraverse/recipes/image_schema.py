@@ -93,7 +93,7 @@ class ImageEvaluationConfig(EvaluationConfig):
     """Evaluation of the trained model: under an attack on pixels, by default PGD-20 within 8/255 of each."""
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [8 / 255]
-    attack: Literal["pgd", "apgd"] = "pgd"
+    attack: str = "pgd"
     norm: Literal["l2", "linf"] = "linf"
     steps: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from contraverse.attacks.settings import AttackConfig
 from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.units import Number
@@ -99,12 +100,11 @@ class DataConfig(Section):
         return source
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(AttackConfig, Section):
     """Evaluation of the trained model.
 
-    ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. ``attack``, ``norm``,
-    ``steps``, ``step_size`` (None: by the radius and the steps), ``random_start`` and ``restarts`` are the attack's;
-    ``relative``: the radii are fractions of each text's own embeddings' norm. ``rows``: attack at most so many test
+    ``epsilons``: radii of the attack on a classifier's word embeddings, none for no attack. The settings
+    of the attack are those of `contraverse.attacks.AttackConfig`. ``rows``: attack at most so many test
     rows, drawn by ``data.seed``. ``robust_validation``: attack the validation rows, too, whenever they are evaluated,
     at the first of ``epsilons``: ``robust_accuracy`` is logged, and chooses the best checkpoint where
     ``train.metric_for_best_model`` names it. ``shift``: measure also how far the attack moves a text's representation.
@@ -115,13 +115,7 @@ class EvaluationConfig(Section):
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
-    attack: Literal["pgd", "apgd"] = "apgd"
-    norm: Literal["l2", "linf"] = "l2"
-    steps: int = Field(default=5, ge=1)
-    step_size: Annotated[Number, Field(gt=0)] | None = None
-    random_start: bool = False
-    restarts: int = Field(default=1, ge=1)
-    relative: bool = False
+    attack: str = "apgd"
     rows: int | None = Field(default=None, ge=1)
     robust_validation: bool = False
     shift: bool = False

@@ -1,8 +1,8 @@
-"""A training from epoch to epoch: validation figures, or the loss, as an inline SVG."""
+"""A training from epoch to epoch, as inline SVGs: metrics of the validation rows, and the loss."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -19,37 +19,27 @@ from contraverse.reporting.curve import (
     name_line,
     themed,
 )
-from contraverse.reporting.names import PERCENT, heading
+from contraverse.reporting.names import heading, is_percent
 from contraverse.reporting.tables import Cell
 
 _PREFIX = "eval_"
 
 
-class Course(NamedTuple):
-    """An ``<svg>`` element as `accuracy_curve`'s, and what it shows."""
-
-    svg: str
-    caption: str
-
-
-def training_course(log: Sequence[Mapping[str, Any]]) -> Course | None:
-    """Shares of the validation rows (0-100 %) against epochs, a line a metric, as ACL's Figure 3; else the loss.
+def validation_course(log: Sequence[Mapping[str, Any]]) -> str | None:
+    """Shares of the validation rows (0-100 %) against epochs, a line a metric, as ACL's Figure 3.
 
     Args:
-        log: rows of ``metrics.jsonl``. Metrics that are no shares are left out, and what is no number.
+        log: rows of ``metrics.jsonl``. Metrics that are no shares are left out, and values that are no number.
 
     Returns:
-        None where fewer than two epochs are logged.
+        An ``<svg>`` element as `accuracy_curve`'s; None where fewer than two epochs are logged.
     """
     shares = [name for name in dict.fromkeys(name for row in log for name in row) if _is_share(name)]
     lines = {name: points for name in shares if len(points := dict(_points(log, name))) > 1}
-    losses = {} if lines else dict(_points(log, "loss"))
-    if not lines and len(losses) < 2:
+    if not lines:
         return None
     figure = Figure(figsize=(WIDTH, HEIGHT))
     with matplotlib.rc_context(SETTINGS):
-        if losses:
-            return Course(_loss(figure, losses), "The loss of the training batches.")
         names = [heading(name.removeprefix(_PREFIX)) for name in lines]
         axes = figure.add_axes((0.1, 0.17, 0.86 - 0.0175 * max(map(len, names)), 0.77))
         for i, points in enumerate(lines.values()):
@@ -58,24 +48,29 @@ def training_course(log: Sequence[Mapping[str, Any]]) -> Course | None:
         ends = apart([points[max(points)].mean for points in lines.values()], gap=8.0)
         for i, (name, height) in enumerate(zip(names, ends, strict=True)):
             name_line(axes, name, height, LIGHT[i % len(LIGHT)])
-        drawn = themed(as_svg(figure), f"{' and '.join(names)} on validation rows, by epoch")
-        return Course(drawn, "On validation rows, as training went on.")
+        return themed(as_svg(figure), f"{' and '.join(names)} on validation rows, by epoch")
 
 
-def _loss(figure: Figure, losses: dict[float, Cell]) -> str:
-    axes = figure.add_axes((0.1, 0.17, 0.86, 0.77))
-    draw_line(axes, losses, 0)
-    draw_frame(axes, list(losses), "epoch", left=None)
-    values = [cell.mean for cell in losses.values()]
-    low, high = min(*values, 0.0), max(*values, 0.0)
-    ticks = sorted({low, (low + high) / 2, high})
-    axes.set_ylim(low, high if high > low else low + 1)
-    axes.set_yticks(ticks, [f"{value:.3g}" for value in ticks])
-    return themed(as_svg(figure), "Training loss by epoch")
+def loss_course(log: Sequence[Mapping[str, Any]]) -> str | None:
+    """The loss of the training batches against epochs; ``log`` and the result as of `validation_course`."""
+    losses = dict(_points(log, "loss"))
+    if len(losses) < 2:
+        return None
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    with matplotlib.rc_context(SETTINGS):
+        axes = figure.add_axes((0.1, 0.17, 0.86, 0.77))
+        draw_line(axes, losses, 0)
+        draw_frame(axes, list(losses), "epoch", left=None)
+        values = [cell.mean for cell in losses.values()]
+        low, high = min(*values, 0.0), max(*values, 0.0)
+        ticks = sorted({low, (low + high) / 2, high})
+        axes.set_ylim(low, high if high > low else low + 1)
+        axes.set_yticks(ticks, [f"{value:.3g}" for value in ticks])
+        return themed(as_svg(figure), "Training loss by epoch")
 
 
 def _is_share(name: str) -> bool:
-    return name.startswith(_PREFIX) and name.removeprefix(_PREFIX) in PERCENT
+    return name.startswith(_PREFIX) and is_percent(name.removeprefix(_PREFIX))
 
 
 def _points(log: Sequence[Mapping[str, Any]], name: str) -> Iterator[tuple[float, Cell]]:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from contraverse.attacks import attack_label
 from contraverse.errors import UserError
 from contraverse.reporting.figures import Measured, compare
 from contraverse.reporting.names import heading, plain
@@ -65,10 +66,10 @@ def accuracy_curve(runs: Sequence[Measured]) -> str:
             if points:
                 draw_line(axes, points, i)
                 ends[i] = points[max(points)].mean
-        draw_frame(axes, [0.0, *columns], f"{attack.upper()} ε")
+        draw_frame(axes, [0.0, *columns], f"{attack_label(attack)} ε")
         for i, height in zip(ends, apart(list(ends.values()), gap=8.0), strict=True):
             name_line(axes, names[i], height, LIGHT[i % len(LIGHT)])
-        return themed(as_svg(figure), f"{heading(metric)} against the epsilon of {attack.upper()}")
+        return themed(as_svg(figure), f"{heading(metric)} against the epsilon of {attack_label(attack)}")
 
 
 def draw_line(axes: Axes, points: dict[float, Cell], i: int) -> None:

@@ -11,7 +11,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from contraverse.reporting.names import ATTACKS, STS, UnderAttack, amount, describe_attack, heading, plain
+from contraverse.attacks import attack_label
+from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.sts_sets import STS_SETS
+from contraverse.reporting.names import amount, describe_attack, heading, plain
 from contraverse.reporting.templates import template
 from contraverse.units import shown
 from contraverse.writing import write_text
@@ -41,6 +44,7 @@ class ModelCard:
     paper: str
     dataset: str
     metrics: Mapping[str, float | None]
+    attacked: Mapping[MetricKey, float | None] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
     dataset_id: str | None = None
@@ -69,19 +73,21 @@ def write_model_card(folder: str | Path, card: ModelCard) -> Path:
 
 def render_model_card(card: ModelCard) -> str:
     """The card: Hugging Face's YAML metadata, then Markdown in which every name is inert."""
-    measured = {key: value for key, value in card.metrics.items() if value is not None and isfinite(value)}
-    attacks = dict.fromkeys(at.attack for key in measured if (at := UnderAttack.parse(key)))
+    metrics: dict[MetricKey, float | None] = {MetricKey(name): value for name, value in card.metrics.items()}
+    metrics |= card.attacked
+    measured = {key: value for key, value in metrics.items() if value is not None and isfinite(value)}
+    attacks = dict.fromkeys(key.under for key in measured if key.under is not None)
     page = template("model_card.md.j2", escape=False, filters={"text": _text, "code": _code, "fence": _fence})
     return page.render(
         card=card,
         metadata=_metadata(card, measured).to_yaml(),
         start=_start(card.base_model),
-        figures=[(_figure(key), amount(value, _metric(key), card.digits)) for key, value in measured.items()],
+        figures=[(_figure(key), amount(value, key.metric, card.digits)) for key, value in measured.items()],
         attacks=[describe_attack(attack, card.attack) for attack in attacks],
     )
 
 
-def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
+def _metadata(card: ModelCard, measured: Mapping[MetricKey, float]) -> ModelCardData:
     classifier = card.kind == "classifier"
     tasks = {
         "text": ("text-classification", "sentence-similarity"),
@@ -98,7 +104,7 @@ def _metadata(card: ModelCard, measured: Mapping[str, float]) -> ModelCardData:
             dataset_name=dataset,
             dataset_config=card.dataset_config if hub_id else None,
             dataset_split=card.split,
-            metric_type="spearman" if key in STS else _metric(key),
+            metric_type="spearman" if key.metric in STS_SETS else key.metric,
             metric_name=_figure(key),
             metric_value=round(value, 4),
         )
@@ -133,18 +139,10 @@ def _start(base_model: str | None) -> str | None:
     return Path(base_model).name
 
 
-def _metric(key: str) -> str:
-    at = UnderAttack.parse(key)
-    return at.metric if at else key
-
-
-def _figure(key: str) -> str:
-    at = UnderAttack.parse(key)
-    return (
-        f"{heading(at.metric)} under {ATTACKS.get(at.attack, at.attack.upper())}, ε={shown(at.epsilon)}"
-        if at
-        else heading(key)
-    )
+def _figure(key: MetricKey) -> str:
+    if key.under is None or key.epsilon is None:
+        return heading(key)
+    return f"{heading(key.metric)} under {attack_label(key.under)}, ε={shown(key.epsilon)}"
 
 
 def _text(value: object) -> str:

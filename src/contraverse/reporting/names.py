@@ -1,77 +1,50 @@
-"""How figures, attacks and times are named to a reader."""
+"""Names of metrics, attacks and times for a reader."""
 
-import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from contraverse.attacks import attack_label
+from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.metrics import TABLE
 from contraverse.units import shown
 
 MISSING = "-"
-PERCENT = frozenset({"accuracy", "robust_accuracy", "error_rate", "f1", "macro_f1", "probe", "probe_adversarial"})
-STS = {f"sts{year}": f"STS{year}" for year in range(12, 17)} | {"stsb": "STS-B", "sick": "SICK-R"}
-LABELS = STS | {
-    "accuracy": "accuracy",
-    "robust_accuracy": "accuracy under attack",
-    "error_rate": "error rate",
-    "probe": "linear probe",
-    "probe_adversarial": "linear probe, adversarial batch norm",
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "mcc": "MCC",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "average": "average",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-    "uar": "UAR",
-}
-ATTACKS = {"autoattack": "AutoAttack"}
-NORMS = {"l2": "L2", "linf": "L∞"}
+NORMS = {"l1": "L1", "l2": "L2", "linf": "L∞"}
 NBSP = "\N{NO-BREAK SPACE}"
-
-_ATTACKED = re.compile(r"(?P<metric>[^@]+)@(?P<attack>[^@]+?)-(?P<epsilon>\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
-
-
-class UnderAttack(NamedTuple):
-    """A figure under attack, as named by a key like ``accuracy@pgd-0.3``; ``epsilon`` in the attack's norm."""
-
-    metric: str
-    attack: str
-    epsilon: float
-
-    @classmethod
-    def parse(cls, key: str) -> "UnderAttack | None":
-        """The parts of ``key``, or None where it names a clean figure."""
-        match = _ATTACKED.fullmatch(key)
-        return cls(match["metric"], match["attack"], float(match["epsilon"])) if match else None
 
 
 def label(metric: str) -> str:
     """A metric's name inside a sentence."""
-    return LABELS.get(metric, plain(metric))
+    return TABLE[metric].label if metric in TABLE else plain(metric)
 
 
-def heading(key: str) -> str:
-    """A figure's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
-    if at := UnderAttack.parse(key):
-        return f"{heading(at.metric)}, {ATTACKS.get(at.attack, at.attack.upper())} ε={shown(at.epsilon)}"
-    metric, at_what, where = key.partition("@")
-    if at_what:
-        where = plain(where).replace("imagenet_c_", "ImageNet-C's ").replace("_", " ")
-        return f"{heading(metric)}, {where}"
-    name = label(key)
-    return name[:1].upper() + name[1:] if key in LABELS else name
+def is_percent(metric: str) -> bool:
+    """True for a share of rows, which is printed with a percent sign."""
+    return metric in TABLE and TABLE[metric].percent
+
+
+def heading(key: str | MetricKey) -> str:
+    """A metric's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
+    metric, under, epsilon = MetricKey.read(key) if isinstance(key, str) else key
+    name = label(metric)
+    name = name[:1].upper() + name[1:] if metric in TABLE else name
+    if under is None:
+        return name
+    if epsilon is not None:
+        return f"{name}, {attack_label(under)} ε={shown(epsilon)}"
+    words = plain(under).replace("imagenet_c_", "ImageNet-C's ").replace("_", " ")
+    return f"{name}, {words}"
 
 
 def amount(value: float, metric: str, digits: int = 1) -> str:
     """``76.0 %`` with a space that does not break, or a bare number for a metric that is no share."""
-    return f"{value:.{digits}f}" + (f"{NBSP}%" if metric in PERCENT else "")
+    return f"{value:.{digits}f}" + (f"{NBSP}%" if is_percent(metric) else "")
 
 
 def describe_attack(attack: str, settings: Mapping[str, Any]) -> str:
     """An attack with its settings, in words: "PGD, 5 steps, L2 norm per sequence, 1 restart"."""
     given = {key: value for key, value in settings.items() if value is not None}
-    words = [attack.upper()]
+    words = [attack_label(attack)]
     for key, value in given.items():
         match key:
             case "steps" | "restarts":

@@ -4,30 +4,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
+from contraverse.attacks import attack_label
+from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.metrics import TABLE
 from contraverse.reporting.figures import Measured, compare
 from contraverse.reporting.names import MISSING, amount, label, plain
-from contraverse.reporting.tables import Row, Table
+from contraverse.reporting.tables import Key, Row, Table
 from contraverse.units import shown
 
 NOTHING = "Nothing was measured."
 
 
-def outcome(
-    runs: Sequence[Measured], metric: str = "accuracy", *, greater_is_better: bool = True, digits: int = 1
-) -> str:
+def outcome(runs: Sequence[Measured], metric: str = "accuracy", *, digits: int = 1) -> str:
     """The best run beside the first (or, where the first is the best, beside the next best).
 
-    With figures under attack: at the middle epsilon, and what the two give on clean data. Without any: by
-    ``metric``, for which ``greater_is_better`` says which way is up.
+    With figures under attack: at the middle epsilon, and what the two give on clean data. Without any: by ``metric``,
+    of which the table of metrics says whether greater is better.
     """
     comparison = compare(runs)
     if not comparison.attacks:
-        return _clean(comparison.table, _Speaker(metric, digits), greater_is_better)
+        return _clean(comparison.table, _Speaker(metric, digits))
     metric, attack = comparison.attacks[0]
     columns = comparison.under(metric, attack)
     epsilon = median_low(columns)
     return _robust(
-        comparison.table, _Speaker(metric, digits), columns[epsilon], f"{attack.upper()} at ε={shown(epsilon)}"
+        comparison.table, _Speaker(metric, digits), columns[epsilon], f"{attack_label(attack)} at ε={shown(epsilon)}"
     )
 
 
@@ -38,12 +39,13 @@ class _Speaker:
     metric: str
     digits: int
 
-    def __call__(self, row: Row, column: str | None = None) -> str:
+    def __call__(self, row: Row, column: MetricKey | None = None) -> str:
         cell = row.cells.get(column or self.metric)
         return amount(cell.mean, self.metric, self.digits) if cell else MISSING
 
 
-def _clean(table: Table, say: _Speaker, greater_is_better: bool) -> str:
+def _clean(table: Table, say: _Speaker) -> str:
+    greater_is_better = say.metric not in TABLE or TABLE[say.metric].greater_is_better
     best, other = _best_and_rival(table, say.metric, greater_is_better)
     if best is None:
         return NOTHING
@@ -56,7 +58,7 @@ def _clean(table: Table, say: _Speaker, greater_is_better: bool) -> str:
     return f"{sentence}, where {_name(other)} reaches {say(other)}."
 
 
-def _robust(table: Table, say: _Speaker, column: str, attack: str) -> str:
+def _robust(table: Table, say: _Speaker, column: MetricKey, attack: str) -> str:
     best, other = _best_and_rival(table, column, greater_is_better=True)
     if best is None:
         return NOTHING
@@ -75,7 +77,7 @@ def _robust(table: Table, say: _Speaker, column: str, attack: str) -> str:
     return f"{sentence}; clean, {_name(best)} reaches {clean} and {_name(other)} {say(other)}."
 
 
-def _best_and_rival(table: Table, column: str, greater_is_better: bool) -> tuple[Row | None, Row | None]:
+def _best_and_rival(table: Table, column: Key, greater_is_better: bool) -> tuple[Row | None, Row | None]:
     measured = [(cell.mean, row) for row in table.rows if (cell := row.cells.get(column))]
     ranked = [row for _, row in sorted(measured, key=lambda pair: pair[0], reverse=greater_is_better)]
     if not ranked:

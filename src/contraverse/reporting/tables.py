@@ -10,8 +10,10 @@ import rich.table
 from rich.text import Text
 
 from contraverse.errors import UserError
+from contraverse.evaluation.keys import MetricKey
 from contraverse.reporting.names import MISSING, heading
 
+Key = str | MetricKey
 Best = Mapping[str, Literal["highest", "lowest"]]
 """Which metrics to mark the best of, and what best means."""
 
@@ -40,9 +42,9 @@ class Row:
 
     key: tuple[str, ...]
     n: int
-    cells: Mapping[str, Cell | None]
+    cells: Mapping[Key, Cell | None]
 
-    def text(self, metric: str, digits: int = 1) -> str:
+    def text(self, metric: Key, digits: int = 1) -> str:
         """A cell as printed; ``(n=3)`` follows where only some of the group's runs hold the metric."""
         cell = self.cells[metric]
         if cell is None:
@@ -55,10 +57,10 @@ class Table:
     """Groups of runs (rows) by metrics (columns). Made by `summarise`."""
 
     by: tuple[str, ...]
-    metrics: tuple[str, ...]
+    metrics: tuple[Key, ...]
     rows: tuple[Row, ...]
 
-    def best(self, metric: str, which: Literal["highest", "lowest"], digits: int = 1) -> set[int]:
+    def best(self, metric: Key, which: Literal["highest", "lowest"], digits: int = 1) -> set[int]:
         """Numbers of the rows with the best mean as printed: several where they tie."""
         means = {i: round(cell.mean, digits) for i, row in enumerate(self.rows) if (cell := row.cells[metric])}
         top = (max if which == "highest" else min)(means.values(), default=None)
@@ -92,7 +94,7 @@ class Table:
         return [*self.by, "n", *map(heading, self.metrics)]
 
     def _body(self, digits: int, bold: Best | None) -> list[tuple[list[str], list[bool]]]:
-        best = {metric: self.best(metric, which, digits) for metric, which in (bold or {}).items()}
+        best: dict[Key, set[int]] = {metric: self.best(metric, which, digits) for metric, which in (bold or {}).items()}
         plain = [False] * (len(self.by) + 1)
         return [
             (
@@ -103,7 +105,7 @@ class Table:
         ]
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], by: Sequence[str], metrics: Sequence[str]) -> Table:
+def summarise(rows: Sequence[Mapping[Any, Any]], by: Sequence[str], metrics: Sequence[Key]) -> Table:
     """Group ``rows`` (one a run) by the columns ``by``, and take each metric's mean and standard deviation.
 
     Groups come in the order in which they first occur. A metric that a row lacks, or holds as None, NaN or infinity,
@@ -114,9 +116,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], by: Sequence[str], metrics: Seq
     """
     for column in by:
         if rows and not any(column in row for row in rows):
-            known = ", ".join(dict.fromkeys(key for row in rows for key in row))
+            known = ", ".join(dict.fromkeys(str(key) for row in rows for key in row))
             raise UserError(f"no run has a column {column!r}", hint=f"columns: {known}")
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[Any, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(_key(row.get(column)) for column in by), []).append(row)
     return Table(
@@ -133,7 +135,7 @@ def _key(value: object) -> str:
     return MISSING if value is None else str(value)
 
 
-def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+def _values(rows: Sequence[Mapping[Any, Any]], metric: Key) -> list[float]:
     values = [float(row[metric]) for row in rows if row.get(metric) is not None]
     return [value for value in values if isfinite(value)]
 

@@ -283,7 +283,7 @@ def test_a_state_of_another_call_is_refused(tmp_path: Path) -> None:
     ("wrong", "says"),
     [
         ({"norm": "l0"}, "no norm"),
-        ({"version": "best"}, "no version"),
+        ({"version": "best"}, "no version of AutoAttack"),
         ({"epsilon": 0.0}, "8/255"),
         ({"attacks": ("pgd",)}, "each once"),
         ({"attacks": ()}, "each once"),

@@ -92,7 +92,7 @@ def test_the_shift(bn_branch: BNBranch, labelled: bool, model: ImageModel, image
 
 @each
 def test_pictures(bn_branch: BNBranch, model: ImageModel, images: ImageData) -> None:
-    settings = partial(AttackSettings, "pgd", "linf", steps=3)
+    settings = partial(AttackSettings, attack="pgd", norm="linf", steps=3)
     found = attacked_pictures({"one": model}, images, 0.05, settings(bn_branch=bn_branch))
     assert found == attacked_pictures({"one": single(model, bn_branch)}, images, 0.05, settings())
     other: BNBranch = "clean" if bn_branch == "adversarial" else "adversarial"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import margin
 from contraverse.data.images import ImageData
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 from contraverse.evaluation.images.autoattack_state import State, digest_of_data, digest_of_model
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, classes_of, device_of, labels_of, right
 from contraverse.evaluation.predict import Progress
@@ -204,9 +204,9 @@ def _settings(
     bn_branch: str,
 ) -> dict[str, Any]:
     if norm not in NORMS:
-        raise UserError(f"no norm is called {norm!r}", hint=f"use {', '.join(NORMS)}")
+        raise unknown("norm", norm, NORMS)
     if version not in VERSIONS:
-        raise UserError(f"AutoAttack has no version {version!r}", hint=f"use {', '.join(VERSIONS)}")
+        raise unknown("version of AutoAttack", version, VERSIONS)
     if not 0 < epsilon < float("inf"):
         raise UserError(f"epsilon must be positive, not {epsilon}", hint="8/255 is 0.03137")
     if queries < 1 or batch_size < 1:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from contraverse.evaluation.images.weather import plasma
+from contraverse.attacks.weather import plasma
 
 Floats = np.ndarray
 Random = np.random.Generator

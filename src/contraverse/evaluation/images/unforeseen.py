@@ -13,17 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from contraverse.attacks import attacks_of
+from contraverse.attacks.distortions import Distortion, Drawn
 from contraverse.data.images import ImageData
-from contraverse.errors import UserError
-from contraverse.evaluation.images.distortions import L1, L2, Distortion, Drawn, Elastic, Jpeg, JpegL1, Linf
+from contraverse.errors import UserError, unknown
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
-from contraverse.evaluation.images.weather import Fog, Gabor, Snow
 from contraverse.evaluation.predict import Progress
 from contraverse.types import BNBranch
 
-UNFORESEEN: dict[str, Distortion] = {
-    kind.name: kind() for kind in (Linf, L2, L1, Jpeg, JpegL1, Elastic, Fog, Snow, Gabor)
-}
+UNFORESEEN: dict[str, Distortion] = {name: spec.load()() for name, spec in attacks_of("unforeseen_accuracy").items()}
 
 CIFAR10_ATA: dict[str, dict[float, float]] = {
     "linf": {1: 91.0, 2: 87.8, 4: 81.6, 8: 71.3, 16: 46.5, 32: 23.1},
@@ -247,7 +245,7 @@ def _keys(seed: int, rows: range) -> list[int]:
 def _checked(epsilons: Mapping[str, Sequence[float]], data: ImageData) -> dict[str, list[float]]:
     for name, sizes in epsilons.items():
         if name not in UNFORESEEN:
-            raise UserError(f"no unforeseen attack is called {name!r}", hint=f"choose from {', '.join(UNFORESEEN)}")
+            raise unknown("unforeseen attack", name, UNFORESEEN)
         if not sizes or not all(0 < epsilon < float("inf") for epsilon in sizes):
             raise UserError(f"the sizes of {name} must be positive, not {list(sizes)}")
         if why := _unfit(name, data):

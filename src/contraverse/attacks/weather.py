@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from contraverse.evaluation.images.distortions import Distortion, Drawn
+from contraverse.attacks.distortions import Distortion, Drawn
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 

@@ -9,16 +9,16 @@ from PIL import Image
 from reference.distortion_reference import best_corner, diamond_square, luminance_blocks
 from torch import Tensor
 
-from contraverse.errors import UserError
-from contraverse.evaluation.images.distortions import (
+from contraverse.attacks.distortions import (
     Distortion,
     Drawn,
     jpeg_decode,
     jpeg_encode,
     steepest_l1,
 )
+from contraverse.attacks.weather import _streaks, plasma
+from contraverse.errors import UserError
 from contraverse.evaluation.images.unforeseen import UNFORESEEN
-from contraverse.evaluation.images.weather import _streaks, plasma
 
 NONE = torch.empty(2, 0)
 

@@ -1,0 +1,61 @@
+"""Names of metrics in JSON and on a terminal: ``accuracy``, ``accuracy@apgd-0.3``, ``uar@fog``.
+
+Inside the package figures stay structured (`contraverse.evaluation.RobustReport`, or its dict): a name is made by
+``str`` when JSON is written, and read by `MetricKey.read` when it comes from there.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class MetricKey(NamedTuple):
+    """A metric, and under what it was measured.
+
+    Attributes:
+        metric: name in `contraverse.evaluation.metrics.TABLE`.
+        under: attack or corruption; None for clean rows.
+        epsilon: radius, in the attack's norm; None where there is none.
+    """
+
+    metric: str
+    under: str | None = None
+    epsilon: float | None = None
+
+    def __str__(self) -> str:
+        if self.under is None:
+            return self.metric
+        return f"{self.metric}@{self.under}" + ("" if self.epsilon is None else f"-{self.epsilon:g}")
+
+    @classmethod
+    def read(cls, name: str) -> "MetricKey":
+        """The parts of a name from JSON. The radius is what follows a hyphen and is a number to the end."""
+        metric, at, under = name.partition("@")
+        if not at:
+            return cls(name)
+        attack, *rest = under.split("-")
+        while rest:
+            try:
+                return cls(metric, attack, float("-".join(rest)))
+            except ValueError:
+                attack = f"{attack}-{rest.pop(0)}"
+        return cls(metric, under)
+
+
+def attacked_accuracy(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    """Accuracy at each radius of ``evaluation["robustness"]``, `RobustReport.to_dict`; empty without an attack."""
+    robustness = evaluation.get("robustness")
+    if not robustness:
+        return {}
+    attack = robustness["attack"]["name"]
+    return {MetricKey("accuracy", attack, at["epsilon"]): at["accuracy"] for at in robustness["at"]}
+
+
+def clean_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """``evaluation["metrics"]`` without those of the attack, which an evaluation read from JSON holds by name too."""
+    attacked = set(map(str, attacked_accuracy(evaluation)))
+    return {name: value for name, value in evaluation["metrics"].items() if name not in attacked}
+
+
+def named_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """All metrics of an evaluation by name, for JSON: the clean ones, then those under attack."""
+    return {**clean_metrics(evaluation), **{str(key): value for key, value in attacked_accuracy(evaluation).items()}}
