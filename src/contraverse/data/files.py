@@ -13,6 +13,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +61,10 @@ def is_local(source: str, endings: Collection[str] = EXTENSIONS) -> bool:
     return path.exists() or extension(path) in endings or not is_hub_id(source) or source.startswith(".")
 
 
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""Paths of open descriptors: unlike a pipe that lies in a folder, they have somebody who writes and an end."""
+
+
 class Form(NamedTuple):
     """What the user says of how text files are written.
 
@@ -77,6 +82,9 @@ AS_IT_IS = Form()
 def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_IS) -> Table:
     """Read one file; ``headerless`` as in `read_delimited`.
 
+    What a shell hands over as /dev/fd/63 (``--data <(zcat rows.gz)``) or /dev/stdin has no ending: its kind is told by
+    its first bytes.
+
     Text is UTF-8, with or without a byte order mark, or as ``form`` says. Bytes that are not UTF-8 come through as lone
     surrogates: whoever uses the row reports it.
 
@@ -86,14 +94,17 @@ def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_
     kind = extension(path)
     if not path.exists():
         raise not_there(path)
-    if kind not in EXTENSIONS:
+    if str(path).startswith(_DESCRIPTORS):
+        kind, data = _told_by_bytes(read_bytes(path))
+    elif kind not in EXTENSIONS:
         raise UserError(
             f"a file that ends in {kind!r} cannot be read" if kind else "a file without an ending cannot be read",
             where=str(path),
             hint=f"Known endings: {', '.join(EXTENSIONS)}; each may be followed by .gz or .bz2.",
         )
-    check_regular(path)
-    data = read_bytes(path)
+    else:
+        check_regular(path)
+        data = read_bytes(path)
     if kind == ".parquet":
         return _read_parquet(data, path)
     text, hint = _text(data, path, form.encoding)
@@ -104,8 +115,18 @@ def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_
     elif kind == ".txt":
         table = _read_text(text, path)
     else:
-        table = _read_objects(text, path)
+        table = _read_objects(text, path, kind)
     return replace(table, hint=hint)
+
+
+def _told_by_bytes(data: bytes) -> tuple[str, bytes]:
+    """The kind of file that the bytes are of, as an ending, and the bytes, unpacked."""
+    for magic, unpack in ((b"\x1f\x8b", ".gz"), (b"BZh", ".bz2")):
+        if data.startswith(magic):
+            with suppress(OSError, EOFError, ValueError, zlib.error):
+                return _told_by_bytes(_UNPACK[unpack](data))
+    kinds = {b"PAR1": ".parquet", b"[": ".json", b"{": ".jsonl"}
+    return next((kind for magic, kind in kinds.items() if data.lstrip().startswith(magic)), ".csv"), data
 
 
 def _text(data: bytes, path: Path, encoding: str | None) -> tuple[str, str | None]:
@@ -175,8 +196,8 @@ def _lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _read_objects(text: str, path: Path) -> Table:
-    rows = read_json(text, path, _lines(text))
+def _read_objects(text: str, path: Path, kind: str) -> Table:
+    rows = read_json(text, path, _lines(text), kind)
     return Table(
         where=str(path),
         names=tuple(dict.fromkeys(name for _, value in rows.objects for name in value)),

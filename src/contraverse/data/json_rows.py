@@ -18,8 +18,8 @@ class JsonRows(NamedTuple):
     blank: int
 
 
-def read_json(text: str, path: Path, lines: list[str]) -> JsonRows:
-    """Read objects; ``lines`` are those of ``text``.
+def read_json(text: str, path: Path, lines: list[str], kind: str) -> JsonRows:
+    """Read objects; ``lines`` are those of ``text``, and a list of objects is read of the ``kind`` ".json" alone.
 
     Raises:
         UserError: the file is one object, of columns or around a list, its objects have several lines, or it is a list
@@ -29,7 +29,7 @@ def read_json(text: str, path: Path, lines: list[str]) -> JsonRows:
     faults: list[tuple[int, str]] = []
     blank = 0
     unit: Literal["line", "row"] = "line"
-    if _is_list(text, path):
+    if kind == ".json" and text.lstrip().startswith("["):
         unit = "row"
         try:
             values = list(enumerate(json.loads(text), start=1))
@@ -87,11 +87,6 @@ def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], fau
     raise UserError(
         f"is one JSON object, not rows ({', '.join(map(repr, list(first)[:5]))})", where=str(path), hint=hint
     )
-
-
-def _is_list(text: str, path: Path) -> bool:
-    inner = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2") else path
-    return inner.suffix.lower() == ".json" and text.lstrip().startswith("[")
 
 
 def _first_value(text: str) -> tuple[Any, int]:

@@ -16,7 +16,7 @@ from contraverse.data.splits import SplitName, listed
 from contraverse.errors import UserError
 
 _IMAGES = ("image", "img", "picture")
-_LABELS = ("label", "labels", "class", "category")
+LABELS = ("label", "labels", "class", "category")
 
 
 def read_parquet(
@@ -33,7 +33,7 @@ def read_parquet(
     where = str(path)
     table = open_parquet(read_bytes(path), path)
     columns = _columns(table.schema.names, where, task, image, label)
-    images = _encoded(table.column(columns[0]).to_pylist(), where, columns[0], path.parent, [path.parent])
+    images = encoded_images(table.column(columns[0]).to_pylist(), where, columns[0], path.parent, [path.parent])
     labels = None if columns[1] is None else table.column(columns[1]).to_pylist()
     classes = declared_classes(table.schema.metadata or {}).get(columns[1] or "")
     chosen, notes = _split_rows(table, where, columns)
@@ -101,7 +101,7 @@ def source_of(
     else:
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(image_column, datasets.Image(decode=False))
-        images = _encoded(rows.with_format(None)[image_column][:], where, image_column, Path(), inside)
+        images = encoded_images(rows.with_format(None)[image_column][:], where, image_column, Path(), inside)
     classes = getattr(rows.features.get(label_column), "names", None)
     return ImageSource(
         where,
@@ -127,7 +127,7 @@ def _columns(
             where=where,
             hint="Name the column of the encoded images with --image.",
         )
-    return found, label or next((name for name in (task.label, *_LABELS) if name in names and name != found), None)
+    return found, label or next((name for name in (task.label, *LABELS) if name in names and name != found), None)
 
 
 def _caches() -> list[Path]:
@@ -139,7 +139,7 @@ def _caches() -> list[Path]:
     return [Path(name) for name in names]
 
 
-def _encoded(
+def encoded_images(
     values: Sequence[Any], where: str, column: str, folder: Path, inside: Sequence[Path] | None
 ) -> list[Path | bytes | None]:
     """The encoded bytes of each row, or the file that holds them, relative to ``folder``.

@@ -254,7 +254,7 @@ def _open_by_split(
             continue
         path = Path(source[split]).expanduser()
         if path.is_dir():
-            parts[split] = [read_classes(path, notes, train=split == "train")]
+            parts[split] = [read_classes(path, notes, label, train=split == "train")]
             continue
         found, more = _open_file(path, task, image, label)
         notes += more
@@ -270,9 +270,13 @@ def _open_folder(
     for candidate in (folder, *(folder / inner for inner in _INNER.get(task.name, ()))):
         if candidate.is_dir() and (arrays := read_array_folder(candidate)):
             return arrays
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _FILES and path.is_file()]
+    files = _tables_in(folder)
     if not files:
-        return read_image_folder(folder, unnamed)
+        if (inner := _inner_folder(folder)) is not None:
+            # A repository of the Hub has its files in data/.
+            parts, notes = _open_folder(inner, task, image, label, unnamed)
+            return parts, [f"{folder}: its files are those of {inner.name}/", *notes]
+        return read_image_folder(folder, unnamed, label)
     stems = {path: SHARD.sub("", path.stem) for path in files}
     chosen = match_names(dict.fromkeys(stems.values()))
     if not chosen and len(files) == 1:
@@ -284,8 +288,7 @@ def _open_folder(
             where=str(folder),
             hint="Name the file itself with --data, or call the files train and test.",
         )
-    parts: Sources = {}
-    notes: list[str] = []
+    parts, notes = {}, []
     used = set()
     for split, (name,) in chosen.items():
         for path in (path for path in files if stems[path] == name):
@@ -296,6 +299,22 @@ def _open_folder(
             used.add(path)
     left = [path.name for path in files if path not in used]
     return parts, notes + ([f"{folder}: left out {listed(left)}"] if left else [])
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Files of ``folder`` that hold images; a table that lists images of the folder is none of them."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in _FILES and path.is_file() and path.name != "metadata.parquet"
+    ]
+
+
+def _inner_folder(folder: Path) -> Path | None:
+    """The folder in ``folder`` that holds its files: data/, or the only folder there."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    inner = next((path for path in inside if path.name == "data"), inside[0] if len(inside) == 1 else None)
+    return inner if inner is not None and _tables_in(inner) else None
 
 
 def _inside(sources: Iterable[str]) -> str | None:

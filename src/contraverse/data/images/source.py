@@ -83,9 +83,9 @@ def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> n
     """
     if data is None or data == b"":
         raise BadImage("the image is missing" if data is None else "the image is empty")
-    if (
-        isinstance(data, Path) and data.exists() and not data.is_file()
-    ):  # a pipe would be waited for, a device never end
+    if isinstance(data, Path) and not data.exists():
+        raise BadImage("there is no such file")
+    if isinstance(data, Path) and not data.is_file():  # a pipe would be waited for, a device never end
         raise BadImage("is a pipe, a device or a folder, not a file")
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
