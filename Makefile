@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
+# Threads of each test process. With more than one a worker, the workers fight over the cores.
+THREADS ?= 1
 # Extra arguments for `pip install torch`, for example an index with another build (see README, Installation).
 PIP_TORCH_ARGS ?=
 # Extra arguments for pytest (make test) and for contraverse (make quickstart).
@@ -11,10 +13,11 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.contraverse-installed
+DOCS_STAMP := $(VENV)/.contraverse-docs-installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format method-pages build clean
+.PHONY: help setup quickstart test test-all check format method-pages docs build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +27,11 @@ setup: $(STAMP) ## build the environment (.venv) with pinned, tested versions
 quickstart: $(STAMP) ## train and attack two classifiers on the bundled encoder, write an HTML report
 	$(BIN)/contraverse quickstart $(ARGS)
 
-# One thread a worker: with more, the workers fight over the cores.
 test: $(STAMP) ## run the tests, without those marked slow, gpu or network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-all: $(STAMP) ## run the slow tests too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m 'not network and not gpu' $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m 'not network and not gpu' $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import direction, spelling; changes nothing
 	$(BIN)/ruff format --check .
@@ -44,6 +46,9 @@ format: $(STAMP) ## format the code and mend what the linter can
 
 method-pages: $(STAMP) ## write the tables of docs/methods: settings of each method, all methods
 	$(BIN)/python -m contraverse.methods._pages docs/methods
+
+docs: $(DOCS_STAMP) ## build the documentation as a site into build/site, with an API reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 build: $(STAMP) ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
@@ -64,4 +69,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "set PIP_TORCH_ARGS to PyTorch's index of CPU builds: README.md, Installation."; fi
 	$(BIN)/python -m pip install $(PIP_TORCH_ARGS) $(TORCH)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,images,onnx,quickstart,search,tensorboard]'
+	@touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
 	@touch $@

