@@ -273,7 +273,7 @@ def test_from_transformers_shares_the_weights_and_predicts(bert: Any) -> None:
         ({"y": [0]}, "2 rows in x, and 1 labels in y"),
         ({"y": [0, 4]}, r"y\[1\]: label 4 is none of the model's 4 classes"),
         ({"y": [0, 0.5]}, r"y\[1\]: label 0.5 is none of the model's 4 classes"),
-        ({"attack": "fab"}, "no attack is called 'fab'"),
+        ({"attack": "fab"}, 'no attack is called "fab"'),
         ({"model": nn.Linear(8, 4)}, r"the network gives no logits"),
         ({"tokenizer": tiny_tokenizer(type_ids=True)}, "expected a classifier of transformers, not a Plain"),
     ],

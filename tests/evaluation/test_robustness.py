@@ -242,7 +242,7 @@ def test_a_random_start_is_the_rows_own(tiny_model: MakeModel, batch: Any) -> No
     starts = []
     for rows, of in (([4, 9, 7, 1], batch), ([7], alone)):
         inputs = perturbation_inputs(model, of)
-        starts.append(ball_of(inputs, np.array(rows), 0.5, settings, 1).start(inputs, random=True).detach())
+        starts.append(ball_of(inputs, np.array(rows), 0.5, settings, 1).init(inputs, random=True).detach())
     torch.testing.assert_close(starts[0][2, :real], starts[1][0])
     assert not torch.allclose(starts[0][1, :real], starts[0][2, :real])
     assert (starts[0][2, real:] == 0).all()

@@ -21,7 +21,7 @@ from contraverse.attacks import (
     perturbation_inputs,
 )
 from contraverse.data import Encoded
-from contraverse.evaluation.predict import Progress, batches, logits_of, settle_others
+from contraverse.evaluation.predict import Progress, batches, labels_of, logits_of, settle_others
 from contraverse.functional import Norm, all_parts, norm
 from contraverse.models import AnyModel, ImageModel
 from contraverse.types import Batch, Inputs
@@ -101,7 +101,7 @@ def attack_rows(
     """
     still_correct = np.zeros(len(data), dtype=bool)
     still_correct[rows] = True
-    predicted = np.array(data.labels)
+    predicted = labels_of(data).copy()
     relative_size, losses = np.zeros(len(data)), settings.losses(len(model.labels or ()))
     gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
     for attempt in range(settings.restarts * len(losses)):
