@@ -149,7 +149,7 @@ def test_clusters_in_the_place_of_labels(invoke: Any, folder: Path, tmp_path: Pa
         (("train", "selfie", "--task", "trec"), "selfie trains on images, and trec is a task of texts"),
         (("train", "uscal", "--task", "cifar10"), "uscal trains on texts, and cifar10 is a task of images"),
         (("train", "acl-dss"), 'did you mean "acl-ds"'),
-        (("train", "trades", "--task", "cifar11"), "Did you mean 'cifar10'"),
+        (("train", "trades", "--task", "cifar11"), 'did you mean "cifar10"'),
         (("train", "trades", "--task", "images", "--data", "/no/such/folder"), "/no/such/folder"),
         (("train", "trades", "--set", "train.schedule.name=cosin"), "train.schedule"),
         (("train", "trades", "--set", "model.dual=maybe"), "model.dual"),

@@ -129,7 +129,7 @@ def test_a_bad_text_names_file_line_and_reason(tmp_path: Path) -> None:
         ({"text": "body"}, "there is no column 'body'"),
         ({"label": "class"}, "there is no column 'class'"),
         ({"text": ["text", "text", "label", "label"]}, "one, two or three texts, not 4"),
-        ({"task": "snil"}, "no task 'snil'"),
+        ({"task": "snil"}, 'no task is called "snil"'),
         ({"task": "pair"}, "no column for 'sentence1', 'sentence2'.*\n.*text="),
         ({"label_names": ["delivery", "returns"]}, "the label 'billing' is unknown"),
         ({"on_bad_row": "skips"}, "on_bad_row is error or skip, not 'skips'"),
@@ -208,9 +208,7 @@ def test_a_list_of_dicts_is_a_source_of_splits() -> None:
     assert load_splits("text", {"train": rows, "test": rows[:4]}).need("test").texts == [(text,) for text in TEXTS[:4]]
     with pytest.raises(UserError, match="the table, row 2: 'text' is missing"):
         load_splits("text", [rows[0], {"label": "billing", "text": None}, *rows])
-    with pytest.raises(
-        UserError, match=r"data.source\[0\]: there is no such|data.source\[1\]: a source has no 'wieght'"
-    ):
+    with pytest.raises(UserError, match=r"data.source\[0\]: there is no such|data.source\[1\]: no setting of a source"):
         load_splits("text", [{"source": "a.csv"}, {"source": "b.csv", "wieght": 2}])
 
 

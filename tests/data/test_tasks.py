@@ -65,9 +65,9 @@ def test_the_draws_of_table_9() -> None:
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="no task 'mrcp'") as error:
+    with pytest.raises(UserError, match='no task is called "mrcp"') as error:
         get_task("mrcp")
-    assert "Did you mean 'mrpc'?" in str(error.value)
+    assert 'did you mean "mrpc"?' in str(error.value)
     assert get_task("mrpc") is TASKS["mrpc"]
 
 

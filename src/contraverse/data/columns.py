@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from contraverse.data.nearest import nearest
 from contraverse.data.tables import Table
 from contraverse.data.tasks import TASKS, Task
-from contraverse.errors import UserError
+from contraverse.errors import UserError, nearest
 
 _TEXT_NAMES: dict[int, tuple[tuple[str, ...], ...]] = {
     1: (("text",), ("sentence",), ("content",), ("review",), ("comment",), ("tweet",), ("document",)),

@@ -20,10 +20,9 @@ from typing import NamedTuple
 
 from contraverse.data.decoding import decode
 from contraverse.data.json_rows import read_json
-from contraverse.data.nearest import nearest
 from contraverse.data.parquet import column_values, declared_classes, open_parquet
 from contraverse.data.tables import BadRow, Table
-from contraverse.errors import UserError
+from contraverse.errors import UserError, nearest
 
 EXTENSIONS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 """The kinds of file that can be read; where a folder has one split in two of them, the first of these is taken."""

@@ -33,12 +33,11 @@ from contraverse.data.columns import Columns
 from contraverse.data.dataset import TextData, TextSplits
 from contraverse.data.files import AS_IT_IS, Form, extension, read_table
 from contraverse.data.in_memory import is_table
-from contraverse.data.nearest import nearest
 from contraverse.data.reading import Read, read_source
 from contraverse.data.splits import SPLITS, OnBadRow, SplitName
 from contraverse.data.tasks import TASKS, Task
 from contraverse.data.values import Labels
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 
 _SHOWN = 5
 
@@ -102,8 +101,7 @@ def _part(given: Any, split: SplitName, where: str) -> Part:
         raise UserError(f"a source is a path, a Hub id or settings, not {given!r}", where=where)
     for name in given:
         if name not in _KEYS:
-            known = ", ".join(nearest(str(name), _KEYS))
-            raise UserError(f"a source has no {name!r}", where=where, hint=f"Known, the nearest first: {known}.")
+            raise unknown("setting of a source", str(name), _KEYS, where=where)
     values = {name: value for name, value in given.items() if value is not None}
     for name in ("task", "label"):
         if not isinstance(values.get(name, ""), str):
@@ -111,8 +109,7 @@ def _part(given: Any, split: SplitName, where: str) -> Part:
     if not isinstance(values.get("source", ""), str | Path):
         raise UserError(f"source is a path or a Hub id, not {values['source']!r}", where=where)
     if (task := values.get("task")) is not None and task not in TASKS:
-        known = ", ".join(nearest(task, TASKS))
-        raise UserError(f"no task {task!r}", where=where, hint=f"Known, the nearest first: {known}.")
+        raise unknown("task", task, TASKS, where=where)
     splits = _names(values.pop("split", split), "split", where)
     if not splits or not set(splits) <= set(SPLITS):
         raise UserError(f"split is train, validation or test, not {', '.join(splits) or 'none'}", where=where)

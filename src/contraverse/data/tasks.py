@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from contraverse.data.nearest import nearest
-from contraverse.errors import UserError
+from contraverse.errors import unknown
 
 if TYPE_CHECKING:
     from contraverse.data.images.tasks import ImageTask
@@ -359,8 +358,7 @@ TASKS: dict[str, Task] = {row.name: row for row in _ROWS}
 def get_task(name: str) -> Task:
     """The task of that name; a `UserError` with the nearest names where there is none."""
     if name not in TASKS:
-        first, *others = nearest(name, TASKS)
-        raise UserError(f"no task {name!r}", hint=f"Did you mean {first!r}? The others: {', '.join(others)}.")
+        raise unknown("task", name, TASKS)
     return TASKS[name]
 
 
@@ -370,6 +368,5 @@ def any_task(name: str) -> "Task | ImageTask":
 
     known: dict[str, Task | ImageTask] = {**TASKS, **IMAGE_TASKS}
     if name not in known:
-        first, *others = nearest(name, known)
-        raise UserError(f"no task {name!r}", hint=f"Did you mean {first!r}? The others: {', '.join(others)}.")
+        raise unknown("task", name, known)
     return known[name]

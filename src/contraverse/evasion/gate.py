@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from contraverse.data.nearest import nearest
-from contraverse.errors import UserError
+from contraverse.errors import UserError, nearest
 from contraverse.evasion.outcomes import Rate
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}

@@ -232,5 +232,5 @@ def test_the_registry() -> None:
     assert len(IMAGE_TASKS["cifar100"].labels or ()) == 100
     assert not IMAGE_TASKS["digits"].flip
     assert not IMAGE_TASKS["mnist"].flip
-    with pytest.raises(UserError, match="Did you mean 'cifar10'"):
+    with pytest.raises(UserError, match='did you mean "cifar10"'):
         get_image_task("cifar-10")

@@ -8,7 +8,6 @@ import numpy as np
 
 from contraverse.data.files import read_bytes
 from contraverse.data.folder import match_names
-from contraverse.data.hub import hub_splits
 from contraverse.data.images.source import ImageSource
 from contraverse.data.images.tasks import ImageTask
 from contraverse.data.parquet import declared_classes, open_parquet
@@ -66,31 +65,30 @@ def _split_rows(
     return {split: [i for i, name in enumerate(names) if name in matched] for split, matched in chosen.items()}, notes
 
 
-def read_hub(
-    source: str | None, task: ImageTask, image: str | None, label: str | None
+def read_datasets(
+    splits: Mapping[SplitName, Sequence[tuple[str, Any]]],
+    task: ImageTask,
+    image: str | None,
+    label: str | None,
+    inside: Sequence[Path] | None,
 ) -> dict[SplitName, list[ImageSource]]:
-    """The splits of a Hub data set; see `hub_splits` for ``source``.
-
-    Raises:
-        UserError: as `hub_splits`; or a column is not there or holds no images.
-    """
-    splits = hub_splits(source, task)
-    return {
-        split: [source_of(rows, where, task, image, label, _caches()) for where, rows in tables]
-        for split, tables in splits.items()
-    }
-
-
-def source_of(
-    rows: Any, where: str, task: ImageTask, image: str | None, label: str | None, inside: Sequence[Path] | None
-) -> ImageSource:
-    """The images of one split of `datasets`: a column of the feature Image, of encoded bytes, or of arrays.
+    """The images of splits of `datasets`, each with its name in messages; see `hub_splits`.
 
     ``inside``: folders in which files of images may lie, None for any.
 
     Raises:
         UserError: a column is not there or holds no images.
     """
+    return {
+        split: [_read_dataset(rows, where, task, image, label, inside) for where, rows in tables]
+        for split, tables in splits.items()
+    }
+
+
+def _read_dataset(
+    rows: Any, where: str, task: ImageTask, image: str | None, label: str | None, inside: Sequence[Path] | None
+) -> ImageSource:
+    """The images of one split: a column of the feature Image, of encoded bytes, or of arrays."""
     import datasets
 
     image_column, label_column = _columns(rows.column_names, where, task, image, label)
@@ -130,7 +128,7 @@ def _columns(
     return found, label or next((name for name in (task.label, *LABELS) if name in names and name != found), None)
 
 
-def _caches() -> list[Path]:
+def caches() -> list[Path]:
     """Folders in which `datasets` keeps what it fetches."""
     import datasets
     from huggingface_hub.constants import HF_HUB_CACHE

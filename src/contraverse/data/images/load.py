@@ -8,10 +8,10 @@ from typing import Any
 from contraverse.data.files import check_regular, not_there
 from contraverse.data.files import is_local as is_path
 from contraverse.data.folder import SHARD, match_names
-from contraverse.data.hub import tables_by_split
+from contraverse.data.hub import hub_splits, tables_by_split
 from contraverse.data.images.arrays import BUNDLED, Sources, read_array_folder, read_bundled, read_npz
 from contraverse.data.images.dataset import ImageData, ImageSplits
-from contraverse.data.images.encoded import read_hub, read_parquet, source_of
+from contraverse.data.images.encoded import caches, read_datasets, read_parquet
 from contraverse.data.images.folders import read_classes, read_image_folder, wrapped
 from contraverse.data.images.reading import ImageReader, find_classes
 from contraverse.data.images.source import EXTENSIONS, ImageSource, spelled
@@ -155,10 +155,7 @@ def load_every_image(
             )
         else:
             splits_of, notes = tables_by_split(source)
-            parts = {
-                split: [source_of(rows, where, task, image, label, None) for where, rows in tables]
-                for split, tables in splits_of.items()
-            }
+            parts = read_datasets(splits_of, task, image, label, None)
         splits = _read_parts(parts, notes, task, size, on_bad_row)
     except UserError as error:
         raise in_python(error) from error
@@ -213,7 +210,7 @@ def _open(
     if isinstance(source, str) and source in BUNDLED:
         return read_bundled(source)
     if source is None or (isinstance(source, str) and not is_local(source)):
-        return read_hub(source, task, image, label), []
+        return read_datasets(hub_splits(source, task), task, image, label, caches()), []
     path = Path(source).expanduser()
     if path.is_dir():
         return _open_folder(path, task, image, label, unnamed)

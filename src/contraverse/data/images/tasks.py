@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from contraverse.data.nearest import nearest
-from contraverse.errors import UserError
+from contraverse.errors import unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -122,6 +121,5 @@ IMAGE_TASKS: dict[str, ImageTask] = {row.name: row for row in _ROWS}
 def get_image_task(name: str) -> ImageTask:
     """The task of that name; a `UserError` with the nearest names where there is none."""
     if name not in IMAGE_TASKS:
-        first, *others = nearest(name, IMAGE_TASKS)
-        raise UserError(f"no image task {name!r}", hint=f"Did you mean {first!r}? The others: {', '.join(others)}.")
+        raise unknown("image task", name, IMAGE_TASKS)
     return IMAGE_TASKS[name]
