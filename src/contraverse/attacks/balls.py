@@ -66,7 +66,7 @@ class NormBall:
         return way * radius.to(values.dtype) * epsilon
 
     def _free(self, inputs: Inputs) -> Tensor:
-        """How many coordinates of each group may move, shaped to broadcast against the values."""
+        """Number of coordinates of each group that may move, shaped to broadcast against the values."""
         free = inputs.mask.expand_as(inputs.values)
         if self.scope == "token":
             return free.sum(-1, keepdim=True)

@@ -18,7 +18,7 @@ from contraverse.functional import direction, project
 
 
 class Drawn(NamedTuple):
-    """Of a batch: ``parameters`` (B, ...), which are climbed, and ``fixed`` (B, ...), what is drawn and then kept."""
+    """Draws of a batch: ``parameters`` (B, ...), which gradient steps move, and ``fixed`` (B, ...), which stay."""
 
     parameters: Tensor
     fixed: Tensor
@@ -191,7 +191,7 @@ def _in_l1_ball(shape: torch.Size | tuple[int, ...], random: Generator) -> Tenso
 
 
 def steepest_l1(grad: Tensor, down: Tensor, up: Tensor, epsilon: float) -> Tensor:
-    """What maximises ``<grad, delta>`` over ``||delta||_1 <= epsilon`` and ``-down <= delta <= up``, row by row.
+    """Maximizer of ``<grad, delta>`` over ``||delta||_1 <= epsilon`` and ``-down <= delta <= up``, row by row.
 
     The coordinates of the steepest slopes go to their bounds, one after another, until epsilon is used up.
     """

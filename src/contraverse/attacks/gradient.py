@@ -16,7 +16,7 @@ from contraverse.types import Ball, Batch, Inputs
 
 
 class Perturbation(NamedTuple):
-    """What was found.
+    """Result of an attack.
 
     ``delta`` (B, T, D), detached. ``zero_grad_rows``: how many rows had no gradient, summed over steps: zero, not
     finite, or lost to underflow (`contraverse.attacks.objective.count_zero_grad_rows`).
@@ -42,7 +42,7 @@ class Perturbation(NamedTuple):
 
 
 def perturbation_inputs(model: nn.Module, batch: Batch) -> Inputs:
-    """What of ``batch`` a perturbation is added to, and where: one embedding lookup, no gradient."""
+    """Inputs that a perturbation is added to, with their mask: one embedding lookup, no gradient."""
     with torch.no_grad():
         inputs = model(batch, want=("inputs",)).inputs
     assert isinstance(inputs, Inputs)

@@ -98,7 +98,7 @@ def _factor(seed: Tensor, apart: bool) -> Tensor:
 
 
 def count_zero_grad_rows(grad: Tensor, inputs: Inputs) -> Tensor:
-    """How many rows have no gradient at ``inputs``: zero, not finite, or lost to underflow. On the device, int64 ().
+    """Count rows without a gradient at ``inputs``: zero, not finite, or lost to underflow. On the device, int64 ().
 
     Padding does not count. In a sequence of embeddings every coordinate reaches the outputs through layer norm and
     attention, so that its gradient is zero by rounding alone: a row counts where more than half of them are. An image

@@ -84,5 +84,5 @@ def _check_auto_attack(given: Mapping[str, Any], settings: ImageEvaluationConfig
 
 
 def _among(flags: Collection[str], given: Mapping[str, Any]) -> str:
-    """Those of ``flags`` that were given, as a list for a reader; empty where none was."""
+    """Flags among ``flags`` that were given, as a list for a reader; empty where none was."""
     return ", ".join(flag for flag in flags if flag in given)

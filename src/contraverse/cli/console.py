@@ -1,4 +1,4 @@
-"""What the user sees: results on stdout, everything else on stderr."""
+"""Output of the command line: results on stdout, everything else on stderr."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def say(line: str) -> None:
 
 
 def complain(message: str) -> None:
-    """What went wrong: the first line in red, what to do about it below."""
+    """Print an error: its first line in red, the way out below."""
     first, *rest = message.splitlines() or ["no reason given"]
     _note(f"[bold red]error:[/] {escape(first)}", *map(escape, rest), sep="\n")
 

@@ -207,7 +207,7 @@ def _columns_of(run: RunConfig, evaluation: Path) -> "Columns | None":
 
 
 def own(loaded: Loaded, source: Any) -> bool:
-    """Whether ``source`` is what the run's rows were read from, however its path is written."""
+    """True where the run's rows were read from ``source``, however its path is written."""
     if loaded.run is None:
         return False
     mine = loaded.run.data.source

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AutoOptions:
-    """How AutoAttack is run.
+    """Options of AutoAttack.
 
     ``state``: a file that is gone on from, of several radii one for each. ``given``: further arguments of
     `contraverse.evaluation.images.auto_attack`; one that is None is its default.
@@ -42,7 +42,7 @@ class AutoOptions:
 
 @dataclass(frozen=True)
 class ExtraImageEvals:
-    """What is measured beyond PGD, on the same images.
+    """Evaluations beyond PGD, on the same images.
 
     ``auto``: AutoAttack in the place of PGD; None leaves it out. ``unforeseen_attacks``: their names, None for those
     that have a reference. ``steps``: of these, None for as many as the reference is of.

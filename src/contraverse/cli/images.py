@@ -1,4 +1,4 @@
-"""What the commands do with models of images."""
+"""Reading, encoding and predicting images."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -13,7 +13,7 @@ from contraverse.recipes import BERT, NLI_SENTENCES
 
 
 class Kind(StrEnum):
-    """What embeddings can be put through."""
+    """Maps that embeddings can be put through."""
 
     WHITENING = "whitening"
     FLOW = "flow"

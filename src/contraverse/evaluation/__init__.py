@@ -1,4 +1,4 @@
-"""What a trained model is worth: task metrics, robust accuracy, STS, and the geometry of its embeddings."""
+"""Evaluation of a trained model: task metrics, robust accuracy, STS, and the geometry of its embeddings."""
 
 from contraverse.attacks import AttackSettings
 from contraverse.evaluation.diagnostics import Diagnosis

@@ -36,7 +36,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack did to the N rows of a data set, of which it attacked some.
+    """Result of an attack on some of the N rows of a data set.
 
     Attributes:
         held: (N,) bool: attacked, and right under every perturbation tried.

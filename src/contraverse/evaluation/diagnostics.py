@@ -21,7 +21,7 @@ from contraverse.functional import all_parts, direction
 from contraverse.models import AnyModel
 
 ROWS = 32
-"""So many rows are diagnosed where no number is given."""
+"""Number of rows that are diagnosed where none is given."""
 
 LARGE = 5.0
 """The size at which nothing may hold: five times the embeddings themselves, ||delta|| = 5 ||E||."""
@@ -33,7 +33,7 @@ that was run counts as too short; what may be left at `LARGE`."""
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the checks gave, in percent of the rows that were tried; all of these are right without an attack.
+    """Results of the checks, in percent of the rows that were tried; all of these are right without an attack.
 
     Attributes:
         rows: how many were tried.
@@ -67,12 +67,12 @@ class Diagnosis:
 
 
 def diagnosed_rows(diagnostics: bool | int, rows: int) -> int:
-    """How many rows a setting of ``diagnostics`` means."""
+    """Number of rows that a setting of ``diagnostics`` means."""
     return min(ROWS if diagnostics is True else int(diagnostics), rows)
 
 
 def probes(radii: Sequence[float]) -> int:
-    """How often `diagnose` attacks a row: at each epsilon > 0, and three times more."""
+    """Number of attacks of `diagnose` on a row: at each epsilon > 0, and three times more."""
     return 3 + sum(radius > 0 for radius in radii) if any(radii) else 0
 
 
@@ -148,7 +148,7 @@ def diagnose(
 
 @dataclass(frozen=True)
 class _Checks:
-    """How many of ``rows`` hold, where `Diagnosis` gives percent."""
+    """Numbers of ``rows`` that hold, where `Diagnosis` gives percent."""
 
     rows: int
     fresh: Mapping[float, int]
@@ -237,7 +237,7 @@ class _Checks:
 def _random(
     model: AnyModel, data: Encoded, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
 ) -> np.ndarray:
-    """Which of all N rows are among ``rows`` and hold under one random perturbation of norm ``epsilon``."""
+    """Mask (N,) of the ``rows`` that hold under one random perturbation of norm ``epsilon``."""
     still_correct, parts = np.zeros(len(data), dtype=bool), []
     for chosen, batch in batches(model, data, rows, batch_size):
         inputs = perturbation_inputs(model, batch)

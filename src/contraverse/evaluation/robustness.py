@@ -23,7 +23,7 @@ from contraverse.models import AnyModel, ImageModel, TextModel, attacking
 
 @dataclass(frozen=True)
 class Attacked:
-    """What one radius did.
+    """Result at one radius.
 
     Attributes:
         accuracy: percent of all N rows that no perturbation tried inside this radius, or a smaller one, broke.
@@ -49,7 +49,7 @@ class Attacked:
 
     @property
     def dead_gradients(self) -> int:
-        """How many were zero or not finite, over all losses."""
+        """Number of gradients that were zero or not finite, over all losses."""
         return sum(self.zero_grad_rows.values())
 
 
@@ -62,9 +62,9 @@ class RobustReport:
         clean_correct: (N,) bool, the same for each row.
         logits: (N, C) of the clean rows, float32.
         labels: (N,) classes of the rows.
-        at: what each epsilon did, ascending.
+        at: results by epsilon, ascending.
         settings: of the attack.
-        diagnosis: what the sanity checks found; None where they were not asked for.
+        diagnosis: results of the sanity checks; None where they were not run.
     """
 
     clean_accuracy: float
@@ -212,7 +212,7 @@ def robust_accuracy(
 def rows_done(
     rows: int, classes: int, epsilons: Sequence[float], settings: AttackSettings, diagnostics: bool | int = False
 ) -> int:
-    """What ``progress`` of `robust_accuracy` adds up to: each row once clean, and once for every attempt on it."""
+    """Rows that `robust_accuracy` reports to ``progress`` in all: each once clean, and once for every attempt on it."""
     radii = sorted({float(e) for e in epsilons})
     attempts = settings.attempts(classes) * sum(epsilon > 0 for epsilon in radii)
     return rows * (1 + attempts) + diagnosed_rows(diagnostics, rows) * probes(radii)

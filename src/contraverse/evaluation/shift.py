@@ -1,4 +1,4 @@
-"""How far an attack moves a text's representation: Table 4 of CARL/RAR."""
+"""Movement of a text's representation under attack: Table 4 of CARL/RAR."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Climbed = Literal["class", "distance"]
 
 @dataclass(frozen=True)
 class Shift:
-    """What one radius did: ``cosine`` similarity and ``euclidean`` distance of h(x) and h(x_adv), (N,) each."""
+    """Result at one radius: ``cosine`` similarity and ``euclidean`` distance of h(x) and h(x_adv), (N,) each."""
 
     cosine: np.ndarray = field(repr=False)
     euclidean: np.ndarray = field(repr=False)
@@ -32,10 +32,10 @@ class Shift:
 
 @dataclass(frozen=True)
 class ShiftReport:
-    """How far representations moved at each radius.
+    """Movement of the representations at each radius.
 
     Attributes:
-        at: what each epsilon did, ascending.
+        at: results by epsilon, ascending.
         settings: of the attack.
         climbed: ``"class"``: the attack climbed the classification loss; ``"distance"``: ||h(x_adv) - h(x)||^2.
     """
@@ -120,7 +120,7 @@ def representation_shift(
 
 
 def shift_attempts(settings: AttackSettings, classes: int, labelled: bool) -> int:
-    """How often `representation_shift` attacks each row at each radius."""
+    """Number of attacks of `representation_shift` on each row at each radius."""
     return settings.attempts(classes) if classes > 1 and labelled else settings.restarts
 
 

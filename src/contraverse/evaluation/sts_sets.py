@@ -50,7 +50,7 @@ class StsSet:
 
 @dataclass(frozen=True)
 class StsSources:
-    """What an encoder is measured on.
+    """Data sets that an encoder is measured on.
 
     Attributes:
         test: the sets by name; a user's own pairs are called ``pairs``.

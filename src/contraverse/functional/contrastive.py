@@ -13,7 +13,7 @@ from torch import Tensor
 from contraverse.functional.gather import gather, rank
 
 SameClass = Literal["negatives", "masked", "positives"]
-"""What the other rows of an anchor's class are to it: further negatives, left out of the denominator, or positives."""
+"""Role of the other rows of an anchor's class: further negatives, left out of the denominator, or positives."""
 
 
 def _unit(x: Tensor) -> Tensor:

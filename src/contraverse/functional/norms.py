@@ -54,7 +54,7 @@ def _all(x: Tensor, scope: Scope) -> Tensor:
 
 
 def zero_grad(grad: Tensor, free: Tensor | None = None, share: float = 1.0) -> Tensor:
-    """How many rows (of B) have a gradient that is zero or holds a non-finite value, as a tensor () on the device.
+    """Number of rows (of B) with a gradient that is zero or holds a non-finite value, as a tensor () on the device.
 
     Args:
         grad: (B, ...).

@@ -23,7 +23,7 @@ _groups: dict[Any, Any] = {}
 
 
 def processes() -> int:
-    """How many processes work together; 1 where no group was set up."""
+    """Number of processes that work together; 1 where no group was set up."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -46,7 +46,7 @@ def _shared() -> bool:
 
 
 def my_share(batches: Sequence[T]) -> Sequence[T]:
-    """Those of ``batches`` that this process computes: every n-th of n processes, all of them outside of `sharing`.
+    """Batches that this process computes: every n-th of n processes, all of them outside of `sharing`.
 
     Batches are shared out and not rows: a row then has the neighbours, the padding and, to the last bit, the result
     that it has in one process.
@@ -55,7 +55,7 @@ def my_share(batches: Sequence[T]) -> Sequence[T]:
 
 
 def all_parts(parts: list[T]) -> list[T]:
-    """What every process made of its share of the batches, in the order of the processes.
+    """Results of all processes on their shares of the batches, in the order of the processes.
 
     Outside of `sharing`, or in one process, ``parts`` as they are. They have to be picklable, and in the host's memory.
     """
@@ -91,7 +91,7 @@ def from_all(value: T) -> list[T]:
 
 
 class AnyOf:
-    """Whether any process says yes: asked at one time, answered later, so that nobody waits for a message.
+    """Logical or over processes: sent at one time, read later, so that no process waits for a message.
 
     Args:
         mine: what this process says.

@@ -24,7 +24,7 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card says. It is given measured figures only, and shows no others.
+    """Contents of a model card: measured figures only.
 
     ``kind``: a classifier loads in ``transformers``, an encoder in ``SentenceTransformer``; those whose ``modality`` is
     images load in ``contraverse``, or as an ordinary module once exported. ``method`` with its
@@ -133,7 +133,7 @@ def _on_hub(base_model: str | None) -> bool:
 
 
 def _start(base_model: str | None) -> str | None:
-    """What to call the start of training: a folder by its last part, since a path names its owner's machine."""
+    """Name of the start of training: a folder by its last part, since a path names its owner's machine."""
     if base_model is None or _on_hub(base_model):
         return BUNDLED.get(base_model or "", base_model)
     return Path(base_model).name

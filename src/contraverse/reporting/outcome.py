@@ -1,4 +1,4 @@
-"""What came out, in one sentence, whoever won."""
+"""Outcome of a comparison in one sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def outcome(runs: Sequence[Measured], metric: str = "accuracy", *, digits: int =
 
 @dataclass(frozen=True)
 class _Speaker:
-    """How figures of one metric are said."""
+    """Values of one metric as text."""
 
     metric: str
     digits: int

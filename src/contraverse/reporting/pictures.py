@@ -14,7 +14,7 @@ SMALLEST = 64
 
 @dataclass(frozen=True)
 class AttackedPicture:
-    """What one run made of an image: the names of the classes without and with the attack, and the attacked image.
+    """Predictions of one run for an image, by name, without and with the attack, and the attacked image.
 
     ``image`` and ``perturbation``: data URIs; the latter is stretched around grey so that it can be seen.
     """

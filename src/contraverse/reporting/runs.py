@@ -55,7 +55,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def environment() -> dict[str, Any]:
-    """What figures may depend on beside the configuration; no name of a user, a host or a folder.
+    """Packages and machine that figures may depend on; no name of a user, a host or a folder.
 
     ``python``, packages' versions, ``platform``, ``cpus`` (logical), ``threads`` (of torch), ``gpu`` (names, where
     there are any) and, where the package runs from a git checkout, its ``commit`` (``-dirty``: with changes).

@@ -15,7 +15,7 @@ from contraverse.reporting.names import MISSING, heading
 
 Key = str | MetricKey
 Best = Mapping[str, Literal["highest", "lowest"]]
-"""Which metrics to mark the best of, and what best means."""
+"""Metrics whose best value is marked, and the direction that is best."""
 
 
 @dataclass(frozen=True)

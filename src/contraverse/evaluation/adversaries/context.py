@@ -1,4 +1,4 @@
-"""How alike two words are in one place of a sentence, by the hidden states of a fixed encoder (as BERTScore)."""
+"""Likeness of two words in one place of a sentence, by the hidden states of a fixed encoder (as BERTScore)."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class InContext:
         self._known: dict[str, np.ndarray] = {}
 
     def least(self, originals: Sequence[str], rewritten: Sequence[str]) -> list[float]:
-        """Of each pair of texts the least cosine of a word that differs and the one in its place; 1 where none does.
+        """Least cosine, for each pair of texts, of a word that differs and the one in its place; 1 where none does.
 
         -1 where the texts do not have the same number of words and signs, so that places do not agree, or where a
         changed word lies beyond what the encoder can take.

@@ -1,4 +1,4 @@
-"""Whether a text fools a classifier, and whether it still says what it said."""
+"""Judges of a rewritten text: it fools the classifier, and it still says the same."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Bystander:
 
 
 class Comparison(NamedTuple):
-    """How far a text is from its original; see `Closeness`. ``word_similarity`` is None where it was not asked."""
+    """Distance of a text from its original; see `Closeness`. ``word_similarity`` is None where it was not measured."""
 
     similarity: float
     drop: float
@@ -128,7 +128,7 @@ class Judge:
         self._known: dict[tuple[int, str], Verdict] = {}
 
     def __call__(self, candidates: Sequence[tuple[int, str]]) -> list[Verdict]:
-        """What becomes of each ``(row, text)``, in order."""
+        """Result for each ``(row, text)``, in order."""
         asked = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self._known]
         if asked:
             rows, texts = np.array([row for row, _ in asked]), [text for _, text in asked]
@@ -140,7 +140,7 @@ class Judge:
         return [self._known[candidate] for candidate in candidates]
 
     def fools(self, row: int, verdict: Verdict) -> bool:
-        """Whether the text changes the prediction of its row, which is the row's label."""
+        """True where the text changes the prediction of its row, which is the row's label."""
         return verdict.prediction != self.labels[row]
 
     def adversary(self, row: int, verdict: Verdict, epsilon: float) -> Adversary:
@@ -166,7 +166,7 @@ class Judge:
 
 
 def _log_odds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of one class (N,) against all others, from logits or log-probabilities (N, C)."""
+    """Log-odds of one class (N,) against all others, from logits or log-probabilities (N, C)."""
     own = scores[np.arange(len(labels)), labels]
     rest = scores.astype(np.float64).copy()
     rest[np.arange(len(labels)), labels] = -np.inf

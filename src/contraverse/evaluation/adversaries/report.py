@@ -1,4 +1,4 @@
-"""What a search for adversaries gives."""
+"""Results of a search for adversaries."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from contraverse.errors import UserError
 
 @dataclass(frozen=True)
 class Closeness:
-    """How far a rewritten sentence may be from its original; all five have to hold.
+    """Limits on the distance of a rewritten sentence from its original; all five have to hold.
 
     ``max_edits``: words and signs that are inserted, deleted or replaced (Levenshtein), >= 1. ``max_share``: the same
     as a share of the original's, above 0 and up to 1. ``min_similarity``: cosine of the two sentence embeddings.
@@ -36,7 +36,7 @@ class Closeness:
             raise UserError(f"min_word_similarity lies between -1 and 1, not {self.min_word_similarity}")
 
     def holds(self, edits: int, share: float, similarity: float, drop: float, word_similarity: float = 1.0) -> bool:
-        """Whether a sentence of these figures is close."""
+        """True for a sentence of these figures that is close."""
         few = edits <= self.max_edits and share <= self.max_share
         alike = similarity >= self.min_similarity and word_similarity >= self.min_word_similarity
         return few and alike and drop <= self.max_drop
@@ -87,7 +87,7 @@ class Adversary:
 
 @dataclass(frozen=True)
 class AdversaryReport:
-    """What came of a search. Each row counts once, for the most that any radius gave.
+    """Results of a search. Each row counts once, for the most that any radius gave.
 
     Attributes:
         rows: rows of the data.
@@ -107,7 +107,7 @@ class AdversaryReport:
 
     @property
     def kept(self) -> list[Adversary]:
-        """Those found that are close."""
+        """Adversaries that are close."""
         return [adversary for adversary in self.found if adversary.close]
 
     @property
@@ -117,7 +117,7 @@ class AdversaryReport:
 
     @property
     def against(self) -> tuple[int, int] | None:
-        """Of the kept, how many another model tells rightly as they were, and how many of these fool it rewritten."""
+        """Count the kept ones that another model predicts rightly, and those of them that fool it when rewritten."""
         asked = [adversary for adversary in self.kept if adversary.prediction_other is not None]
         right = [a for a in asked if a.prediction_other_original == a.label]
         return (len(right), sum(a.prediction_other != a.label for a in right)) if asked else None

@@ -17,7 +17,7 @@ _WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class Vocabulary:
-    """What a tokenizer's tokens look like in a text.
+    """Tokens of a tokenizer as they are written in a text.
 
     Attributes:
         surface: of each of the V tokens, without the sign of a word's start or continuation.

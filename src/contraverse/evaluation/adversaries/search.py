@@ -30,7 +30,7 @@ Mode = Literal["near", "whole"]
 
 
 class Reading(NamedTuple):
-    """What the head reads in one row.
+    """Inputs of the head for one row.
 
     ``options``: for each position with another token to replace the one that stands there, those tokens, the most
     probable first. ``right``: whether the head reads the token that stands there, of each that it could replace.
@@ -187,7 +187,7 @@ class _Reader:
         self.starts, self.usable = vocabulary.starts.to(model.device), vocabulary.usable.to(model.device)
 
     def __call__(self, rows: np.ndarray, epsilon: float, progress: Progress | None = None) -> Iterator[Reading]:
-        """What the head reads in these rows under an attack of radius ``epsilon``, which 0 leaves out."""
+        """Inputs of the head for these rows under an attack of radius ``epsilon``, which 0 leaves out."""
         for chosen, batch in batches(self.model, self.data, rows, self.batch_size):
             delta = self._attack(batch, epsilon) if epsilon else None
             with torch.no_grad():
@@ -210,7 +210,7 @@ class _Reader:
         return {position: [token] for position, token in zip(at.tolist(), best[at].tolist(), strict=True)}
 
     def _alike(self, logits: Tensor, ids: Tensor) -> dict[int, list[int]]:
-        """Of the most probable other tokens of each position those that may stand there."""
+        """The most probable other tokens of each position that may stand there."""
         assert self.near is not None
         logits = logits.scatter(-1, ids.unsqueeze(-1), -torch.inf)
         read = logits.topk(min(self.candidates, logits.shape[-1])).indices.tolist()

@@ -1,4 +1,4 @@
-"""Which word may stand for which, so that a sentence is likely to go on reading the same. The rules are for English."""
+"""Substitutes for words that are likely to leave a sentence's meaning as it is. The rules are for English."""
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class Substitutes:
 
 
 def is_content(word: str) -> bool:
-    """Whether a lower-case word has two letters or more, nothing but letters, and is no function word."""
+    """True for a lower-case word that has two letters or more, nothing but letters, and is no function word."""
     return len(word) > 1 and word.isalpha() and word not in ENGLISH_STOP_WORDS
 
 
@@ -83,7 +83,7 @@ def ending(word: str) -> str:
 
 
 def akin(a: str, b: str) -> bool:
-    """Whether two words look like forms of one: film, filmed; comedy, comedic; pleasant, unpleasant.
+    """True for two words that look like forms of one: film, filmed; comedy, comedic; pleasant, unpleasant.
 
     One holds the other, or all but two letters of the shorter, three or more, begin both.
     """

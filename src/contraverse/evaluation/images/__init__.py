@@ -1,4 +1,4 @@
-"""What images are measured with beyond PGD: AutoAttack, corruptions, unforeseen attacks, linear probes."""
+"""Evaluations of image models beyond PGD: AutoAttack, corruptions, unforeseen attacks, linear probes."""
 
 from contraverse.evaluation.images.autoattack import VERSIONS, AutoAttackReport, auto_attack
 from contraverse.evaluation.images.clusters import find_clusters, matched_accuracy

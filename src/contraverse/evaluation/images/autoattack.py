@@ -34,18 +34,18 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 """The attacks of each version, in order. ``"rand"`` is for models that draw at random: 20 gradients a step."""
 
 CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
-"""How many classes the DLR loss of an attack needs; with fewer, two at least, it climbs the margin in its place."""
+"""Number of classes that the DLR loss of an attack needs; with fewer, two at least, the margin takes its place."""
 
 QUERIES = 5000
-"""Of Square, for each image, as the paper has it."""
+"""Queries of Square for each image, as in the paper."""
 
 SLACK = 1e-5
-"""What an adversarial image may leave its ball by, for the rounding of fp32 (relative)."""
+"""Relative excess over the radius that is forgiven, for the rounding of fp32."""
 
 
 @dataclass(frozen=True)
 class AutoAttackReport:
-    """What AutoAttack left right, in percent.
+    """Accuracy under AutoAttack, in percent.
 
     Attributes:
         clean_accuracy: percent of images right without an attack.
@@ -279,7 +279,7 @@ def _broken(
     notes: "_Notes",
     attack: str,
 ) -> np.ndarray:
-    """Which rows are wrong at an image that the attacker may show: (B,) bool."""
+    """Rows that are wrong at an image that the attacker may show: (B,) bool."""
     away = (found - x).flatten(1)
     size = away.abs().amax(1) if norm == "linf" else away.norm(p=1 if norm == "l1" else 2, dim=1)
     inside = (size <= epsilon * (1 + SLACK)) & (found.flatten(1).amin(1) >= 0) & (found.flatten(1).amax(1) <= 1)

@@ -1,4 +1,4 @@
-"""What a call of `contraverse.evaluation.images.auto_attack` found so far, in a file that a later call goes on from."""
+"""Progress of `contraverse.evaluation.images.auto_attack` in a file, from which a later call goes on."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from contraverse.errors import UserError
 
 @dataclass
 class State:
-    """Which rows each attack broke, by attack and by the first row of a batch; written to ``path`` after each batch."""
+    """Rows that each attack broke, by attack and by the first row of a batch; written to ``path`` after each batch."""
 
     path: Path | None
     call: dict[str, Any]

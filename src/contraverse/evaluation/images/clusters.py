@@ -45,7 +45,7 @@ def find_clusters(
 
 
 def matched_accuracy(clusters: Tensor, labels: Tensor) -> float:
-    """How many rows lie in the cluster of their class, in percent, with the best one-to-one matching of the two.
+    """Percent of rows that lie in the cluster of their class, with the best one-to-one matching of the two.
 
     Args:
         clusters: (N,), of each row.

@@ -50,7 +50,7 @@ MADE_WITH = {
     IMAGENET_C: "corruptions were made here with ImageNet-C's parameters for 224 x 224, on smaller images harder than "
     "CIFAR-10-C's: not to be compared with figures on either benchmark",
 }
-"""What a reader has to know of figures on images that were made."""
+"""Note on figures on images that were made."""
 
 
 @dataclass(frozen=True)

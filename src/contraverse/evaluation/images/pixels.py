@@ -1,4 +1,4 @@
-"""What every measurement on images shares: an ordinary module from pixels to logits, and labelled rows."""
+"""Shared by all evaluations on images: an ordinary module from pixels to logits, and labelled rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def as_floats(pixels: Tensor, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def classes_of(classifier: nn.Module, data: ImageData, device: torch.device) -> int:
-    """How many classes ``classifier`` tells apart.
+    """Number of classes of ``classifier``.
 
     Raises:
         UserError: it gives no logits (B, classes), or ``data`` has a label that is none of its classes.
@@ -86,7 +86,7 @@ def _checked(logits: Any, labels: Tensor) -> Tensor:
 def right(
     classifier: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Which of the images (N, C, H, W) of bytes are classified as their ``labels`` (N,) say: (N,) bool.
+    """Mask (N,) of the images (N, C, H, W), in bytes, that are classified as their ``labels`` (N,).
 
     Raises:
         UserError: as `classes_of`.

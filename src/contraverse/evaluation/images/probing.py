@@ -21,7 +21,7 @@ from contraverse.types import BNBranch
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What the linear classifier is right on, in percent.
+    """Accuracy of the linear classifier, in percent.
 
     Attributes:
         accuracy: on the test images.

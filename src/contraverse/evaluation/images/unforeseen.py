@@ -58,7 +58,7 @@ class UnforeseenReport:
             that the reference has and that were measured at all its sizes.
         n: how many images.
         settings: of the attacks.
-        notes: what a reader has to know of the figures, a sentence each.
+        notes: for the reader of the figures, a sentence each.
     """
 
     clean_accuracy: float
@@ -110,7 +110,7 @@ def unforeseen_accuracy(
         data: labelled images.
         epsilons: sizes of each attack, by the names of `UNFORESEEN`, in the paper's units (bytes for linf, l2, l1);
             None takes all of ``reference`` that images of this size can have, and notes what it leaves out.
-        reference: what UAR is relative to: accuracies in percent by attack and size.
+        reference: accuracies that UAR is relative to: in percent by attack and size.
         steps: >= 1; the paper's 200, which the reference is of: another number is noted in the report.
         targeted: see above.
         batch_size: images a batch; an image's random start and target do not depend on it.
@@ -177,7 +177,7 @@ def _unfit(name: str, data: ImageData) -> str | None:
 
 
 def _doubts(steps: int, data: ImageData) -> list[str]:
-    """What sets UAR apart from the paper's."""
+    """Notes on differences from the paper's UAR."""
     height, width = data.pixels.shape[2:]
     found = []
     if steps != REFERENCE_STEPS:
