@@ -10,6 +10,7 @@ from contraverse.attacks.table import attacks_of
 from contraverse.cli.console import say, with_options
 from contraverse.cli.files import MODEL, Delimiter, Encoding, Pool, Split, Trust, check_target, load_model, write_whole
 from contraverse.cli.foreign import Arch, Normalise
+from contraverse.cli.noise import DrawCount, Noise, NoiseSide, Positive, Strengths
 from contraverse.cli.request import Request, settings_of, with_settings
 
 ON_EMBEDDINGS_AND_PIXELS, AUTOATTACK = attacks_of("robust_accuracy"), attacks_of("auto_attack")
@@ -23,6 +24,7 @@ PANELS = {
         *("eps", "attack", "norm", "steps", "step_size", "random_start", "restarts", "relative", "rows"),
         *("diagnostics", "shift", "version", "attacks", "queries", "state"),
     ),
+    "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side", "positive"),
     "Images": ("corruptions", "corrupted", "unforeseen", "unforeseen_attacks", "bn_branch"),
     "Model and embeddings": (
         *("model_arch", "normalise", "module", "pooling", "sts", "anli", "trust_remote_code", "batch_size"),
@@ -99,6 +101,11 @@ def evaluate(
         Literal["clean", "adversarial"] | None,
         typer.Option(help="Dual models: set of batch norms. (default: adversarial, where they were trained)"),
     ] = None,
+    noise: Noise = None,
+    noise_strengths: Strengths = None,
+    noise_draws: DrawCount = None,
+    noise_side: NoiseSide = None,
+    positive: Positive = None,
     pooling: Pool = None,
     sts: Annotated[
         str | None,

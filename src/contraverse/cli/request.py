@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from contraverse.cli.checks import positive
 from contraverse.cli.files import Loaded, Split, own
+from contraverse.cli.noise import noise_values
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig, ImageDataConfig, ImageEvaluationConfig
 
@@ -117,7 +118,7 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
         "epsilons": [] if eps == "none" else None if eps is None else positive(eps, "--eps"),
         "step_size": None if step_size is None else positive(step_size, "--step-size", at_most=1)[0],
     }
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None} | noise_values(options)
 
 
 def with_settings(loaded: Loaded, values: Mapping[str, Any]) -> EvaluationConfig:

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.files import Split, read_texts, tell, tell_tokens, text_model
+from contraverse.cli.noise import measure_noise_of_sts, measure_noise_of_task
 from contraverse.cli.request import Request, existing_file
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig
 
 if TYPE_CHECKING:
-    from contraverse.data import Task, TextData
+    from contraverse.data import Task, TextSplits
 
 
 def measure_task(request: Request) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def measure_task(request: Request) -> dict[str, Any]:
     task, data = request.task_and_data()
     loaded, settings, split = request.loaded, request.settings, request.split
     with doing("Reading data…"):
-        rows = _rows(request, task, data)
+        splits = _splits(request, task, data)
+        rows = splits.need(split)
     notes = tell_tokens(loaded.model, rows)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     title = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
@@ -32,6 +34,8 @@ def measure_task(request: Request) -> dict[str, Any]:
         say(note)
     for warning in evaluation.get("robustness", {}).get("warnings", ()):
         warn(warning)
+    if settings.noise:
+        evaluation |= measure_noise_of_task(request, splits, rows, task, data.seed)
     evaluation["notes"] = [*notes, *evaluation.get("notes", ())]
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **evaluation}
 
@@ -67,6 +71,8 @@ def measure_sts(request: Request) -> dict[str, Any]:
     result.print(figures("Spearman x 100", columns))
     for note in evaluation.get("notes", ()):
         say(note)
+    if settings.noise:
+        evaluation |= measure_noise_of_sts(request, text_model(request.loaded, "--noise"), settings.sts)
     return evaluation
 
 
@@ -116,7 +122,8 @@ def _show_shift(evaluation: dict[str, Any]) -> None:
     result.print(figures(f"h(x) and h(x_adv), {shift['attack']['name'].upper()} on {loss}", columns, 3))
 
 
-def _rows(request: Request, task: "Task", data: DataConfig) -> "TextData":
+def _splits(request: Request, task: "Task", data: DataConfig) -> "TextSplits":
+    """The splits of the task, of which the request's has rows with labels."""
     from contraverse.data import load_splits
     from contraverse.data.encoding import task_for
 
@@ -135,4 +142,4 @@ def _rows(request: Request, task: "Task", data: DataConfig) -> "TextData":
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:
         raise UserError(f"there are no {split} rows with labels", hint=f"take --split {' or '.join(there)}")
-    return splits.need(split)
+    return splits

@@ -50,12 +50,19 @@ def attacked_accuracy(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
     return {MetricKey("accuracy", attack, at["epsilon"]): at["accuracy"] for at in robustness["at"]}
 
 
+def noise_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    """Mean under noise of ``evaluation["noise"]``, `NoiseReport.to_dict`; empty without noise."""
+    noise = evaluation.get("noise")
+    return {MetricKey(noise["metric"], "noise"): noise["mean"]["value"]} if noise else {}
+
+
 def clean_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """``evaluation["metrics"]`` without those of the attack, which an evaluation read from JSON holds by name too."""
-    attacked = set(map(str, attacked_accuracy(evaluation)))
+    """``evaluation["metrics"]`` without those under attack or noise, which an evaluation in JSON holds by name."""
+    attacked = set(map(str, attacked_accuracy(evaluation) | noise_metrics(evaluation)))
     return {name: value for name, value in evaluation["metrics"].items() if name not in attacked}
 
 
 def named_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """All metrics of an evaluation by name, for JSON: the clean ones, then those under attack."""
-    return {**clean_metrics(evaluation), **{str(key): value for key, value in attacked_accuracy(evaluation).items()}}
+    """All metrics of an evaluation by name, for JSON: the clean ones, then those under attack and noise."""
+    others = attacked_accuracy(evaluation) | noise_metrics(evaluation)
+    return {**clean_metrics(evaluation), **{str(key): value for key, value in others.items()}}

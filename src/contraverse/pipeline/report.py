@@ -75,6 +75,7 @@ def write_reports(
             warnings=_warnings(evaluation),
             shifts=_parts({config.method.name: evaluation}, "shift"),
             breakdowns=_parts({config.method.name: evaluation}, "breakdown"),
+            noises=_parts({config.method.name: evaluation}, "noise"),
             log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
@@ -121,6 +122,7 @@ def write_comparison(
             warnings=[f"{name}: {line}" for name, figures in evaluations.items() for line in _warnings(figures)],
             shifts=_parts(evaluations, "shift"),
             breakdowns=_parts(evaluations, "breakdown"),
+            noises=_parts(evaluations, "noise"),
             notes=notes,
             pictures=pictures,
             examples_under=pictures_under,

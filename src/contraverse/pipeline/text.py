@@ -23,6 +23,7 @@ from contraverse.models.loading import Origin, classes_of, commit_of, load_confi
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
+from contraverse.pipeline.noise import measure_noise_sts, noise_settings
 from contraverse.pipeline.result import Counting, Say
 from contraverse.pipeline.steps import Steps
 from contraverse.recipes import ModelConfig, RunConfig
@@ -142,6 +143,11 @@ class TextSteps(Steps[TextSplits, TextModel]):
         if sts is not None and sts.test and test:
             say(f"Measuring on the STS sets {', '.join(sts.test)}")
             measured = {"split": "test", **measure_sts(model, sts)}
+            if settings.noise:
+                say(f"Measuring under noise: {', '.join(settings.noise)}")
+                seed, pairs = self.config.data.seed, sum(len(part.pairs) for part in sts.test.values())
+                with counting("Noise", noise_settings(settings, seed).progress_total(pairs)) as progress:
+                    measured |= measure_noise_sts(model, sts, settings, seed=seed, progress=progress)
         elif sts is not None and sts.dev is not None:
             measured = {"split": "validation", "metrics": StsbDev(sts.dev)(model)}
         rows = splits.test or splits.validation or splits.train

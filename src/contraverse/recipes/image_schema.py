@@ -98,6 +98,12 @@ class ImageEvaluationConfig(EvaluationConfig):
     steps: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
 
+    @model_validator(mode="after")
+    def _refuse_noise(self) -> "ImageEvaluationConfig":
+        if self.noise:
+            raise UserError("noise is for texts", where="evaluation.noise", hint="for images: evaluate --corruptions")
+        return self
+
 
 class ImageRunConfig(RunConfig):
     """All that decides a run on images."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from contraverse.attacks.settings import AttackConfig
 from contraverse.errors import UserError
+from contraverse.noise import parse_kinds
 from contraverse.recipes import notation
 from contraverse.units import Number
 
@@ -111,7 +112,9 @@ class EvaluationConfig(AttackConfig, Section):
     ``diagnostics``: try the attack itself on a few rows, and warn where it is not to be believed; a number says on how
     many. ``sts``: what a sentence encoder is measured on, a folder with STS sets or pairs of one's own, a file of
     pairs, or ``hub`` (`contraverse.evaluation.find_sts`). ``split``: the rows that are measured, where there are test
-    rows with labels: papers report GLUE on validation rows.
+    rows with labels: papers report GLUE on validation rows. ``noise``: kinds of noise on texts that the model is
+    measured under, or ``all``; none for no noise. ``noise_strengths``, ``noise_draws`` and ``noise_side``: see
+    `contraverse.evaluation.NoiseSettings`. ``positive``: class whose recall matters, as of a detector.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -123,6 +126,16 @@ class EvaluationConfig(AttackConfig, Section):
     sts: str | None = None
     split: Literal["test", "validation"] = "test"
     batch_size: int = Field(default=64, ge=1)
+    noise: list[str] = []
+    noise_strengths: list[Annotated[int, Field(ge=1, le=5)]] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    noise_draws: int = Field(default=1, ge=1)
+    noise_side: Literal["both", "first", "second"] = "both"
+    positive: str | None = None
+
+    @field_validator("noise", mode="before")
+    @classmethod
+    def _check_noise(cls, written: Any) -> Any:
+        return parse_kinds(written) if written and isinstance(written, str | list) else written
 
 
 class OptimizerConfig(Section):

@@ -50,6 +50,8 @@ class ReportData:
             `contraverse.evaluation.ShiftReport.to_dict` gives it.
         breakdowns: results by class and by row, by the run's name, as `contraverse.pipeline.breakdown.breakdown_of`
             gives them.
+        noises: results under noise on texts, by the run's name, as `contraverse.evaluation.NoiseReport.to_dict` gives
+            them.
         pictures: images under attack.
         log: rows of one run's ``metrics.jsonl``.
         digits: after the decimal point.
@@ -71,6 +73,7 @@ class ReportData:
     warnings: Sequence[str] = ()
     shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     breakdowns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    noises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     log: Sequence[Mapping[str, Any]] = ()
     digits: int = 1

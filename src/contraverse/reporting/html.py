@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from contraverse.reporting import by_class, by_row, curve, sections
+from contraverse.reporting import by_class, by_row, curve, noise_section, sections
 from contraverse.reporting.data import ReportData
 from contraverse.reporting.outcome import outcome
 from contraverse.reporting.sections import LONGEST_TEXT, Section, flat
@@ -25,6 +25,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("confusion", by_class.confusion),
     Figure("classes", by_class.accuracy_by_class),
     Figure("pairs", by_class.confused_pairs),
+    Figure("noise", noise_section.under_noise),
     Figure("shift", sections.representation_shift),
     Figure("costs", sections.costs),
     Figure("validation", sections.validation),
