@@ -84,11 +84,11 @@ def test_unknown_words_are_counted(invoke: Any, classifier: Path, encoder: Path,
 
 def test_of_many_rows_a_sample_is_looked_at(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from contraverse.data import TextData
-    from contraverse.pipeline import lengths
+    from contraverse.pipeline import text
 
-    monkeypatch.setattr(lengths, "_LOOKED_AT", 10)
+    monkeypatch.setattr(text, "_TOKENIZED", 10)
     data = TextData.from_rows([LONG] * 50 + ["of"] * 50)
-    (note,) = lengths.token_notes(tiny_model(max_length=8), data, name="train")
+    (note,) = text.token_notes(tiny_model(max_length=8), data, name="train")
     assert note.startswith("train, a sample of 100: 5 of 10 rows are cut at 8 tokens")
 
 

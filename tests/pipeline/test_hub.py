@@ -10,7 +10,7 @@ import pytest
 
 from contraverse.errors import UserError
 from contraverse.pipeline import run
-from contraverse.pipeline.hub import check_hub
+from contraverse.pipeline.steps import check_hub
 from contraverse.recipes import RunConfig, configure
 from contraverse.training import Trainer
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import interpolate
 
-from contraverse.data import ImageData, TextData
+from contraverse.data import ImageData, ImageTask, Task, TextData
 from contraverse.evaluation import RobustReport
 from contraverse.evaluation.breakdown import MOST_ROWS, breakdown
 from contraverse.reporting import data_uri
@@ -17,6 +17,7 @@ LONGEST, LARGEST = 400, 96
 
 def breakdown_of(
     rows: TextData | ImageData,
+    task: Task | ImageTask,
     names: Sequence[str],
     logits: np.ndarray,
     labels: np.ndarray,
@@ -26,6 +27,7 @@ def breakdown_of(
 
     Args:
         rows: N rows; ``row`` in the result is the number among them.
+        task: of the rows.
         names: of the C classes.
         logits: (N, C) without an attack.
         labels: (N,) classes.
@@ -33,13 +35,15 @@ def breakdown_of(
     """
     result = breakdown(logits, labels, names, report, count=MOST_ROWS).to_dict()
     for row in [*result["mistakes"], *result["fragile"]]:
-        row |= _contents(rows, row["row"])
+        row |= _image(rows, row["row"]) if task.kind == "images" else _texts(rows, row["row"])
     return result
 
 
-def _contents(rows: TextData | ImageData, row: int) -> dict[str, Any]:
-    if isinstance(rows, TextData):
-        return {"texts": [text[:LONGEST] for text in rows.texts[row]]}
+def _texts(rows: Any, row: int) -> dict[str, Any]:
+    return {"texts": [text[:LONGEST] for text in rows.texts[row]]}
+
+
+def _image(rows: Any, row: int) -> dict[str, Any]:
     image = rows.pixels[row] / 255  # (C, H, W)
     if (side := max(image.shape[1:])) > LARGEST:
         image = interpolate(image[None], scale_factor=LARGEST / side, mode="area")[0]

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from contraverse.pipeline.hub import on_hub
-from contraverse.pipeline.steps import AnySplits, steps_of
+from contraverse.pipeline.steps import AnySplits, on_hub, steps_of
 from contraverse.recipes import Stage
 
 

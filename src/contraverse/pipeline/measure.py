@@ -93,9 +93,9 @@ def measure_task(
         if len(attacked) < len(rows):
             measured["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
             notes.append(subset_note(len(attacked), len(rows), seed, report.clean_accuracy))
-        measured["breakdown"] = breakdown_of(attacked, model.labels or (), report.logits, report.labels, report)
+        measured["breakdown"] = breakdown_of(attacked, task, model.labels or (), report.logits, report.labels, report)
     elif logits.shape[1] > 1:
-        measured["breakdown"] = breakdown_of(rows, model.labels or (), logits, labels)
+        measured["breakdown"] = breakdown_of(rows, task, model.labels or (), logits, labels)
     if notes:
         measured["notes"] = notes
     return measured

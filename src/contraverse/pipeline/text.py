@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from contraverse.data import Task, TextData, TextSplits, any_task, get_task, load_splits
 from contraverse.data.encoding import in_order_of
@@ -27,7 +26,7 @@ from contraverse.pipeline.noise import measure_noise_sts, noise_settings
 from contraverse.pipeline.result import Counting, Say
 from contraverse.pipeline.steps import Steps
 from contraverse.recipes import ModelConfig, RunConfig
-from contraverse.types import HeadSpec, TrainingInfo
+from contraverse.types import HeadSpec
 
 _TOKENIZED = 20_000
 """Rows that are tokenized for `token_notes`."""
@@ -84,8 +83,6 @@ class TextSteps(Steps[TextSplits, TextModel]):
         if self.method.requires == "pairs" and len(train.columns) < 2:
             hint = "give a file with a column of anchors and one of positives, as the task nli"
             raise UserError(f"{recipe} needs pairs of sentences", hint=hint)
-        labels = torch.as_tensor(train.labels) if self.supervised and train.labels is not None else None
-        self.method.check_data(TrainingInfo(len(train), labels=labels))
 
     def drop_labels(self, splits: TextSplits) -> None:
         if splits.need("train").labels is None:
