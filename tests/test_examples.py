@@ -85,3 +85,21 @@ def test_own_dataset_learns_with_the_default_encoder(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     done = run("own_dataset")
     assert done["evaluate"](done["model"], done["test"])["accuracy"] == 100
+
+
+def test_the_first_lines_of_the_readme_train_evaluate_and_predict(tiny_default: Path) -> None:
+    from contraverse import SCAL, TextData, TextModel, Trainer, evaluate
+
+    rows = ["my parcel,delivery", "my money,refund"] * 8
+    Path("tickets.csv").write_text("\n".join(["text,label", *rows]))
+
+    train, test = TextData.from_csv("tickets.csv").split(0.25, seed=0)
+    model = TextModel.from_pretrained("minilm", labels=train.label_names)
+    Trainer(model, SCAL(epsilon=0.3), train, output_dir="runs/scal", num_train_epochs=1).train()
+    metrics = evaluate(model, test, epsilons=[0.3])
+    assert set(metrics) == {"accuracy", "accuracy@pgd-0.3"}
+    predicted = model.predict([text for (text,) in test.texts])
+    right = [test.label_names[label] == name for label, name in zip(test.labels, predicted, strict=True)]
+    assert 100 * sum(right) / len(right) == metrics["accuracy"]
+    model.save("runs/scal/model")
+    assert TextModel.load("runs/scal/model").predict(["my money"]) == model.predict(["my money"])

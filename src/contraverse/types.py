@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from contraverse.errors import UserError
 
 Batch = Mapping[str, Any]
-"""What the collator makes: ``input_ids`` (B, T) and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W) in
+"""Batch of a collator: ``input_ids`` (B, T) and ``attention_mask`` (B, T), or ``pixel_values`` (B, C, H, W) in
 [0, 1]; ``labels`` (B,), ``index`` (B,) (the row's number in its data set); ``positive`` and ``negative`` hold batches
 of their own: of images ``positive`` is a second random view, of sentences what the data pairs with them."""
 
@@ -21,7 +21,7 @@ UNLABELLED = -100
 """The label of a row that has none: the one that torch's cross-entropy leaves out."""
 
 BNBranch = Literal["clean", "adversarial"]
-"""Which set of batch-norm statistics a dual-BN model uses. Models without batch norm ignore it."""
+"""Batch-norm set of a dual model. Models without batch norm ignore it."""
 
 Wanted = str
 """``"inputs"``, ``"embedded"``, ``"tokens"``, ``"h"``, ``"pooled"``, ``"z"``, ``"logits"``, or the name of a head."""
@@ -35,7 +35,7 @@ class Loss(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Where a perturbation is added.
+    """Inputs that a perturbation is added to.
 
     ``values``: word embeddings (B, T, D) before position, type and layer norm, or pixels (B, C, H, W) before the
     normalisation. ``mask``, bool, broadcasts against them: True where a perturbation may live (False on padding).
@@ -165,7 +165,7 @@ class ForwardCalls(NamedTuple):
     calls: tuple[ForwardCall, ...]
 
     def run(self, model: nn.Module) -> tuple[Outputs, ...]:
-        """What ``model`` gives in each."""
+        """Outputs of ``model`` for each call."""
         # The class's own forward: a trainer wraps the model's into autocast, which entered twice is never left.
         forward = type(model).forward
         return tuple(
@@ -224,7 +224,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def freeze_encoder(self) -> None:
-        """What lies below the classifier is not trained any more."""
+        """Freeze everything below the classifier."""
         raise NotImplementedError
 
 
@@ -370,11 +370,11 @@ class Method(nn.Module):
 
 
 class Ball(Protocol):
-    """Where a perturbation may live, and how it climbs."""
+    """Set of allowed perturbations, and steps within it."""
 
     @property
     def per_example(self) -> bool:
-        """Whether each row of a batch has a ball of its own, so that rows may come from different attacks."""
+        """True where each row of a batch has a ball of its own, so that rows may come from different attacks."""
         ...
 
     def init(self, inputs: Inputs, *, random: bool = False) -> Tensor:

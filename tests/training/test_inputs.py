@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from reference.tiny import LABELS
+from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 from transformers import AutoModelForSequenceClassification
 
@@ -18,6 +19,7 @@ from contraverse.evaluation import evaluate
 from contraverse.methods import CrossEntropy, SimCSE, SupervisedSimCSE
 from contraverse.models import ImageModel, TextModel
 from contraverse.training import Trainer
+from contraverse.types import Method
 
 Build = Callable[..., Trainer]
 
@@ -108,3 +110,15 @@ def test_several_splits_are_not_evaluated_at_once(tiny_model: Callable[..., Text
     data = TextData.from_rows(TEXTS, NAMES)
     with pytest.raises(UserError, match=r"got Splits of several splits\nchoose one: splits\.test"):
         evaluate(tiny_model(), Splits(data, None, data, get_task("text")))  # type: ignore[arg-type]
+
+
+def test_a_method_of_nothing_but_losses_trains(build: Build) -> None:
+    """Class attributes that a run does not need have defaults, and a plain tensor is a loss."""
+
+    class Bare(Method):
+        def losses(self, model: Any, batch: Any) -> Any:
+            yield cross_entropy(model(batch).logits, batch["labels"])
+
+    trainer = build(Bare(), data=TextData.from_rows(TEXTS, NAMES, LABELS), max_steps=2)
+    assert trainer.train().training_loss > 0
+    assert Bare.name == "bare"

@@ -13,7 +13,7 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of pixels in [0, 1], a value for each channel."""
 
 IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""What the papers normalise with, on CIFAR too."""
+"""Normalisation of ImageNet, which the papers use on CIFAR too."""
 
 TIMM = "timm/"
 OURS = ("pretrained", "num_classes", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -21,7 +21,7 @@ OURS = ("pretrained", "num_classes", "checkpoint_path", "pretrained_cfg", "pretr
 
 
 def is_backbone(name: str) -> bool:
-    """Whether ``name`` is one of `BACKBONES`, or says that it is timm's."""
+    """True for a name of `BACKBONES`, and for one of timm's by its prefix."""
     return name in BACKBONES or name.startswith(TIMM)
 
 

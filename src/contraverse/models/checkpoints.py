@@ -63,7 +63,7 @@ SHOWN = 4
 
 @dataclass
 class _Weights:
-    """What a file holds, by our names."""
+    """Contents of a file, by our names."""
 
     encoder: dict[str, Tensor] = field(default_factory=dict)
     classifier: dict[str, Tensor] = field(default_factory=dict)
@@ -217,7 +217,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _differences(given: dict[str, torch.Size], expected: dict[str, torch.Size]) -> tuple[int, str]:
-    """How many there are, and the first few in words."""
+    """Number of names, and the first few of them."""
     kinds = {
         "lacks": sorted(expected.keys() - given.keys()),
         "does not know": sorted(given.keys() - expected.keys()),

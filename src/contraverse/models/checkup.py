@@ -25,7 +25,7 @@ _HINT = "training on adversarial views needs an encoder that takes inputs_embeds
 
 
 def check_model(model: "TextModel", where: str, *, choose_pooling: bool) -> bool:
-    """Try ``model``, and find out how its classifier and its pooling read a text.
+    """Run ``model`` on a tiny batch, and detect how its classifier and its pooling read a text.
 
     Sets ``model.reads_last``, and with ``choose_pooling`` the pooling of a decoder. Modes and random generators stay
     as they are.
@@ -34,7 +34,7 @@ def check_model(model: "TextModel", where: str, *, choose_pooling: bool) -> bool
         True for a decoder: a token's state holds nothing of those after it.
 
     Raises:
-        UserError: the model cannot be used; says what is the matter.
+        UserError: the model cannot be used; says why.
     """
     network, dtype = type(model.encoder).__name__, model.encoder.dtype
     try:
@@ -76,7 +76,7 @@ def token_classifier(encoder: nn.Module) -> nn.Linear | None:
 
 
 def positions_of(encoder: Any) -> int | None:
-    """How many tokens the encoder has places for; None where there is no table of them."""
+    """Number of positions in the encoder's position table; None without a table."""
     tables = [
         # Places up to the padding's own stand for no token (RoBERTa).
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)

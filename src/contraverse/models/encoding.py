@@ -1,4 +1,4 @@
-"""From texts to hidden states and to sentence embeddings."""
+"""Hidden states and sentence embeddings of texts."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any

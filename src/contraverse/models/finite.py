@@ -1,4 +1,4 @@
-"""Models and vectors that hold NaN or infinity: never saved, never given."""
+"""Checks for NaN and infinity: such models are never saved, such vectors never returned."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from contraverse.errors import UserError
 
 
 def not_finite(model: nn.Module) -> str | None:
-    """The name of the first weight or buffer of ``model`` with a value that is not finite; waits for the device."""
+    """Name of the first weight or buffer of ``model`` with a value that is not finite; waits for the device."""
     state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     if not state or bool(torch.stack([value.isfinite().all() for value in state.values()]).all()):
         return None
@@ -32,7 +32,7 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
 
 
 def checked(vectors: np.ndarray) -> np.ndarray:
-    """Give back ``vectors`` (N, D).
+    """Return ``vectors`` (N, D).
 
     Raises:
         UserError: one of them is not finite.

@@ -105,7 +105,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def read_settings(folder: Path, kind: type[Settings]) -> Settings:
-    """What ``contraverse.json`` in ``folder`` holds, checked by ``kind``.
+    """Settings in ``contraverse.json`` of ``folder``, checked by ``kind``.
 
     Raises:
         UserError: it is damaged; names the setting.

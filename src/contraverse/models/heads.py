@@ -25,7 +25,7 @@ from contraverse.types import HeadSpec
 
 
 class ReconstructionHead(nn.Module):
-    """Which token stands where: Hugging Face's ALBERT masked-language head, for any encoder.
+    """Token prediction at each place: Hugging Face's ALBERT masked-language head, for any encoder.
 
     Dense H -> D, GELU, layer norm, then a decoder D -> V that is the word embeddings themselves and adds a bias
     alone. With albert-base-v2 it adds 768 * 128 + 128 + 2 * 128 + 30,000 = 128,688 parameters (CARL/RAR, Table 7).
@@ -53,7 +53,7 @@ class ReconstructionHead(nn.Module):
 
 
 class Critic(nn.Module):
-    """How well two features go together: ``softplus(MLP([a; b]))``, InfoBERT's score.
+    """Score of a pair of features: ``softplus(MLP([a; b]))``, InfoBERT's critic.
 
     The MLP has one hidden layer of ``hidden`` ReLU units. Because its first layer is linear in each of the two, all
     pairs of N and M features cost N + M products, not N * M.

@@ -189,7 +189,7 @@ class ImageModel(predicting.Predictor):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters(), self._mean).device
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -59,7 +59,7 @@ def save(model: "ImageModel", folder: Path) -> Path:
 
 
 def is_image_model(folder: Path) -> bool:
-    """Whether ``folder`` holds what `ImageModel.save` wrote."""
+    """True where `ImageModel.save` wrote ``folder``."""
     if not (folder / SETTINGS).is_file():
         return False
     return read_object(folder / SETTINGS).get("kind") == KIND

@@ -273,7 +273,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def damaged(path: Path) -> Iterator[None]:
-    """What a file of the wrong content makes Python, torch or safetensors raise, as a `UserError` that names it."""
+    """Turn errors of Python, torch and safetensors on a damaged file into a `UserError` that names it."""
     try:
         yield
     except UserError as error:

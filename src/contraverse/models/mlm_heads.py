@@ -20,9 +20,9 @@ NAMES = (
     ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),  # ELECTRA's generator
     ("head.dense", "head.norm", "decoder"),  # ModernBERT
 )
-"""What checkpoints call the dense layer, the layer norm, and what holds the decoder's bias."""
+"""Names in checkpoints of the dense layer, the layer norm, and the holder of the decoder's bias."""
 OLD = {"weight": "gamma", "bias": "beta"}
-"""What checkpoints converted from TensorFlow call the two parts of a layer norm."""
+"""Names of the two parts of a layer norm in checkpoints converted from TensorFlow."""
 
 
 def start_from_checkpoint(head: ReconstructionHead, encoder: PreTrainedModel) -> bool:
@@ -51,7 +51,7 @@ def start_from_checkpoint(head: ReconstructionHead, encoder: PreTrainedModel) ->
 
 
 def _tensors(encoder: PreTrainedModel, names: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """Those tensors of the checkpoint that are called one of ``names``."""
+    """Tensors of the checkpoint with one of the ``names``."""
     for path in _files(encoder):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

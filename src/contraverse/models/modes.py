@@ -22,7 +22,7 @@ class Folding(nn.Module):
 
 
 def is_hooked(*modules: nn.Module) -> bool:
-    """True where somebody is to be told of a call of one of ``modules``, or of every module."""
+    """True where a hook is registered on one of ``modules``, or on every module."""
     if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
         return True
     return any(getattr(part, name) for part in modules for name in HOOKS)
@@ -59,7 +59,7 @@ def without_autocast(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attacking(model: nn.Module) -> Iterator[None]:
-    """Around an attack: `evaluating`, and every `Folding` block computes batch norm within its convolution.
+    """Prepare for an attack: `evaluating`, and every `Folding` block computes batch norm within its convolution.
 
     Batch norm in eval mode is an affine map of each channel, so that values and gradients are the same but for
     rounding; a step of an attack takes less time. Layers with hooks are called as ever.

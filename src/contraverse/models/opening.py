@@ -1,4 +1,4 @@
-"""From files of any kind to a `TextModel` that has been tried."""
+"""Open files of any kind as a `TextModel`, and check it on a tiny batch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""From the hidden states of tokens to one vector a sentence."""
+"""Pooling: one vector a sentence from the hidden states of its tokens."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ from contraverse.errors import UserError
 Pooling = Literal["cls", "last", "mean", "max", "mean-sqrt-len", "weighted-mean", "first-last", "last-two"]
 
 LAYERS: dict[str, tuple[int, int]] = {"first-last": (1, -1), "last-two": (-2, -1)}
-"""Of poolings that read two layers, which: places in ``hidden_states``, where 0 is the output of the embeddings."""
+"""Layers of the poolings that read two: places in ``hidden_states``, where 0 is the output of the embeddings."""
 
 
 def check_pooling(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What is done to sentence embeddings after the encoder, fitted to it once."""
+"""Postprocessing of sentence embeddings, fitted once to an encoder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Postprocess(nn.Module, ABC):
 
 
 def embeddings_of(model: "TextModel", sentences: Sequence[str], batch_size: int) -> np.ndarray:
-    """What a map of embeddings is fitted on, (N, D) in fp64.
+    """Embeddings that a map is fitted on, (N, D) in fp64.
 
     Raises:
         UserError: the model has a map already, or there are fewer than two sentences.

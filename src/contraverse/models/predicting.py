@@ -136,7 +136,7 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
     """``(rows, batch)`` for each batch of the chosen rows, on the model's device.
 
-    The longest come first: where memory does not suffice, that shows at once. Inside `contraverse.functional.sharing`
+    The longest come first: a lack of memory shows at once. Inside `contraverse.functional.sharing`
     each process gets its own share of the batches; `all_parts` brings the results together.
     """
     for chosen in my_share(length_sorted([data.lengths[row] for row in rows], batch_size)):

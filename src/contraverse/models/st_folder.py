@@ -36,7 +36,7 @@ _FLAGS = {
 
 @dataclass
 class Modules:
-    """How a folder of sentence-transformers makes an embedding.
+    """Modules by which a folder of sentence-transformers makes an embedding.
 
     ``encoder``: the folder of the network. ``specs`` and ``weights``: of the modules after the pooling.
     ``max_seq_length``: tokens at which it cuts a text; None for the network's own limit.
@@ -61,7 +61,7 @@ class Modules:
 
 
 def read_modules(folder: Path) -> Modules | None:
-    """How sentence-transformers makes an embedding of what is in ``folder``; None where it is none of its folders.
+    """Read the modules of a sentence-transformers ``folder``; None for another folder.
 
     Raises:
         UserError: a damaged file, or a module that cannot be reproduced here, by its name.

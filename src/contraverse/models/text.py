@@ -51,17 +51,17 @@ class TextModel(predicting.Predictor):
         encoder: the Hugging Face model, classifier included.
         tokenizer: its fast tokenizer, padding on the right.
         labels: class names in the order of the logits; one name is a regression; None is a sentence encoder.
-        pooling: how ``h`` is made of the tokens' hidden states: see `contraverse.models.pooling.pool`.
-        embedding: what `encode` returns: ``"h"``; ``"z"`` (SimCSE's "keep the pooler at test"); or ``"ngrams"``, the
-            mean over real tokens of what the head of that name gives (IS-BERT).
-        max_length: where training and prediction cut an input, in tokens; `encode` does not.
+        pooling: makes ``h`` of the tokens' hidden states: see `contraverse.models.pooling.pool`.
+        embedding: output that `encode` returns: ``"h"``; ``"z"`` (SimCSE's "keep the pooler at test"); or ``"ngrams"``,
+            the mean over real tokens of the output of the head of that name (IS-BERT).
+        max_length: tokens at which training and prediction cut an input; `encode` does not.
         postprocess: a whitening or a flow that `encode` applies to its embeddings, or None; training ignores it.
         tail: dense layers and normalisations of a sentence-transformers folder, applied by `encode` before
             ``postprocess``, or None; training ignores them.
         prompts: texts by name that `encode` sets before each sentence; ``default_prompt`` names the one that it sets
             unless told.
-        reads_last: True where the classifier is a decoder's, which reads the last token that is no padding.
-        notes: what loading decided, in sentences for a reader.
+        reads_last: True for a decoder's classifier, which reads the last token that is no padding.
+        notes: decisions of loading, in sentences for a reader.
     """
 
     modality = "text"
@@ -178,7 +178,7 @@ class TextModel(predicting.Predictor):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.encoder.device
 
     @property
@@ -225,7 +225,7 @@ class TextModel(predicting.Predictor):
         want: Sequence[Wanted] = ("logits",),
         bn_branch: BNBranch = "clean",
     ) -> Outputs | tuple[Outputs, ...]:
-        """One pass of the encoder, whatever is wanted of it.
+        """Run the encoder once.
 
         Args:
             batch: ``input_ids`` (B, T), ``attention_mask`` (B, T), and ``token_type_ids`` where the encoder has them;
@@ -295,13 +295,13 @@ class TextModel(predicting.Predictor):
         return z
 
     def _read(self, name: str, tokens: Tensor, mask: Tensor, h: Tensor) -> Tensor:
-        """What a head other than z gives; its kind says what it reads."""
+        """Output of a head other than z, on the inputs of its kind."""
         reads: dict[str, tuple[Tensor, ...]] = {"mlm": (tokens,), "ngrams": (tokens, mask)}
         find_head(self.heads, name)
         return self._call(name, *reads.get(self.head_specs[name].kind, (h,)))
 
     def _call(self, name: str, *inputs: Tensor) -> Tensor:
-        """A head on what it is given; one that tells tokens takes the word embeddings besides."""
+        """Run a head on its inputs; one that predicts tokens reads the word embeddings, too."""
         head = find_head(self.heads, name)
         table = [self.encoder.get_input_embeddings().weight] if self.head_specs[name].kind == "mlm" else []
         outputs: Tensor = head(*inputs, *table)
@@ -327,7 +327,7 @@ class TextModel(predicting.Predictor):
         return predicting.predict_texts(self, inputs, batch_size)
 
     def token_report(self, texts: Sequence[str | Sequence[str]], max_length: int | None = None) -> TokenReport:
-        """How many of ``texts`` are cut, how long they are, and how much of them the tokenizer knows.
+        """Count the ``texts`` that are cut, their tokens, and those that the tokenizer does not know.
 
         Args:
             texts: one text a row, or two or three, which are read as training reads them.

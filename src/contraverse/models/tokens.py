@@ -1,4 +1,4 @@
-"""Counts of what a tokenizer makes of texts: how many are cut, and how much of them it knows."""
+"""Counts of the tokens of texts: rows that are cut, lengths, and unknown tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ _AT_ONCE = 4096
 
 
 class TokenReport(NamedTuple):
-    """What a tokenizer makes of texts.
+    """Counts of the tokens of texts.
 
     ``rows``: how many. ``max_length``: tokens at which a row is cut; ``cut``: rows that are longer. ``median`` and
     ``longest``: tokens of a row before it is cut, special ones included. ``unknown``: the share in [0, 1] of
@@ -27,14 +27,14 @@ class TokenReport(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know, in sentences; none where no row is cut and almost all tokens are known."""
-        found = []
+        """Notes for a reader, in sentences; none where no row is cut and almost all tokens are known."""
+        notes = []
         if self.cut:
             lengths = f"median {self.median}, longest {self.longest}"
-            found.append(f"{self.cut:,} of {self.rows:,} rows are cut at {self.max_length} tokens ({lengths})")
+            notes.append(f"{self.cut:,} of {self.rows:,} rows are cut at {self.max_length} tokens ({lengths})")
         if self.unknown >= 0.05:
-            found.append(f"{100 * self.unknown:.0f} % of the tokens are unknown to the tokenizer")
-        return found
+            notes.append(f"{100 * self.unknown:.0f} % of the tokens are unknown to the tokenizer")
+        return notes
 
 
 def count_tokens(tokenizer: Any, texts: Sequence[str | Sequence[str]], max_length: int) -> TokenReport:
@@ -72,7 +72,7 @@ def prompted(sentences: Sequence[str], prompts: Mapping[str, str], name: str | N
     """
     for i, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
-            raise UserError(f"expected a text, found {sentence!r}", where=f"row {i}")
+            raise UserError(f"expected a text, got {sentence!r}", where=f"row {i}")
     if name is None:
         return list(sentences)
     if name not in prompts:

@@ -1,4 +1,4 @@
-"""Driving a method: the step itself, and Hugging Face's trainer around it."""
+"""Training: the step that drives a method, and Hugging Face's trainer around it."""
 
 from contraverse.training.callbacks import Progress, StopOnInterrupt
 from contraverse.training.checkpoints import Torn, remove_all

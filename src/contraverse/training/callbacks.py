@@ -1,4 +1,4 @@
-"""What is shown and what is caught while a run trains."""
+"""Progress display and interrupts of a training run."""
 
 import signal
 import sys
@@ -131,5 +131,5 @@ class StopOnInterrupt(TrainerCallback):
 
 
 def _whole(state: TrainerState) -> bool:
-    """Whether the last step ended its epoch."""
+    """True where the last step ended its epoch."""
     return float(state.epoch or 0).is_integer()

@@ -132,7 +132,7 @@ class CheckpointingTrainer(transformers.Trainer):
         super()._run_epoch(*args, **kwargs)
 
     def _is_over(self) -> bool:
-        """Whether the last step was taken, or patience has ended, when the checkpoint was written."""
+        """True where the last step was done, or patience had ended, when the checkpoint was written."""
         patient = [
             callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
         ]

@@ -125,5 +125,5 @@ class WatchedTrainer(CheckpointingTrainer):
 
 
 def waits(device: torch.device) -> bool:
-    """Whether reading a tensor of ``device`` waits for work that it has yet to do."""
+    """True where reading a tensor of ``device`` waits for work in its queue."""
     return device.type != "cpu"

@@ -1,4 +1,4 @@
-"""Rows and views as a model and a method take them."""
+"""Checks and preparation of rows and views for a model and a method."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -95,7 +95,7 @@ SETTINGS = {
     "lars": {"momentum", "weight_decay", "trust", "exclude_vectors"},
     "sgd": {"momentum", "weight_decay", "nesterov"},
 }
-"""What can be set of each."""
+"""Settings of each optimizer."""
 
 
 def build_optimizer(name: str, parameters: Iterable[Any], learning_rate: float, **settings: Any) -> Optimizer:

@@ -16,12 +16,12 @@ Sums = Mapping[str, tuple[Tensor | float, int]]
 
 
 def started_processes() -> int:
-    """How many processes the run has, asked before they have spoken to each other: torchrun's ``WORLD_SIZE``."""
+    """Number of processes of the run before they are connected: torchrun's ``WORLD_SIZE``."""
     return max(processes(), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """What process ``rank`` of several draws by: views, random starts, dropout, masks, negatives.
+    """Seed of process ``rank`` of several, for views, random starts, dropout, masks and negatives.
 
     With one seed for all, row i of every process would have the same draws, and they are each other's negatives.
     """

@@ -1,4 +1,4 @@
-"""The driver: fifteen lines between a method and any training loop."""
+"""The driver between a method and any training loop."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +23,7 @@ def step(
     Zeroing, clipping and the optimizer's step are the caller's.
 
     Args:
-        method: what to train with.
+        method: training method.
         model: the model, wrapped (DDP, FSDP, compiled) or not.
         batch: on the model's device.
         backward: called with each loss, for example ``lambda loss: loss.backward()`` or ``accelerator.backward``.

@@ -65,11 +65,11 @@ class Trainer(WatchedTrainer):
 
     Args:
         model: gets the heads that the method needs.
-        method: what to train with.
+        method: training method.
         train: rows to train on: a `TextData`, tokenized or not, or an `ImageData`; a `datasets.Dataset` or a data frame
             with usual column names, read as `TextData.from_dataset` does; of several splits those of training. Where
             the method needs labels, classes are matched with the model's by name.
-        views: what makes random views of a batch of images, on its device; None: SimCLR's where the method wants two
+        views: random views of a batch of images, made on its device; None: SimCLR's where the method wants two
             of each, else the images as they are.
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
@@ -183,14 +183,14 @@ class Trainer(WatchedTrainer):
         self.remove_callback(PrinterCallback)
 
     def _keep_tensorboard_beside_the_log(self) -> None:
-        """Not among the checkpoints, which a finished run deletes."""
+        """Write TensorBoard's files beside the log: a finished run deletes its checkpoints."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.remove_callback(TensorBoardCallback)
         self.add_callback(TensorBoardCallback(SummaryWriter(self.rows.path.parent / "tensorboard")))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The one that was asked for by `build_optimizer`'s name, or transformers'."""
+        """Build the optimizer of this name by `build_optimizer`, or transformers'."""
         if self.own_optimizer is None or self.optimizer is not None:
             return super().create_optimizer(model)
         assert self.model is not None
@@ -200,7 +200,7 @@ class Trainer(WatchedTrainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule that was asked for by name, or transformers'."""
+        """Build the schedule of this name, or transformers'."""
         if self.own_schedule is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         settings = dict(self.own_schedule)
@@ -245,8 +245,10 @@ class Trainer(WatchedTrainer):
         return self.views(batch)
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Call every evaluator with what the method keeps of the model, in the weights' own precision; what they draw
-        does not reach training's generators."""
+        """Call every evaluator with the model that the method keeps, in the weights' own precision.
+
+        Random numbers that evaluators draw do not change those of training.
+        """
         metrics: dict[str, float] = {}
         self._share_buffers()
         devices = [self.args.device] if self.args.device.type == "cuda" else []
@@ -354,7 +356,7 @@ def _facts(model: AnyModel, rows: Encoded, args: TrainingArguments) -> TrainingI
 
 
 class _AfterStep(TrainerCallback):
-    """Tells the method of each step of the optimizer, before a checkpoint is written."""
+    """Calls the method after each step of the optimizer, before a checkpoint is written."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
