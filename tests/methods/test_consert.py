@@ -30,7 +30,7 @@ def text(batch: Any) -> torch.Tensor:
 
 def test_shuffling_permutes_the_text_of_each_row_and_nothing_else(batch: Any) -> None:
     batch["token_type_ids"] = torch.arange(9).repeat(4, 1)
-    view = make().make("shuffle", batch, 32)
+    view = make().augment("shuffle", batch, 32)
     real = text(batch)
     assert torch.equal(view["input_ids"][~real], batch["input_ids"][~real])
     assert torch.equal(view["input_ids"].sort(1).values, batch["input_ids"].sort(1).values)
@@ -44,7 +44,7 @@ def test_every_order_is_as_likely() -> None:
     """Three words, six orders."""
     row = {"input_ids": torch.tensor([[2, 7, 8, 9, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0]])}
     many = {name: value.repeat(3000, 1) for name, value in row.items()}
-    orders, counts = make().make("shuffle", many, 32)["input_ids"].unique(dim=0, return_counts=True)
+    orders, counts = make().augment("shuffle", many, 32)["input_ids"].unique(dim=0, return_counts=True)
     assert len(orders) == 6
     assert (counts - 500).abs().max() < 100
 
@@ -65,7 +65,7 @@ def test_shuffling_tokens_is_shuffling_position_ids(tiny_model: Make, batch: Any
 @pytest.mark.parametrize(("rate", "counts"), [(0.0, [0, 0, 0, 0]), (0.3, [2, 2, 2, 1]), (0.5, [4, 3, 2, 2])])
 def test_token_cutoff_cuts_that_share_of_the_text(batch: Any, rate: float, counts: list[int]) -> None:
     """Rows of 7, 6, 5 and 4 words; halves are rounded to even."""
-    keep = make(token_rate=rate).make("token-cutoff", batch, 32)["keep"]
+    keep = make(token_rate=rate).augment("token-cutoff", batch, 32)["keep"]
     assert keep.shape == (4, 9, 1)
     cut = keep.squeeze(-1) == 0
     assert cut.sum(1).tolist() == counts
@@ -73,14 +73,14 @@ def test_token_cutoff_cuts_that_share_of_the_text(batch: Any, rate: float, count
 
 
 def test_feature_cutoff_cuts_the_same_features_of_all_tokens_of_a_row(batch: Any) -> None:
-    keep = make().make("feature-cutoff", batch, 40)["keep"]
+    keep = make().augment("feature-cutoff", batch, 40)["keep"]
     assert keep.shape == (4, 1, 40)
     assert (keep == 0).sum((1, 2)).tolist() == [8] * 4
     assert not torch.equal(keep[0], keep[1])
 
 
 def test_dropout_cuts_single_entries_and_keeps_the_mean(batch: Any) -> None:
-    keep = make(dropout_rate=0.25).make("dropout", batch, 400)["keep"]
+    keep = make(dropout_rate=0.25).augment("dropout", batch, 400)["keep"]
     assert keep.shape == (4, 9, 400)
     assert keep.unique().tolist() == pytest.approx([0, 4 / 3])
     assert keep.mean().item() == pytest.approx(1, abs=0.02)
@@ -92,14 +92,14 @@ def test_what_is_cut_off_is_not_trained(tiny_model: Make, batch: Any) -> None:
     model = tiny_model(dropout=0.0).train()
     table = model.encoder.get_input_embeddings().weight
     kept = torch.zeros(4, 9, dtype=torch.bool)
-    plain = method.make
+    plain = method.augment
 
     def watched(view: str, given: Any, width: int) -> Any:
         made = plain(view, given, width)
         kept.logical_or_(made["keep"].squeeze(-1).bool())
         return made
 
-    method.make = watched  # type: ignore[method-assign]
+    method.augment = watched  # type: ignore[method-assign]
     losses_of(method, model, batch)
     seen = set(batch["input_ids"][kept & batch["attention_mask"].bool()].tolist())
     unseen = set(batch["input_ids"].flatten().tolist()) - seen
@@ -111,7 +111,7 @@ def test_what_is_cut_off_is_not_trained(tiny_model: Make, batch: Any) -> None:
 
 def test_special_tokens_have_to_be_known(batch: Any) -> None:
     with pytest.raises(ValueError, match="prepare"):
-        ConSERT().make("shuffle", batch, 32)
+        ConSERT().augment("shuffle", batch, 32)
 
 
 # the loss

@@ -58,8 +58,8 @@ def test_rows_are_counted_and_saved() -> None:
     assert strengths == [1.0, 1.0, 0.5, 0.5]
     again = told(DynACL(period=1, momentum=None), rows=6, epochs=2.0)
     again.load_state_dict(method.state_dict())
-    assert again.strength == method.augmentation_strength == 0
-    assert told(method, rows=6, epochs=2.0).strength == 1
+    assert again.augmentation_strength == method.augmentation_strength == 0
+    assert told(method, rows=6, epochs=2.0).augmentation_strength == 1
 
 
 def test_without_a_length_there_is_no_schedule() -> None:
@@ -69,7 +69,7 @@ def test_without_a_length_there_is_no_schedule() -> None:
         method.prepare(TrainingInfo(num_examples=3, hidden_size=2))
     with pytest.raises(ValueError, match="prepare"):
         next(method.losses(dual(method), views()))
-    with pytest.raises(ValueError, match="receive"):
+    with pytest.raises(ValueError, match="set_reference_model"):
         next(told(method).losses(dual(method), views()))
 
 

@@ -37,7 +37,7 @@ FACTS = TrainingInfo(
     mask_id=SPECIAL.index("[MASK]"),
     special_ids=tuple(range(len(SPECIAL))),
 )
-"""What a trainer would tell a method of the rows of ``random_batch(8)`` and a tiny model."""
+"""Training info of the rows of ``random_batch(8)`` and a tiny model, as a trainer gives it."""
 
 
 def make(case: str, **training_info: Any) -> Method:
@@ -65,7 +65,7 @@ def make(case: str, **training_info: Any) -> Method:
 
 @dataclass
 class Call:
-    """One forward: what it was given and gave; ``head``, where one head alone ran."""
+    """Arguments and outputs of one forward pass; ``head``: its name, where one head ran alone."""
 
     delta: Tensor | None
     want: tuple[str, ...]
@@ -124,7 +124,7 @@ class Replayed(Watched):
 
 
 def ready(method: Method, model: nn.Module) -> None:
-    """What a trainer does before training; a copy that is wanted has other weights: those of earlier on."""
+    """Prepare training as a trainer does: freeze the encoder, set a reference model, here with earlier weights."""
     if method.trainable == "classifier":
         getattr(model, "module", model).freeze_encoder()
     if method.needs_reference_model and not hasattr(method, "reference_model"):
@@ -163,7 +163,7 @@ def _still(method: Method, still: bool | None) -> AbstractContextManager[Any]:
 def losses_of(method: Method, model: nn.Module, batch: Any, still: bool | None = None) -> list[Loss]:
     """Every loss that the method yields, each back-propagated as the driver does.
 
-    What a method draws is the same each time (`Still`), unless ``still`` is False. Batch norm's statistics stay.
+    Random draws are the same each time (`Still`), unless ``still`` is False. Batch norm's statistics stay.
     """
     ready(method, model)
     seen = []
@@ -190,7 +190,7 @@ def flat(grads: dict[str, Tensor]) -> Tensor:
 
 
 def needed(method: Method, full: Batch) -> dict[str, Any]:
-    """Only what the method says that it needs."""
+    """Fields of a batch that the method requires."""
     extra = {"labels": ("labels",), "inputs": (), "pairs": ("positive", "negative")}[method.requires]
     inputs = ("pixel_values",) if "pixel_values" in full else ("input_ids", "attention_mask")
     return {name: full[name] for name in (*inputs, "index", *extra)}
