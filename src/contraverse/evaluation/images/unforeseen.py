@@ -110,7 +110,7 @@ def unforeseen_accuracy(
         data: labelled images.
         epsilons: sizes of each attack, by the names of `UNFORESEEN`, in the paper's units (bytes for linf, l2, l1);
             None takes all of ``reference`` that images of this size can have, and notes what it leaves out.
-        reference: accuracies that UAR is relative to: in percent by attack and size.
+        reference: accuracies that UAR is relative to, in percent by attack and size.
         steps: >= 1; the paper's 200, which the reference is of: another number is noted in the report.
         targeted: see above.
         batch_size: images a batch; an image's random start and target do not depend on it.
