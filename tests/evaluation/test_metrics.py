@@ -1,12 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import sts_reference
 
+from contraverse.data import IMAGE_TASKS, TASKS
 from contraverse.errors import UserError
 from contraverse.evaluation import METRICS
-from contraverse.evaluation.metrics import compute
+from contraverse.evaluation.metrics import TABLE, compute
 
 LOGITS = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 2.0], [5.0, 4.0], [0.0, 1.0]])  # predicts 0 1 1 0 1
 LABELS = np.array([0, 1, 0, 1, 1])  # one false positive, one false negative
@@ -96,3 +99,17 @@ def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
     assert compute(["accuracy", "mcc"], LOGITS, LABELS).keys() == {"accuracy", "mcc"}
     with pytest.raises(UserError, match='no metric is called "acuracy"\ndid you mean "accuracy"'):
         compute(["acuracy"], LOGITS, LABELS)
+
+
+@pytest.mark.parametrize("task", (TASKS | IMAGE_TASKS).values(), ids=lambda task: task.name)
+def test_a_task_s_metrics_are_in_the_table_and_suit_its_kind(task: Any) -> None:
+    for name in task.metrics:
+        assert task.kind in METRICS[name].kinds
+    if task.metric in METRICS:
+        assert task.greater_is_better == METRICS[task.metric].greater_is_better
+
+
+def test_every_metric_has_a_label_for_readers() -> None:
+    assert all(metric.label and metric.name == name for name, metric in TABLE.items())
+    assert not TABLE["error_rate"].greater_is_better
+    assert [name for name, metric in TABLE.items() if metric.of_rows and not metric.percent] == []

@@ -63,9 +63,9 @@ def test_confident_mistakes_and_fragile_rows_are_shown_with_their_text() -> None
     broken = {**ROW, "predicted": "c0", "epsilon": 8 / 255, "attacked": "c2", "texts": ["a b"]}
     text = page(data(breakdown(mistakes=[{**ROW, "texts": ["so sure", "and wrong"]}], fragile=[broken]))).text
     assert "Wrong with the highest confidence" in text
-    assert "so sure and wrong Label: c0 c1 ✗ 98.8 %" in text
+    assert "so sure and wrong Label: c0 Predicted: c1 ✗ 98.8 %" in text
     assert "Broken at the smallest size" in text
-    assert "a b Label: c0 c0 98.8 % → c2 ✗ ε=8/255" in text
+    assert "a b Label: c0 Predicted: c0 98.8 % → c2 ✗ ε=8/255" in text
 
 
 def test_images_are_shown_and_allowed_by_the_policy() -> None:

@@ -51,3 +51,12 @@ def test_the_loss_is_drawn_beside_them() -> None:
 def test_one_point_is_no_course(log: list[dict[str, Any]]) -> None:
     assert validation_course(log) is None
     assert loss_course(log) is None
+
+
+def test_a_long_log_is_drawn_by_the_means_of_neighbours() -> None:
+    svg = loss_course([{"epoch": (i + 1) / 100, "loss": 1.0 + i % 2} for i in range(1200)])
+    assert svg is not None
+    (_, y, _, height), points = frame(svg), lines(svg)["--series-1"]
+    assert len(points) == 60
+    np.testing.assert_allclose((y + height - points[:, 1]) / height, 1.0)  # each mean is 1.5, the largest value drawn
+    assert len(svg) < 40_000

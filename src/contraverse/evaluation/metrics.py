@@ -63,8 +63,8 @@ def spearman(scores: np.ndarray, labels: np.ndarray) -> float:
     return 0.0 if _constant(scores, labels) else 100 * float(stats.spearmanr(scores, labels).statistic)
 
 
-CLASSES, SCORES = ("classification", "images"), ("similarity",)
-"""Kinds of task: those with classes, and those with a score a row."""
+CLASSES, SCORES = ("classification", "images"), ("similarity", "sentences", "triplets")
+"""Kinds of task: those with classes, and those measured by a score a row (what learns sentences, on the STS sets)."""
 
 
 @dataclass(frozen=True)

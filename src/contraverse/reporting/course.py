@@ -23,6 +23,8 @@ from contraverse.reporting.names import heading, is_percent
 from contraverse.reporting.tables import Cell
 
 _PREFIX = "eval_"
+MOST_POINTS = 60
+"""Points of the loss that are drawn: a long log would make a page of megabytes."""
 
 
 def validation_course(log: Sequence[Mapping[str, Any]]) -> str | None:
@@ -53,7 +55,7 @@ def validation_course(log: Sequence[Mapping[str, Any]]) -> str | None:
 
 def loss_course(log: Sequence[Mapping[str, Any]]) -> str | None:
     """The loss of the training batches against epochs; ``log`` and the result as of `validation_course`."""
-    losses = dict(_points(log, "loss"))
+    losses = _thinned(dict(_points(log, "loss")))
     if len(losses) < 2:
         return None
     figure = Figure(figsize=(WIDTH, HEIGHT))
@@ -67,6 +69,16 @@ def loss_course(log: Sequence[Mapping[str, Any]]) -> str | None:
         axes.set_ylim(low, high if high > low else low + 1)
         axes.set_yticks(ticks, [f"{value:.3g}" for value in ticks])
         return themed(as_svg(figure), "Training loss by epoch")
+
+
+def _thinned(points: dict[float, Cell]) -> dict[float, Cell]:
+    """At most `MOST_POINTS` points: means of neighbours, each at the epoch of the last of them."""
+    size = -(-len(points) // MOST_POINTS)
+    if size <= 1:
+        return points
+    epochs = list(points)
+    groups = [epochs[first : first + size] for first in range(0, len(epochs), size)]
+    return {group[-1]: Cell(sum(points[at].mean for at in group) / len(group), None, 1) for group in groups}
 
 
 def _is_share(name: str) -> bool:
