@@ -120,7 +120,15 @@ def test_two_folders_with_files_are_not_chosen_between(tmp_path: Path) -> None:
         load_splits("text", tmp_path)
 
 
-@pytest.mark.parametrize("table", [FRAME, datasets.Dataset.from_pandas(FRAME), [{"text": "a"}]], ids=type)
-def test_the_trainer_names_the_way_to_read_a_table(tiny_model: Any, tmp_path: Path, table: Any) -> None:
-    with pytest.raises(UserError, match="load_splits"):
-        Trainer(tiny_model(), CrossEntropy(), table, output_dir=tmp_path)
+@pytest.mark.parametrize(
+    "table", [FRAME, datasets.Dataset.from_pandas(FRAME), FRAME.to_dict("records")], ids=["pandas", "datasets", "list"]
+)
+def test_the_trainer_reads_a_table(tiny_model: Any, tmp_path: Path, table: Any) -> None:
+    trainer: Any = Trainer(tiny_model(), CrossEntropy(), table, output_dir=tmp_path)
+    assert trainer.train_dataset.data.texts == [(text,) for text in TEXTS]
+    assert trainer.train_dataset.data.labels == IDS
+
+
+def test_the_trainer_says_that_a_table_has_no_labels(tiny_model: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the table: ce needs labels, and the rows have none"):
+        Trainer(tiny_model(), CrossEntropy(), [{"text": "a"}], output_dir=tmp_path)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ Encoded = EncodedText | ImageData
 """Rows with numbers in place of words: ``collate`` makes batches of them, whose ``lengths`` are alike."""
 
 Rows = TextData | Encoded
-"""What is trained and measured on."""
+"""Rows to train and to measure on."""
 
 __all__ = [
     "IMAGE_TASKS",

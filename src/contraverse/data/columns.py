@@ -107,18 +107,18 @@ def find_columns(
         found_label = _label_by_content(table, task, texts)
         guessed = True
     columns = Columns(texts, found_label)
-    given = (text is not None or texts == task.columns) and (label is not None or found_label == task.label)
-    if given and not missing:
+    as_named = (text is not None or texts == task.columns) and (label is not None or found_label == task.label)
+    if as_named and not missing:
         return columns, None
     others_by = "--text and --label name others" if task.labelled else "--text names another"
     how = f"told by content; {others_by}" if guessed else f"by name; {others_by}" if missing else "by name"
     if known.texts and not missing:
         how = "as in training"
-    say = f"{table.where}: "
+    note = f"{table.where}: "
     if missing:
-        say += f"there is no column {_listed(missing)}, which training used: "
-    say += f"text from {_listed(texts)}"
-    return columns, f"{say}{f', label from {found_label!r}' if found_label else ''} ({how})"
+        note += f"there is no column {_listed(missing)}, which training used: "
+    note += f"text from {_listed(texts)}"
+    return columns, f"{note}{f', label from {found_label!r}' if found_label else ''} ({how})"
 
 
 def infer_task(
@@ -222,15 +222,15 @@ def _label_names(task: Task) -> tuple[str, ...]:
 
 def _by_name(table: Table, wanted: Sequence[str]) -> str | None:
     names = {name.casefold(): name for name in reversed(table.names)} | {name: name for name in table.names}
-    found = (names.get(name) or names.get(name.casefold()) for name in wanted)
-    return next((name for name in found if name), None)
+    matches = (names.get(name) or names.get(name.casefold()) for name in wanted)
+    return next((name for name in matches if name), None)
 
 
 def _texts_by_name(table: Table, task: Task, label: str | None) -> tuple[str, ...]:
     for wanted in (task.columns, *task.other_columns, *_TEXT_NAMES[len(task.columns)]):
-        found = [_by_name(table, (name,)) for name in wanted]
-        if label not in found and None not in found:
-            return tuple(name for name in found if name is not None)
+        matches = [_by_name(table, (name,)) for name in wanted]
+        if label not in matches and None not in matches:
+            return tuple(name for name in matches if name is not None)
     return ()
 
 
@@ -296,7 +296,7 @@ def _label_by_content(table: Table, task: Task, texts: tuple[str, ...]) -> str:
 
 
 def text_problem(text: Any, column: str) -> str | None:
-    """What is wrong with a text of this column, None for nothing."""
+    """Problem of a text in this column, None for a usable one."""
     if not isinstance(text, str):
         return f"{column!r} is {'missing' if is_missing(text) else f'a {type(text).__name__}, not text'}"
     if not text or text.isspace():

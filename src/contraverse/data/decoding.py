@@ -15,7 +15,7 @@ _MARKS = (
 _LOOKED_AT = 1 << 20
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _MANY = 0.3
-"""Of the letters of a European text in Latin script fewer are beyond ASCII."""
+"""Share of letters beyond ASCII that no European text in Latin script reaches."""
 
 
 def decode(data: bytes, path: Path, encoding: str | None = None) -> tuple[str, str | None]:

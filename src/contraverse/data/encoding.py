@@ -266,9 +266,9 @@ def matched(data: "Rows", labels: Sequence[str] | None) -> "Rows":
     return replace(data, labels=torch.where(known, moved, data.labels), label_names=tuple(labels))
 
 
-def _other(told: str, names: Sequence[str]) -> UserError:
+def _other(classes: str, names: Sequence[str]) -> UserError:
     return UserError(
-        f"the model tells {told} apart, and the rows are of {_listed(names)}",
+        f"the model tells {classes} apart, and the rows are of {_listed(names)}",
         hint="rows and model have to name the same classes: set id2label in the model's config.json",
     )
 

@@ -65,7 +65,7 @@ _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 class Form(NamedTuple):
-    """What the user says of how text files are written.
+    """Form of text files, as the user names it.
 
     ``delimiter``: one character, None to tell it by the rows; a .txt file is a table where one is named.
     ``encoding``: any that Python knows, None for UTF-8.
@@ -288,7 +288,9 @@ def read_delimited(
     if delimiter == "\t" and '"' in text:
         # GLUE's tables are not quoted: a quotation mark there is a letter like any other. Read as quoted, such a table
         # loses rows; a table that is quoted has, read as plain, ragged rows wherever it makes a difference.
-        records = min(records, _unquoted(lines, delimiter), key=lambda one: (len(one.faults), -len(one.fields)))
+        records = min(
+            records, _unquoted(lines, delimiter), key=lambda parsed: (len(parsed.faults), -len(parsed.fields))
+        )
     if not records.fields:
         raise UserError("is empty", where=str(path), hint="Expected a header line and at least one row.")
     if records.faults and records.faults[0][0] < records.lines[0]:

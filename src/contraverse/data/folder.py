@@ -1,4 +1,4 @@
-"""Which files of a folder, or which splits of a data set, are training, validation and test rows, by their names."""
+"""Training, validation and test rows by the names of files in a folder, or of splits of a data set."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ SHARD = re.compile(r"[-_.]\d+-of-\d+$")
 
 
 def rank(name: str, split: SplitName, preferred: str) -> tuple[int, int, str] | None:
-    """How well ``name`` names the split: smaller is better, None is not at all.
+    """Rank of ``name`` as a name of the split: smaller is better, None where it names another thing.
 
     First ``preferred`` (the task's name for the split: "validation_matched") and its spellings ("dev_matched"), then
     the usual names, then names that begin with a usual one as a word ("train_part", "testset"), the shortest first.
@@ -77,11 +77,11 @@ def find_files(folder: Path, splits: Mapping[str, str]) -> tuple[dict[SplitName,
         files_inside, notes = find_files(inner, splits)
         return files_inside, [f"{folder}: its files are those of {inner.name}/", *notes]
     if not files:
-        found = ", ".join(path.name for path in inside[:10]) or "nothing"
+        shown = ", ".join(path.name for path in inside[:10]) or "nothing"
         raise UserError(
             "the folder holds no file that can be read",
             where=str(folder),
-            hint=f"Known endings: {', '.join(EXTENSIONS)}, also with .gz or .bz2. Found: {found}.",
+            hint=f"Known endings: {', '.join(EXTENSIONS)}, also with .gz or .bz2. Found: {shown}.",
         )
     groups: dict[str, dict[tuple[bool, int], list[Path]]] = {}
     for path in files:

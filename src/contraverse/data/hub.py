@@ -55,7 +55,10 @@ def hub_splits(source: str | None, task: OnHub) -> dict[SplitName, list[tuple[st
         chosen = {"train": (next(iter(splits)),)}
     if not chosen:
         raise UserError(f"no split is called train, validation or test: {', '.join(splits)}", where=where)
-    return {split: [(f"{where} {found}", splits[found]) for found in names] for split, names in chosen.items()}
+    return {
+        split: [(f"{where} {split_name}", splits[split_name]) for split_name in names]
+        for split, names in chosen.items()
+    }
 
 
 def _fetch(name: str, configuration: str | None, where: str) -> dict[str, Any]:

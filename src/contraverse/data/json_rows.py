@@ -55,7 +55,7 @@ def read_json(text: str, path: Path, lines: list[str], kind: str) -> JsonRows:
 
 
 def _refuse_one_object(text: str, path: Path, values: list[tuple[int, Any]], faults: list[tuple[int, str]]) -> None:
-    """What is JSON, and no rows: pandas' and other programs' ways to write a table, and what is written to be read."""
+    """Refuse JSON that is no rows: tables by column, objects around a list, and objects that take several lines."""
     if faults:
         first, at = _first_value(text)
         if not isinstance(first, dict | list):

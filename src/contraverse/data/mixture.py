@@ -82,27 +82,27 @@ def find_parts(source: Any) -> dict[SplitName, list[Part]] | None:
     parts = {}
     for split in SPLITS:
         if split in source:
-            given = source[split]
-            listed = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+            of_split = source[split]
+            listed = of_split if isinstance(of_split, Sequence) and not isinstance(of_split, str) else [of_split]
             parts[split] = _parts(listed, split, f"{where}.{split}")
     return parts
 
 
-def _parts(given: Sequence[Any], split: SplitName, where: str) -> list[Part]:
-    if not given:
+def _parts(sources: Sequence[Any], split: SplitName, where: str) -> list[Part]:
+    if not sources:
         raise UserError("the list of sources is empty", where=where)
-    return [_part(one, split, f"{where}[{i}]") for i, one in enumerate(given)]
+    return [_part(source, split, f"{where}[{i}]") for i, source in enumerate(sources)]
 
 
-def _part(given: Any, split: SplitName, where: str) -> Part:
-    if isinstance(given, str | Path):
-        return Part(where, (split,), source=given)
-    if not isinstance(given, Mapping):
-        raise UserError(f"a source is a path, a Hub id or settings, not {given!r}", where=where)
-    for name in given:
+def _part(source: Any, split: SplitName, where: str) -> Part:
+    if isinstance(source, str | Path):
+        return Part(where, (split,), source=source)
+    if not isinstance(source, Mapping):
+        raise UserError(f"a source is a path, a Hub id or settings, not {source!r}", where=where)
+    for name in source:
         if name not in _KEYS:
             raise unknown("setting of a source", str(name), _KEYS, where=where)
-    values = {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in source.items() if value is not None}
     for name in ("task", "label"):
         if not isinstance(values.get(name, ""), str):
             raise UserError(f"{name} is a name, not {values[name]!r}", where=where)
@@ -123,10 +123,10 @@ def _part(given: Any, split: SplitName, where: str) -> Part:
     return Part(where, cast(tuple[SplitName, ...], splits), weight=float(weight), **values)
 
 
-def _names(given: Any, what: str, where: str) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Sequence) else ()
+def _names(value: Any, what: str, where: str) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{what} is a name or a list of names, not {given!r}", where=where)
+        raise UserError(f"{what} is a name or a list of names, not {value!r}", where=where)
     return names
 
 
@@ -184,7 +184,7 @@ def read_parts(
 
 
 def _one_file(part: Part) -> str | Path | dict[str, Path] | None:
-    """Of a single file all rows are meant, whichever split they are to be."""
+    """The source of a part; all rows of a single file are of the split that the part is for."""
     if part.source is None or not Path(part.source).expanduser().is_file():
         return part.source
     if len(part.split) > 1:
@@ -262,35 +262,35 @@ def with_adversaries(splits: TextSplits, file: Path) -> tuple[TextData, str]:
     if absent and (table.rows or not table.faults):
         what = f"has no field {' and no field '.join(map(repr, absent))}" if table.rows else "has no rows"
         raise UserError(what, where=where, hint="contraverse adversaries MODEL DATA --output FILE.jsonl writes one.")
-    held = {row for data in (splits.validation, splits.test) if data for row in data.texts}
+    measured = {row for data in (splits.validation, splits.test) if data for row in data.texts}
     texts, labels, left_out = list[tuple[str, ...]](), list[int](), 0
-    faults = [f"line {fault.row} {fault.problem}" for fault in table.faults]
+    bad_rows = [f"line {bad.row} {bad.problem}" for bad in table.faults]
     columns = [table.column(name) for name in ("rewritten", "label", "original")]
     for line, rewritten, label, original in zip(table.rows, *columns, strict=True):
         row, known = _texts(rewritten, len(train.columns)), _class(label, train.label_names)
         if row is None or known is None:
             what = f"'rewritten' is {rewritten!r}" if row is None else f"the label {label!r} is unknown"
-            faults.append(f"line {line}: {what[:120]}")
-        elif _texts(original, len(train.columns)) in held:
+            bad_rows.append(f"line {line}: {what[:120]}")
+        elif _texts(original, len(train.columns)) in measured:
             left_out += 1
         else:
             texts.append(row)
             labels.append(known)
-    if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
+    if bad_rows:
+        listed = "\n".join(f"  {bad}" for bad in bad_rows[:_SHOWN])
         classes = ", ".join(train.label_names[:10])
         hint = f"Wanted: 'rewritten', {len(train.columns)} text(s) that are not empty, and 'label', one of {classes}."
-        raise UserError(f"{len(faults)} rows cannot be used:\n{listed}", where=where, hint=hint)
-    said = f", {left_out} left out that were rewritten from validation or test rows" if left_out else ""
+        raise UserError(f"{len(bad_rows)} rows cannot be used:\n{listed}", where=where, hint=hint)
+    counted = f", {left_out} left out that were rewritten from validation or test rows" if left_out else ""
     if not texts:
-        raise UserError(f"no row can be added{said}", where=where, hint="Rewrite training rows instead.")
+        raise UserError(f"no row can be added{counted}", where=where, hint="Rewrite training rows instead.")
     added = replace(
         train,
         texts=train.texts + texts,
         labels=cast(Labels, [*train.labels, *labels]),
         repeats=None if train.repeats is None else train.repeats + [1] * len(texts),
     )
-    return added, f"{where}: {len(texts)} adversaries added to {len(train)} training rows{said}"
+    return added, f"{where}: {len(texts)} adversaries added to {len(train)} training rows{counted}"
 
 
 def _texts(value: Any, width: int) -> tuple[str, ...] | None:

@@ -40,7 +40,7 @@ class Read:
     skipped: int
     notes: list[str]
     columns: Columns | None = None
-    """Those that were read, of the first table."""
+    """Columns that were read, of the first table."""
 
 
 def read_source(
@@ -140,7 +140,7 @@ def _columns(
     notes: list[str],
 ) -> dict[SplitName, list[tuple[Table, Columns]]]:
     """Each table that has rows with its columns: those of the first one wherever a table has them too."""
-    found: dict[SplitName, list[tuple[Table, Columns]]] = {}
+    columns_of: dict[SplitName, list[tuple[Table, Columns]]] = {}
     first: Columns | None = None
     for split, part in tables.items():
         if not any(table.rows or table.faults for table in part):
@@ -151,14 +151,14 @@ def _columns(
             label_needed = split != "test" or first is None
             columns = first and _same_columns(table, first, label_needed=label_needed)
             if columns is None:
-                given = label if label_needed or label in table.names else None
+                named_label = label if label_needed or label in table.names else None
                 columns, note = find_columns(
-                    table, task, text, given, label_needed=label_needed, trained=first or trained
+                    table, task, text, named_label, label_needed=label_needed, trained=first or trained
                 )
                 notes += [note] if note else []
-            found.setdefault(split, []).append((table, columns))
+            columns_of.setdefault(split, []).append((table, columns))
             first = first or columns
-    return found
+    return columns_of
 
 
 def _same_columns(table: Table, columns: Columns, *, label_needed: bool) -> Columns | None:

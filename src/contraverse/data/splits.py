@@ -14,9 +14,9 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 OnBadRow = Literal["error", "skip"]
 
 BY_SPLIT = "--set data.source='{train: FILE, test: FILE}'"
-"""How files of any names are given on the command line."""
+"""Files of any names on the command line."""
 _SHOWN = 10
-"""How many files, rows or names a message lists before it counts."""
+"""Files, rows or names that a message lists before it counts."""
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:
@@ -318,8 +318,8 @@ def _spread(count: int, classes: Sequence[int] | None, seed: int, offset: float)
         return cast(list[int], order.tolist())
     shuffled = np.asarray(classes)[order]
     place = np.empty(count)
-    for one in np.unique(shuffled):
-        members = np.flatnonzero(shuffled == one)
+    for class_id in np.unique(shuffled):
+        members = np.flatnonzero(shuffled == class_id)
         place[members] = (np.arange(len(members)) + offset) / len(members)
     return cast(list[int], order[np.argsort(place, kind="stable")].tolist())
 
@@ -339,12 +339,12 @@ def balanced_rows(classes: Sequence[int], names: Sequence[str], n: int, seed: in
     turns = random.permutation(len(names))
     shuffled = np.asarray(classes)[order]
     rank = np.empty(len(order), dtype=np.int64)
-    for one, name in enumerate(names):
-        members = np.flatnonzero(shuffled == one)
-        wanted = n // len(names) + (turns[one] < n % len(names))
+    for class_id, name in enumerate(names):
+        members = np.flatnonzero(shuffled == class_id)
+        wanted = n // len(names) + (turns[class_id] < n % len(names))
         if len(members) < wanted:
             raise UserError(
                 f"{wanted:,} labels of each class are drawn, and {name!r} has {len(members):,}", where=where
             )
-        rank[members] = np.arange(len(members)) * len(names) + turns[one]
+        rank[members] = np.arange(len(members)) * len(names) + turns[class_id]
     return sorted(order[np.argsort(rank)[:n]].tolist())

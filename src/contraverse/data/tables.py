@@ -33,10 +33,10 @@ class Table:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     faults: Sequence[BadRow] = ()
     blank: int = 0
-    """Blank lines, which are no rows."""
+    """Number of blank lines, which are no rows."""
     notes: Sequence[str] = ()
-    """How it was read, where that had to be told."""
+    """Decisions taken while it was read."""
     hint: str | None = None
-    """The way out for rows that are not UTF-8."""
+    """Remedy for rows that are not UTF-8."""
     plain: bool = False
     """Lines of text, which have no columns that could be mistaken."""

@@ -85,7 +85,7 @@ _NLI_NAMES = {
     "NOT ENOUGH INFO": "neutral",
     "REFUTES": "contradiction",
 }
-"""What the original files of ANLI and FEVER call the three classes."""
+"""Names of the three classes in the original files of ANLI and FEVER."""
 _NO_GOLD = ("-1", "-", "hidden", "not available")
 """SNLI's and MultiNLI's rows on which the annotators did not agree, and test labels that are kept back."""
 _YAHOO = (

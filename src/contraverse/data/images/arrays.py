@@ -72,7 +72,7 @@ class _OnlyArrays(pickle.Unpickler):
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into an old pickle; other codecs could unpack or run things."""
+    """Encode text as Python 3 writes bytes into an old pickle; other codecs could unpack or run things."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
     return text.encode("latin1")

@@ -277,7 +277,7 @@ class ImageData(Dataset[dict[str, Any]]):
         return [blake2b(image.tobytes(), digest_size=16).digest() for image in self.pixels.numpy()]
 
     def _numbers_to_draw(self) -> Tensor:
-        """Of the images that have a label; of all where there are no labels."""
+        """Numbers of the images that have a label; of all images where there are no labels."""
         return torch.arange(len(self)) if self.labels is None else self.has_label.nonzero()[:, 0]
 
 
@@ -286,18 +286,18 @@ def _only(splits: "ImageSplits") -> ImageData:
 
 
 def _count(amount: str | float, total: int) -> int:
-    """How many of ``total`` images ``amount`` is: a percentage, a fraction below 1, or a whole number."""
-    said = str(amount).strip()
+    """Number of images that ``amount`` of ``total`` is: a percentage, a fraction below 1, or a whole number."""
+    written = str(amount).strip()
     try:
-        value = float(said.removesuffix("%"))
+        value = float(written.removesuffix("%"))
     except ValueError:
         value = math.nan
-    whole = value >= 1 and not said.endswith("%")
+    whole = value >= 1 and not written.endswith("%")
     if not 0 < value < math.inf or (whole and value != int(value)):
         raise UserError(f"{amount!r} is no number of labels", hint='Give "1%", a fraction below 1 or a whole number.')
     if whole:
         return int(value)
-    return round(total * value / 100 if said.endswith("%") else total * value)
+    return round(total * value / 100 if written.endswith("%") else total * value)
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:

@@ -118,14 +118,16 @@ def _columns(
             raise UserError(
                 f"there is no column {wanted!r}", where=where, hint=f"Columns: {', '.join(names)} ({flag})."
             )
-    found = image or next((name for name in (task.image, *_IMAGES) if name in names), None)
-    if found is None:
+    image_column = image or next((name for name in (task.image, *_IMAGES) if name in names), None)
+    if image_column is None:
         raise UserError(
             f"no column is called {' or '.join(_IMAGES)}: {', '.join(names)}",
             where=where,
             hint="Name the column of the encoded images with --image.",
         )
-    return found, label or next((name for name in (task.label, *LABELS) if name in names and name != found), None)
+    return image_column, label or next(
+        (name for name in (task.label, *LABELS) if name in names and name != image_column), None
+    )
 
 
 def caches() -> list[Path]:
@@ -149,11 +151,11 @@ def encoded_images(
     encoded: list[Path | bytes | None] = []
     roots = None if inside is None else [root.resolve() for root in inside]
     for row, value in enumerate(values, start=1):
-        held = value.get("bytes") if isinstance(value, Mapping) else value
-        if held is None and isinstance(value, Mapping) and value.get("path"):
-            held = folder / str(value["path"])
+        content = value.get("bytes") if isinstance(value, Mapping) else value
+        if content is None and isinstance(value, Mapping) and value.get("path"):
+            content = folder / str(value["path"])
             try:
-                outside = roots is not None and not any(held.resolve().is_relative_to(root) for root in roots)
+                outside = roots is not None and not any(content.resolve().is_relative_to(root) for root in roots)
             except (OSError, ValueError, RuntimeError):  # NUL bytes, loops of links, names that are too long
                 outside = True
             if outside:
@@ -162,11 +164,11 @@ def encoded_images(
                     where=f"{where}, row {row}",
                     hint="Put the images beside the table, or their bytes into it.",
                 )
-        if not isinstance(held, bytes | Path | None):
+        if not isinstance(content, bytes | Path | None):
             raise UserError(
                 f"column {column!r} holds {type(value).__name__}, not encoded images",
                 where=where,
                 hint="Wanted: the bytes of a PNG, JPEG or the like, or a struct of bytes and path.",
             )
-        encoded.append(held)
+        encoded.append(content)
     return encoded

@@ -67,8 +67,8 @@ def wrapped(folder: Path) -> Path | None:
     inside = _visible(folder, []) if folder.is_dir() else []
     if len(inside) != 1 or not inside[0].is_dir():
         return None
-    held = _visible(inside[0], [])
-    return inside[0] if len(held) > 1 and all(path.is_dir() for path in held) else None
+    inner = _visible(inside[0], [])
+    return inside[0] if len(inner) > 1 and all(path.is_dir() for path in inner) else None
 
 
 def read_classes(folder: Path, notes: list[str], label: str | None = None, *, train: bool) -> ImageSource:
@@ -90,19 +90,21 @@ def read_classes(folder: Path, notes: list[str], label: str | None = None, *, tr
     labels: list[str | None] = []
     faults: list[str] = []
     names: list[str] = []
-    for one in classes:
-        found = _below(one, notes)
-        images = [path for path in found if path.suffix.lower() in EXTENSIONS]
-        faults += [f"{path}: is not an image by its ending" for path in found if path.suffix.lower() not in EXTENSIONS]
-        has_class = one.name.casefold() not in _NO_CLASS
+    for class_folder in classes:
+        files_inside = _below(class_folder, notes)
+        images = [path for path in files_inside if path.suffix.lower() in EXTENSIONS]
+        faults += [
+            f"{path}: is not an image by its ending" for path in files_inside if path.suffix.lower() not in EXTENSIONS
+        ]
+        has_class = class_folder.name.casefold() not in _NO_CLASS
         files += images
-        labels += [spelled(one.name) if has_class else None] * len(images)
+        labels += [spelled(class_folder.name) if has_class else None] * len(images)
         if images:
-            names += [spelled(one.name)] if has_class else []
+            names += [spelled(class_folder.name)] if has_class else []
         elif train and has_class:
-            faults.append(f"{one}: the folder of this class holds no image")
+            faults.append(f"{class_folder}: the folder of this class holds no image")
         else:
-            notes.append(f"{one}: holds no image")
+            notes.append(f"{class_folder}: holds no image")
     if not files:
         raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
     return ImageSource(spelled(folder), files, labels, list(map(spelled, files)), tuple(names), faults)
@@ -168,19 +170,19 @@ def _by_first_folder(source: ImageSource, folder: Path, unnamed: SplitName) -> d
 
 
 def _without_classes(folder: Path, notes: list[str]) -> ImageSource:
-    found = _below(folder, notes)
-    files = [path for path in found if path.suffix.lower() in EXTENSIONS]
-    faults = [f"{path}: is not an image by its ending" for path in found if path not in files]
+    files_inside = _below(folder, notes)
+    files = [path for path in files_inside if path.suffix.lower() in EXTENSIONS]
+    faults = [f"{path}: is not an image by its ending" for path in files_inside if path not in files]
     return ImageSource(spelled(folder), files, None, list(map(spelled, files)), faults=faults)
 
 
 def _below(folder: Path, notes: list[str]) -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for root, folders, _ in os.walk(folder):
         visible = _visible(Path(root), notes)
         folders[:] = sorted(path.name for path in visible if path.is_dir())
-        found += [path for path in visible if not path.is_dir()]
-    return found
+        paths += [path for path in visible if not path.is_dir()]
+    return paths
 
 
 def _visible(folder: Path, notes: list[str]) -> list[Path]:

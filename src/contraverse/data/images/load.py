@@ -37,7 +37,7 @@ _INNER = {
     "mnist": ("MNIST/raw",),
     "fashion_mnist": ("FashionMNIST/raw",),
 }
-"""What the unpacked archives, and torchvision, call the folder of each data set."""
+"""Folders of each data set in the unpacked archives, and of torchvision."""
 _FILES = (".npz", ".parquet")
 
 Source = str | Path | Mapping[str, str] | Mapping[str, Path] | None
@@ -107,8 +107,10 @@ def _read_parts(
     names = find_classes(first, task)
     reading = ImageReader(task, names, size)
     data = {split: reading.read(parts[split], split) for split in SPLITS if split in parts}
-    total = sum(len(part.images) for found in parts.values() for part in found)
-    reading.check(on_bad_row, total, hint=_inside(part.where for found in parts.values() for part in found))
+    total = sum(len(part.images) for listed_parts in parts.values() for part in listed_parts)
+    reading.check(
+        on_bad_row, total, hint=_inside(part.where for listed_parts in parts.values() for part in listed_parts)
+    )
     notes += reading.notes
     for split, images in data.items():
         if images is not None and not len(images):
@@ -180,8 +182,8 @@ def read_images(
     """
     task, path = get_image_task("images"), Path(source).expanduser()
     if path.suffix.lower() in _FILES:
-        found, notes = _open_file(path, task, None, None)
-        parts = [part for split in found.values() for part in split]
+        by_split, notes = _open_file(path, task, None, None)
+        parts = [part for split in by_split.values() for part in split]
     else:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not files:
@@ -253,11 +255,11 @@ def _open_by_split(
         if path.is_dir():
             parts[split] = [read_classes(path, notes, label, train=split == "train")]
             continue
-        found, more = _open_file(path, task, image, label)
+        by_split, more = _open_file(path, task, image, label)
         notes += more
-        if split not in found and len(found) > 1:
-            raise UserError(f"holds {', '.join(found)}, not {split}", where=str(path))
-        parts[split] = found.get(split) or next(iter(found.values()))
+        if split not in by_split and len(by_split) > 1:
+            raise UserError(f"holds {', '.join(by_split)}, not {split}", where=str(path))
+        parts[split] = by_split.get(split) or next(iter(by_split.values()))
     return parts, notes
 
 
@@ -277,8 +279,8 @@ def _open_folder(
     stems = {path: SHARD.sub("", path.stem) for path in files}
     chosen = match_names(dict.fromkeys(stems.values()))
     if not chosen and len(files) == 1:
-        found, more = _open_file(files[0], task, image, label)
-        return ({unnamed: found["train"]} if set(found) == {"train"} else found), more
+        splits, more = _open_file(files[0], task, image, label)
+        return ({unnamed: splits["train"]} if set(splits) == {"train"} else splits), more
     if not chosen:
         raise UserError(
             f"no file of the folder is called train: {listed([path.name for path in files])}",
@@ -289,9 +291,9 @@ def _open_folder(
     used = set()
     for split, (name,) in chosen.items():
         for path in (path for path in files if stems[path] == name):
-            by_split: dict[str, Path] = {split: path}
-            found, more = _open_by_split(by_split, task, image, label)
-            parts.setdefault(split, []).extend(found[split])
+            file: dict[str, Path] = {split: path}
+            by_split, more = _open_by_split(file, task, image, label)
+            parts.setdefault(split, []).extend(by_split[split])
             notes += more
             used.add(path)
     left = [path.name for path in files if path not in used]

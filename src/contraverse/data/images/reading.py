@@ -42,15 +42,15 @@ def find_classes(parts: Sequence[ImageSource], task: ImageTask) -> tuple[str, ..
     declared = next((part.classes for part in parts if part.classes), None)
     if task.labels or declared:
         return task.labels or declared
-    given = [label for part in parts for label in part.labels or () if not is_missing(label)]
-    found, total = {name for label in given if (name := _name(label)) is not None}, len(given)
-    if len(found) > _MOST_CLASSES or (len(found) > 20 and 2 * len(found) > total):
+    labels = [label for part in parts for label in part.labels or () if not is_missing(label)]
+    names, total = {name for label in labels if (name := _name(label)) is not None}, len(labels)
+    if len(names) > _MOST_CLASSES or (len(names) > 20 and 2 * len(names) > total):
         raise UserError(
-            f"the labels have {len(found)} different values in {total} images: no classes",
+            f"the labels have {len(names)} different values in {total} images: no classes",
             where=parts[0].where,
             hint="Name the column of the classes with --label.",
         )
-    return tuple(sorted(found, key=natural))
+    return tuple(sorted(names, key=natural))
 
 
 def is_missing(label: Any) -> bool:
@@ -95,14 +95,14 @@ def to_ids(part: ImageSource, names: Sequence[str], task: ImageTask) -> Callable
             raise BadLabel(f"the label {label!r} is not a class")
         number = int(name) if _NUMBER.fullmatch(name) else None
         if number is not None and declared and not isinstance(label, str):
-            found = of_name(declared[number]) if number < len(declared) else None
+            class_id = of_name(declared[number]) if number < len(declared) else None
         else:
-            found = of_name(name)
-        if found is None and task.labels and not declared and number is not None and number < len(names):
-            found = number
-        if found is None:
+            class_id = of_name(name)
+        if class_id is None and task.labels and not declared and number is not None and number < len(names):
+            class_id = number
+        if class_id is None:
             raise UnknownLabel(f"the label {label!r} is unknown (known: {listed(names)})")
-        return found
+        return class_id
 
     return look_up
 
@@ -181,17 +181,17 @@ class ImageReader:
         rows, ids = [], []
         for i in range(len(part.images)):
             try:
-                found = look_up(i)
-                if found == UNLABELLED and split != "train":
+                class_id = look_up(i)
+                if class_id == UNLABELLED and split != "train":
                     raise BadLabel("the label is missing")
             except BadLabel as bad:
                 self.faults.append(f"{part.place(i)}: {bad}")
                 unknown = isinstance(bad, UnknownLabel)
                 self._labelled, self._unknown = self._labelled + unknown, self._unknown + unknown
                 continue
-            ids.append(found)
+            ids.append(class_id)
             rows.append(i)
-            self._labelled += found != UNLABELLED
+            self._labelled += class_id != UNLABELLED
         return rows, ids
 
     def _pixels(self, part: ImageSource, rows: Sequence[int]) -> tuple[np.ndarray, list[int]]:
@@ -210,15 +210,15 @@ class ImageReader:
         good: list[int] = []
         for at, i in enumerate(rows):
             try:
-                one = decode(part.images[i], self.size, self._seen)
+                image = decode(part.images[i], self.size, self._seen)
             except BadImage as bad:
                 self.faults.append(f"{part.place(i)}: {bad}")
                 continue
-            self._note_size(one.shape[1:], 1, part.place(i))
+            self._note_size(image.shape[1:], 1, part.place(i))
             if not good:
-                pixels = np.empty((len(rows), *one.shape), np.uint8)
-            if one.shape == pixels.shape[1:]:
-                pixels[len(good)] = one
+                pixels = np.empty((len(rows), *image.shape), np.uint8)
+            if image.shape == pixels.shape[1:]:
+                pixels[len(good)] = image
                 good.append(at)
         return pixels[: len(good)], good
 
@@ -250,8 +250,8 @@ class ImageReader:
             self.notes.append(f"{len(self.faults)} bad images left out ({listed(self.faults, '; ')})")
         if len(self.sizes) > 1:
             ordered = sorted(self.sizes.items(), key=lambda item: -item[1][0])
-            told = [f"  {width}x{height}: {count}, as {place}" for (height, width), (count, place) in ordered]
+            sizes = [f"  {width}x{height}: {count}, as {place}" for (height, width), (count, place) in ordered]
             raise UserError(
-                "the images have different sizes (width x height):\n" + listed(told, "\n"),
+                "the images have different sizes (width x height):\n" + listed(sizes, "\n"),
                 hint="Give all of them one size: --size 32.",
             )

@@ -41,7 +41,7 @@ class ImageSource:
     faults: list[str] = field(default_factory=list)
 
     def place(self, i: int) -> str:
-        """What image ``i`` is called."""
+        """Name of image ``i`` in messages."""
         return f"{self.where}, image {i}" if self.places is None else self.places[i]
 
 
@@ -150,7 +150,7 @@ def resized_array(pixels: np.ndarray, size: int | None, seen: Counter[str]) -> n
     """(N, 3, size, size) of (N, 3, H, W) uint8, as `resized` does; as it is where there is nothing to do."""
     if size is None or pixels.shape[2:] == (size, size):
         return pixels
-    images = (Image.fromarray(np.ascontiguousarray(one.transpose(1, 2, 0))) for one in pixels)
+    images = (Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in pixels)
     return np.stack([_to_array(resized(image, size, seen)) for image in images])
 
 

@@ -138,8 +138,8 @@ def _checked(pixels: Tensor) -> Tensor:
     return pixels.float()
 
 
-def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(chosen.to(other.device)[:, None, None, None], one, other)
+def _where(chosen: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    return torch.where(chosen.to(other.device)[:, None, None, None], x, other)
 
 
 def draw_crops(count: int, shape: tuple[int, int], scale: tuple[float, float]) -> Tensor:
@@ -225,9 +225,9 @@ def color_jitter(x: Tensor, chosen: Tensor, spread: float, turn: float) -> Tenso
             at = (turn_of == step).nonzero()[:, 0]
             if len(at):
                 on_device = at.to(x.device)
-                one = part[on_device]
+                images = part[on_device]
                 amount = (shift[at] if step == 3 else factors[at, step]).to(x.device)[:, None, None, None]
-                part[on_device] = _STEPS[step](one, amount).clamp(0, 1)
+                part[on_device] = _STEPS[step](images, amount).clamp(0, 1)
     return x.index_copy(0, chosen.to(x.device), part)
 
 
