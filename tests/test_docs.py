@@ -154,6 +154,16 @@ def test_every_page_is_on_the_map() -> None:
     assert pages - linked == {docs / "README.md"}
 
 
+def test_the_glossary_has_names_of_the_code() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    words = {*re.findall(r"\w+", source)}
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+    names = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert len(names) > 40
+    assert names <= words, names - words
+
+
 # Commands
 
 
