@@ -89,7 +89,7 @@ def climbed() -> Iterator[list[Tensor]]:
         return step(self, delta, grad, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NormBall, "ascend", watched)
+        patch.setattr(NormBall, "step", watched)
         yield seen
 
 

@@ -50,7 +50,7 @@ def make(case: str, **training_info: Any) -> Method:
     name, settings = CASES[case]
     method, info = METHODS[name](**settings), replace(FACTS, **training_info)
     rows = info.num_examples
-    if method.teacher == "targets" and case != name:
+    if method.teacher == "targets" and settings:
         targets = torch.randn(rows, len(LABELS), generator=torch.Generator().manual_seed(6))
         method.set_targets(targets, torch.arange(rows) % 3 == 0)
     method.prepare(info)
