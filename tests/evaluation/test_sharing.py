@@ -12,7 +12,14 @@ from reference.ranks import run_ranks
 from reference.tiny import LABELS, rows, sentences
 
 from contraverse.data import ImageData
-from contraverse.evaluation import evaluate, predict, representation_shift, robust_accuracy
+from contraverse.evaluation import (
+    NoiseSettings,
+    evaluate,
+    noise_robustness,
+    predict,
+    representation_shift,
+    robust_accuracy,
+)
 from contraverse.evaluation.images import find_clusters, linear_separability
 from contraverse.functional import sharing
 from contraverse.models import AnyModel, ImageModel, TextModel
@@ -57,6 +64,10 @@ def measured(folder: Path) -> dict[str, Any]:
     counted.told = 0
     shift = representation_shift(model, data, [0.3], progress=counted.progress, **ATTACK)
     found |= {"shift": [shift.at[0.3].cosine, shift.at[0.3].euclidean], "shift told": counted.told}
+    counted.told = 0
+    noise = NoiseSettings(("keyboard", "leet"), (2, 5), draws=2)
+    found["noise"] = noise_robustness(model, data, noise, batch_size=4, progress=counted.progress).to_dict()
+    found["noise told"] = counted.told
     found["metrics"] = evaluate(model, data, metrics=("accuracy", "macro_f1", "mcc"), batch_size=4)
     found["encoded"] = model.encode(sentences(11), batch_size=4)
     # One batch: a process has nothing to do.
