@@ -96,7 +96,7 @@ def outcome(result: Any) -> Outcome:
     """One result of TextAttack's in three figures."""
     kind = {"SkippedAttackResult": "wrong", "FailedAttackResult": "held"}.get(type(result).__name__, "broken")
     before, after = result.original_result.attacked_text, result.perturbed_result.attacked_text
-    changed = len(before.all_words_diff(after)) / max(1, len(before.embedding_shape)) if kind == "broken" else 0.0
+    changed = len(before.all_words_diff(after)) / max(1, len(before.words)) if kind == "broken" else 0.0
     return Outcome(kind, changed, int(result.num_queries))
 
 

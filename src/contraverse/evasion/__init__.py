@@ -11,10 +11,12 @@ from contraverse.evasion.outcomes import EvasionReport, Rate, RowResult, Success
 from contraverse.evasion.run import digest_of_rows, evade, worst
 from contraverse.evasion.search import SearchSettings, TextAttack
 from contraverse.evasion.state import State
+from contraverse.evasion.suite import BUDGETS, Suite, evade_suite
 from contraverse.evasion.swaps import FromEmbeddings, FromMaskedLM, Swaps
 from contraverse.evasion.targets import Access, FunctionTarget, ModelTarget, Target
 
 __all__ = [
+    "BUDGETS",
     "RULES",
     "Access",
     "Append",
@@ -35,6 +37,7 @@ __all__ = [
     "SearchSettings",
     "State",
     "Success",
+    "Suite",
     "Swaps",
     "Target",
     "TextAttack",
@@ -42,6 +45,7 @@ __all__ = [
     "believe",
     "digest_of_rows",
     "evade",
+    "evade_suite",
     "failures",
     "pool_of_file",
     "pools_of_classes",

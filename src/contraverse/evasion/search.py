@@ -75,8 +75,8 @@ class SearchSettings:
     """
 
     beam: int = 3
-    width: int = 48
-    rounds: int = 3
+    width: int = 32
+    rounds: int = 4
     places: int = 32
     seed: int = 0
 
