@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from contraverse.attacks.table import attacks_of
+from contraverse.cli import evasion
 from contraverse.cli.console import say, with_options
 from contraverse.cli.files import MODEL, Delimiter, Encoding, Pool, Split, Trust, check_target, load_model, write_whole
 from contraverse.cli.foreign import Arch, Normalise
@@ -25,6 +26,7 @@ PANELS = {
         *("diagnostics", "shift", "version", "attacks", "queries", "state"),
     ),
     "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side", "positive"),
+    "Attacks on texts as texts": evasion.PANEL,
     "Images": ("corruptions", "corrupted", "unforeseen", "unforeseen_attacks", "bn_branch"),
     "Model and embeddings": (
         *("model_arch", "normalise", "module", "pooling", "sts", "anli", "trust_remote_code", "batch_size"),
@@ -34,7 +36,7 @@ PANELS = {
 """Panels of ``--help``, and the options in each."""
 
 
-@with_options(PANELS, choices={"attack": tuple(CHOICES), "norm": NORMS})
+@with_options(PANELS, choices={"attack": (*CHOICES, *evasion.TEXT_ATTACKS), "norm": NORMS})
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
@@ -48,7 +50,10 @@ def evaluate(
     eps: Annotated[
         str | None, typer.Option(help="Radii, as .1,.3,1 or 8/255; none for no attack. (default: the run's)")
     ] = None,
-    attack: Annotated[str | None, typer.Option(help="autoattack is for images. (default: the run's)")] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(help="autoattack: images; edits to standard: texts as texts. (default: the run's)"),
+    ] = None,
     norm: Annotated[
         str | None, typer.Option(help="l2 of a sequence or an image, or linf; l1: AutoAttack only.")
     ] = None,
@@ -81,7 +86,9 @@ def evaluate(
     queries: Annotated[int | None, typer.Option(min=1, help="AutoAttack: queries of Square. (default: 5000)")] = None,
     state: Annotated[
         Path | None,
-        typer.Option(help="AutoAttack: keep progress in this .json; the same command goes on from it."),
+        typer.Option(
+            help="AutoAttack and attacks on texts: keep progress in this file; the same command goes on from it."
+        ),
     ] = None,
     on_bad_row: Annotated[
         Literal["error", "skip"] | None, typer.Option(help="Unusable rows: stop with an error, or skip and count them.")
@@ -121,6 +128,21 @@ def evaluate(
             "[0, 1] to logits; MODEL is the file of its weights, if there is one."
         ),
     ] = None,
+    budget: evasion.Budget = None,
+    rules: evasion.Rules = None,
+    phrase: evasion.Phrase = None,
+    pool: evasion.Pool = None,
+    where: evasion.Where = None,
+    swap_from: evasion.SwapFrom = None,
+    scores: evasion.Scores = False,
+    labels: evasion.Labels = False,
+    against: evasion.Against = None,
+    threshold: evasion.Threshold = None,
+    attack_text: evasion.AttackText = None,
+    beam: evasion.Beam = None,
+    width: evasion.Width = None,
+    found: evasion.Found = None,
+    gate: evasion.Gates = None,
     output: Annotated[Path | None, typer.Option(help="Also write the results to this .json.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
     trust_remote_code: Trust = False,
@@ -130,6 +152,8 @@ def evaluate(
         context.fail("Missing argument 'MODEL', or --module.")
     if output is not None:
         check_target(output, (".json",), force)
+    if found is not None:
+        check_target(found, (".jsonl",), force)
     options = {name: None if value in ((), []) else value for name, value in context.params.items()}
     options["text"] = text or None
     values = settings_of(options)
@@ -147,3 +171,4 @@ def evaluate(
         names = {"model": " ".join(filter(None, (module, model)))}
         write_whole(output, lambda file: json.dump({**names, **evaluation}, file, indent=2))
         say(f"written to {output}")
+    evasion.check_gates(gate, evaluation)

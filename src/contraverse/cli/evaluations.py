@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from contraverse.attacks.table import ATTACKS
-from contraverse.cli import image_evaluation, text_evaluation
+from contraverse.cli import evasion, image_evaluation, text_evaluation
 from contraverse.cli.checks import IMAGES, check_image_flags
 from contraverse.cli.noise import check_noise_flags
 from contraverse.cli.request import Request
@@ -23,6 +23,7 @@ class Kind(NamedTuple):
 KINDS: tuple[Kind, ...] = (
     Kind("probe of an image encoder", lambda r: r.of_images and r.is_encoder, image_evaluation.measure_encoder),
     Kind("image classifier", lambda r: r.of_images, image_evaluation.measure_classifier),
+    Kind("attack on texts", lambda r: r.options["attack"] in evasion.TEXT_ATTACKS, evasion.measure_evasion),
     Kind("ANLI", lambda r: r.options["anli"] is not None, text_evaluation.measure_anli),
     Kind(
         "shift of an encoder",
@@ -50,6 +51,8 @@ def measure(request: Request) -> dict[str, Any]:
 
 def _check_flags(request: Request) -> None:
     """Refuse flags that would be ignored, before anything is measured."""
+    if evasion.check_flags(request):
+        return
     if request.of_images:
         assert isinstance(request.settings, ImageEvaluationConfig)
         check_image_flags(request.flags, request.settings, encoder=request.is_encoder)

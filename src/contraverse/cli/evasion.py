@@ -9,8 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from contraverse.cli.console import complain, counting, result, say, visible, warn
-from contraverse.errors import UserError
+from contraverse.cli.console import complain, counting, doing, result, say, warn
+from contraverse.cli.files import tell_tokens, text_model, write_whole
+from contraverse.cli.request import Request
+from contraverse.errors import UserError, unknown
+from contraverse.visible import visible
 
 if TYPE_CHECKING:
     from contraverse.data import TextData
@@ -33,15 +36,17 @@ Budget = Annotated[
     str | None, typer.Option(help="Numbers of changes, as 1,2,4. (default: 1,2,4; swap-words 1,2,3; a phrase 1)")
 ]
 Rules = Annotated[
-    Literal["any", "pruthi", "deepwordbug"],
-    typer.Option(help="edits: anywhere, or by the rules of a paper."),
+    Literal["any", "pruthi", "deepwordbug"] | None,
+    typer.Option(help="edits: anywhere, or by the rules of a paper. (default: any)"),
 ]
 Phrase = Annotated[str | None, typer.Option(help="append: this text, once for each change.")]
 Pool = Annotated[
     str | None,
     typer.Option("--pool", help="append: a file of words, one a line, or other-class. (default: harmless words)"),
 ]
-Where = Annotated[Literal["before", "after", "both"], typer.Option(help="append: end of the text.")]
+Where = Annotated[
+    Literal["before", "after", "both"] | None, typer.Option(help="append: end of the text. (default: both)")
+]
 SwapFrom = Annotated[
     str | None,
     typer.Option(help="swap-words: folder of a masked language model. (default: the classifier's word embeddings)"),
@@ -55,8 +60,8 @@ Threshold = Annotated[
     float | None, typer.Option(help="With --against: probability from which the class is detected. (default: argmax)")
 ]
 AttackText = Annotated[int | None, typer.Option(min=1, max=2, help="Pairs: text that is attacked. (default: 2)")]
-Beam = Annotated[int, typer.Option(min=1, help="Texts kept from one change to the next.")]
-Width = Annotated[int, typer.Option(min=1, help="Texts tried of each row in a round.")]
+Beam = Annotated[int | None, typer.Option(min=1, help="Texts kept from one change to the next. (default: 3)")]
+Width = Annotated[int | None, typer.Option(min=1, help="Texts tried of each row in a round. (default: 32)")]
 Found = Annotated[
     Path | None,
     typer.Option("--found", help="X.jsonl: a line for each text that evades, as data.adversaries reads them."),
@@ -70,6 +75,49 @@ PANEL = (
     *("attack_text", "beam", "width", "found", "gate"),
 )
 """Options of these attacks, by parameter."""
+_FLAGS = tuple("--" + name.replace("_", "-") for name in PANEL)
+_IDLE = (
+    *("--eps", "--norm", "--steps", "--step-size", "--random-start", "--restarts", "--relative", "--shift"),
+    *("--version", "--attacks", "--queries", "--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks"),
+    *("--bn-branch", "--sts", "--anli", "--noise", "--noise-strengths", "--noise-draws", "--noise-side", "--positive"),
+)
+
+
+def check_flags(request: Request) -> bool:
+    """Refuse flags that would be ignored; tell if the request is an attack on texts as texts.
+
+    Raises:
+        UserError: a flag has nothing to act on, or the model is one of images.
+    """
+    given = request.flags
+    if request.options["attack"] not in TEXT_ATTACKS:
+        if idle := ", ".join(flag for flag in _FLAGS if flag in given and flag != "--gate"):
+            hint = f"give --attack {', '.join(TEXT_ATTACKS)}, or leave it out"
+            raise UserError(f"{idle} is for attacks on texts as texts", hint=hint)
+        return False
+    if request.of_images:
+        raise UserError(f"--attack {request.options['attack']} is for texts, and this model is one of images")
+    if idle := ", ".join(flag for flag in _IDLE if flag in given):
+        raise UserError(f"--attack {request.options['attack']} changes texts themselves, and takes no {idle}")
+    return True
+
+
+def measure_evasion(request: Request) -> dict[str, Any]:
+    """Print and return the results of an attack on the texts of a task."""
+    from contraverse.cli.text_evaluation import read_splits
+
+    model = text_model(request.loaded, "--attack")
+    task, data = request.task_and_data()
+    with doing("Reading data…"):
+        rows = read_splits(request, task, data).need(request.split)
+    notes = tell_tokens(model, rows)
+    count = request.options["rows"]
+    chosen = rows if count is None else rows.sample(count, data.seed)
+    evaluation = attack_texts(model, chosen, request.options, request.settings.batch_size)
+    return {
+        "task": task.name, "source": rows.source, "split": request.split, "rows": len(chosen), "notes": notes,
+        **evaluation,
+    }  # fmt: skip
 
 
 def suite_of(options: Mapping[str, Any], model_labels: Sequence[str]) -> "Suite":
@@ -78,28 +126,24 @@ def suite_of(options: Mapping[str, Any], model_labels: Sequence[str]) -> "Suite"
     Raises:
         UserError: one is impossible, or there is no such class.
     """
-    from contraverse.data.nearest import nearest
     from contraverse.evasion import Goal, SearchSettings, Suite
 
     if options["scores"] and options["labels"]:
         raise UserError("the search is by --scores or by --labels, not both")
     against, labels = options["against"], list(model_labels)
     if against is not None and against not in labels:
-        raise UserError(
-            f"the classifier has no class {against!r}", where="--against",
-            hint=f"it has {', '.join(nearest(against, labels)[:20])}",
-        )  # fmt: skip
+        raise unknown("class", against, labels, where="--against")
     text = options["attack_text"]
     return Suite(
         attack=options["attack"],
         budgets=None if options["budget"] is None else _budgets(options["budget"]),
         goal=Goal(None if against is None else labels.index(against), options["threshold"]),
-        search=SearchSettings(beam=options["beam"], width=options["width"]),
+        search=SearchSettings(**{name: options[name] for name in ("beam", "width") if options[name]}),
         column=-1 if text is None else text - 1,
-        rules=options["rules"],
+        rules=options["rules"] or "any",
         phrase=options["phrase"],
         pool=options["pool"],
-        where=options["where"],
+        where=options["where"] or "both",
         swap_from=options["swap_from"],
         diagnostics=options["diagnostics"] is not False,
     )
@@ -164,8 +208,6 @@ def _example(success: Any) -> str:
 
 def write_successes(file: Path, reports: "Sequence[EvasionReport]") -> int:
     """Write the texts that evade as JSON lines, each once, and give their number."""
-    from contraverse.cli.files import write_whole
-
     lines = dict.fromkeys(
         json.dumps(success.to_dict(), ensure_ascii=False) for report in reports for success in report.successes
     )
@@ -215,7 +257,8 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
     """Give what an evaluation measured, by metric and condition, for gates.
 
     Conditions of an attack on texts: ``clean``, ``attack`` (the worst of all that were run), its name, and its name
-    with a budget, as ``edits@2``. ``metrics`` of the evaluation are there as ``clean``.
+    with a budget, as ``edits@2``. Of noise: ``noise``, the mean of all, ``noise:KIND``, and ``noise:KIND@STRENGTH``.
+    ``metrics`` of the evaluation are there as ``clean``.
     """
     from contraverse.evasion.gate import Figure
 
@@ -235,6 +278,14 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
     for metric, value in (evaluation.get("metrics") or {}).items():
         if isinstance(value, (int, float)):
             figures.setdefault(metric, {})["clean"] = Figure(float(value), int(evaluation.get("rows", 0)))
+    if noise := evaluation.get("noise"):
+        under = {
+            "noise": noise["mean"]["value"],
+            **{f"noise:{kind}": value for kind, value in noise["by_kind"].items()},
+        }
+        under |= {f"noise:{cell['kind']}@{cell['strength']}": cell["value"] for cell in noise["cells"]}
+        for condition, value in under.items():
+            figures.setdefault(noise["metric"], {})[condition] = Figure(value, noise["rows"])
     for name, report in (evaluation.get("evasion") or {}).items():
         against = report["against"]
         add_all("clean", report["clean"], against)

@@ -20,7 +20,7 @@ def measure_task(request: Request) -> dict[str, Any]:
     task, data = request.task_and_data()
     loaded, settings, split = request.loaded, request.settings, request.split
     with doing("Reading data…"):
-        splits = _splits(request, task, data)
+        splits = read_splits(request, task, data)
         rows = splits.need(split)
     notes = tell_tokens(loaded.model, rows)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
@@ -122,7 +122,7 @@ def _show_shift(evaluation: dict[str, Any]) -> None:
     result.print(figures(f"h(x) and h(x_adv), {shift['attack']['name'].upper()} on {loss}", columns, 3))
 
 
-def _splits(request: Request, task: "Task", data: DataConfig) -> "TextSplits":
+def read_splits(request: Request, task: "Task", data: DataConfig) -> "TextSplits":
     """The splits of the task, of which the request's has rows with labels."""
     from contraverse.data import load_splits
     from contraverse.data.encoding import task_for

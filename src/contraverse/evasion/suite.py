@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from contraverse.data import TextData
-from contraverse.data.nearest import nearest
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 from contraverse.evaluation.adversaries import Closeness
 from contraverse.evaluation.adversaries.judging import Comparer
 from contraverse.evaluation.images.autoattack_state import digest_of_model
@@ -68,8 +67,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         if self.attack != "standard" and self.attack not in BUDGETS:
-            names = ", ".join(nearest(self.attack, [*BUDGETS, "standard"]))
-            raise UserError(f"no attack on texts is called {self.attack!r}", hint=f"there are {names}")
+            raise unknown("attack on texts", self.attack, [*BUDGETS, "standard"])
         if self.phrase is not None and self.pool is not None:
             raise UserError("a phrase or a pool of words is appended, not both")
 

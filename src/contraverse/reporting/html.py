@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from contraverse.reporting import by_class, by_row, curve, noise_section, sections
+from contraverse.reporting import by_class, by_row, curve, evasion, noise_section, sections
 from contraverse.reporting.data import ReportData
 from contraverse.reporting.outcome import outcome
 from contraverse.reporting.sections import LONGEST_TEXT, Section, flat
@@ -27,6 +27,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("pairs", by_class.confused_pairs),
     Figure("noise", noise_section.under_noise),
     Figure("shift", sections.representation_shift),
+    Figure("evasion", evasion.evasion),
     Figure("costs", sections.costs),
     Figure("validation", sections.validation),
     Figure("loss", sections.loss),

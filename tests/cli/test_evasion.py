@@ -1,0 +1,111 @@
+"""``contraverse evaluate --attack edits ...``: figures, texts that evade, gates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from contraverse.cli.evasion import TEXT_ATTACKS, figures_of
+from contraverse.evasion import BUDGETS
+
+QUICK = ("--rows", 6, "--width", 6, "--beam", 2, "--no-diagnostics")
+
+
+def test_the_attacks_of_the_command_line_are_those_of_the_package() -> None:
+    assert list(TEXT_ATTACKS) == [*BUDGETS, "standard"]
+
+
+def test_the_worst_of_all_attacks_and_gates(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
+    output, found = tmp_path / "out.json", tmp_path / "found.jsonl"
+    shown = invoke(
+        "evaluate", classifier, "--task", "text", "--data", rows, "--attack", "standard", "--budget", "1,2",
+        *QUICK, "--output", output, "--found", found, "--gate", "accuracy[attack]>=0",
+        "--gate", "flip_rate[edits@1]<=100",
+    )  # fmt: skip
+    assert "standard: " in shown.output
+    evasion = json.loads(output.read_text())["evasion"]
+    assert list(evasion) == list(TEXT_ATTACKS)
+    worst = evasion["standard"]["at"][0]["accuracy"]
+    assert worst["hits"] <= min(evasion[name]["at"][-1]["accuracy"]["hits"] for name in BUDGETS)
+    for line in found.read_text().splitlines():
+        success = json.loads(line)
+        assert success["rewritten"] != success["original"]
+        assert success["prediction_original"] == success["label"] != success["prediction_rewritten"]
+
+
+def test_a_gate_that_fails_ends_with_3(invoke: Any, classifier: Path, rows: Path) -> None:
+    command = ("evaluate", classifier, "--task", "text", "--data", rows, "--attack", "append", "--phrase", "so", *QUICK)
+    shown = invoke(*command, "--gate", "accuracy[clean]>=100", "--gate", "accuracy[append@1]<=100", code=3)
+    assert "gate failed: accuracy[clean]>=100: it is " in shown.output
+    assert "n = 6" in shown.output
+    # Nothing is detected at this threshold: the rate is undefined, and fails.
+    shown = invoke(*command, "--against", "yes", "--threshold", ".9999", "--gate", "flip_rate[attack]<=100", code=3)
+    assert "undefined, of 0 rows" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attack", "edits", "--budget", "0"), "is no budget"),
+        (("--attack", "edits", "--budget", ""), "is no budget"),
+        (("--attack", "edits", "--eps", ".1"), "takes no --eps"),
+        (("--attack", "edits", "--against", "maybe"), 'no class is called "maybe"'),
+        (("--attack", "edits", "--threshold", ".5"), "belongs to a class"),
+        (("--attack", "edits", "--scores", "--labels"), "not both"),
+        (("--attack", "append", "--phrase", "a", "--pool", "b"), "not both"),
+        (("--attack", "append", "--pool", "none.txt"), "cannot be read"),
+        (("--attack", "edits", "--gate", "recall[attack]>=80"), "recall is of one class"),
+        (("--attack", "edits", "--gate", "accuracy[append]>=80"), "not measured under append"),
+        (("--attack", "edits", "--gate", "accuracy>80"), "is no gate"),
+        (("--attack", "edits", "--attack-text", "2"), "a row has 1 text"),
+        (("--attack", "pgd", "--rules", "pruthi"), "is for attacks on texts"),
+        (("--attack", "edits", "--found", "found.csv"), "ends in .jsonl"),
+    ],
+)
+def test_mistakes_are_refused_in_one_message(
+    invoke: Any, classifier: Path, rows: Path, options: tuple[str, ...], message: str
+) -> None:
+    shown = invoke("evaluate", classifier, "--task", "text", "--data", rows, *options, code=2)
+    assert message in shown.output
+    assert shown.output.count("error:") == 1
+
+
+def test_a_regression_is_refused(invoke: Any, tiny_model: Any, tmp_path: Path) -> None:
+    model = tiny_model(labels=("score",)).save(tmp_path / "regression")
+    file = tmp_path / "scores.csv"
+    file.write_text("text,label\ngood work,1\nno good,0\n")
+    shown = invoke("evaluate", model, "--task", "text", "--data", file, "--attack", "edits", code=2)
+    assert "regression" in shown.output
+
+
+def test_a_strangers_classifier_is_attacked(invoke: Any, tiny_folder: Any, rows: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stranger"
+    config = AutoConfig.from_pretrained(tiny_folder("distilbert"))
+    config.id2label, config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_folder("distilbert")).save_pretrained(folder)
+    state = tmp_path / "state.jsonl"
+    command = ("evaluate", folder, "--task", "text", "--data", rows, "--attack", "unicode", *QUICK, "--state", state)
+    first, again = invoke(*command), invoke(*command)
+    assert "unicode: " in first.output
+    assert "unicode: " in again.output
+    assert len(state.read_text().splitlines()) > 1
+
+
+def test_figures_for_gates() -> None:
+    rate = {"percent": 50.0, "hits": 2, "n": 4, "low": 15.0, "high": 85.0}
+    report = {
+        "against": "yes",
+        "clean": {"accuracy": rate, "recall": {"yes": rate}},
+        "at": [{"budget": 2, "accuracy": rate, "recall": {"yes": rate}, "flip_rate": rate}],
+    }
+    figures = figures_of({"evasion": {"edits": report}, "metrics": {"f1": 71.0}, "rows": 9})
+    assert set(figures["recall"]) == {"clean", "edits@2", "edits", "attack"}
+    assert set(figures["flip_rate"]) == {"edits@2", "edits", "attack"}
+    assert figures["f1"]["clean"].value == 71.0
+    cell = {"kind": "swap", "strength": 2, "value": 60.0}
+    noise = {"metric": "accuracy", "rows": 9, "mean": {"value": 65.0}, "by_kind": {"swap": 61.0}, "cells": [cell]}
+    values = {name: figure.value for name, figure in figures_of({"noise": noise})["accuracy"].items()}
+    assert values == {"noise": 65.0, "noise:swap": 61.0, "noise:swap@2": 60.0}
