@@ -197,3 +197,9 @@ def test_a_file_of_weights_may_name_its_backbone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names the backbone of a file of weights") as caught:
         begun(digits("trades", **{"model.name": "resnet8", "model.arch": "resnet8"}))
     assert caught.value.where == "model.arch"
+
+
+def test_noise_on_texts_is_refused_for_images() -> None:
+    with pytest.raises(UserError, match="noise is for texts") as caught:
+        rows(digits("ce", **{"evaluation.noise": ["all"]}))
+    assert caught.value.where == "evaluation.noise"

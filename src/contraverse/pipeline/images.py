@@ -56,6 +56,8 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
             hint = "put the images of each class into a folder of its own, or name a table's column with --label; "
             hint += "or train without labels: simclr, acl-ds"
             raise UserError(f"{self.config.recipe} needs labels, and the training rows have none", hint=hint)
+        if self.config.evaluation.noise:
+            raise UserError("noise is for texts, and these rows are images", where="evaluation.noise")
         height, width = train.pixels.shape[-2:]
         self.method.check_image_size(height, width)
         if self.supervised:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from contraverse.data import Rows, Task, TextData
-from contraverse.errors import UserError
+from contraverse.data import Task, TextData
 from contraverse.evaluation import NoiseSettings, StsSources, find_sts, noise_robustness, noise_sts
 from contraverse.models import AnyModel, TextModel
 from contraverse.recipes import EvaluationConfig
@@ -26,12 +25,12 @@ def noise_progress_total(rows: int, settings: EvaluationConfig, seed: int) -> in
 
 def measure_noise(
     model: AnyModel,
-    rows: Rows,
+    rows: TextData,
     task: Task,
     settings: EvaluationConfig,
     *,
     seed: int,
-    train: Rows | None = None,
+    train: TextData | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the task's metric under ``settings.noise``, on ``settings.rows`` of ``rows``.
@@ -40,17 +39,15 @@ def measure_noise(
         ``noise``: `NoiseReport.to_dict`.
 
     Raises:
-        UserError: the rows are no texts, or have no labels.
+        UserError: the rows have no labels.
     """
-    if not isinstance(rows, TextData):
-        raise UserError("noise is for texts, and these rows are none")
     chosen = rows.sample(settings.rows, seed) if settings.rows else rows
     report = noise_robustness(
         model,
         chosen,
         noise_settings(settings, seed),
         metric=task.metric,
-        train=train if isinstance(train, TextData) else None,
+        train=train,
         positive=settings.positive,
         batch_size=settings.batch_size,
         progress=progress,

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 
-from contraverse.data import ImageSplits, Task, TextSplits
+from contraverse.data import ImageSplits, TextSplits
 from contraverse.data.images import OneView, TwoViews
 from contraverse.errors import UserError
 from contraverse.evaluation import StsSources
@@ -18,7 +18,6 @@ from contraverse.methods import METHODS
 from contraverse.models import ImageModel, TextModel
 from contraverse.models.backbones import TIMM
 from contraverse.pipeline.measure import measure_task, progress_total
-from contraverse.pipeline.noise import measure_noise, noise_progress_total
 from contraverse.pipeline.result import Counting, Say
 from contraverse.recipes import ImageRunConfig, RunConfig, Stage, split_stages
 from contraverse.types import UNLABELLED, Method, TrainingInfo
@@ -208,14 +207,6 @@ class Steps(ABC, Generic[S, M]):
                 bn_branch=self.method.bn_branch,
                 progress=progress,
             )
-        if settings.noise:
-            assert isinstance(splits.task, Task)
-            say(f"Measuring under noise: {', '.join(settings.noise)}")
-            seed = self.config.data.seed
-            with counting("Noise", noise_progress_total(len(rows), settings, seed)) as progress:
-                measured |= measure_noise(
-                    model, rows, splits.task, settings, seed=seed, train=splits.train, progress=progress
-                )
         return {"split": split, **measured}
 
     def class_names(self, splits: S) -> list[str] | None:

@@ -22,7 +22,7 @@ from contraverse.models.loading import Origin, classes_of, commit_of, load_confi
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
-from contraverse.pipeline.noise import measure_noise_sts, noise_settings
+from contraverse.pipeline.noise import measure_noise, measure_noise_sts, noise_progress_total, noise_settings
 from contraverse.pipeline.result import Counting, Say
 from contraverse.pipeline.steps import Steps
 from contraverse.recipes import ModelConfig, RunConfig
@@ -128,8 +128,21 @@ class TextSteps(Steps[TextSplits, TextModel]):
         self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool
     ) -> dict[str, Any]:
         if model.labels is not None:
-            return self.measure_classifier(splits, model, say=say, counting=counting)
+            measured = self.measure_classifier(splits, model, say=say, counting=counting)
+            rows = splits.need(measured["split"])
+            return measured | self._measure_noise(splits, model, rows, say=say, counting=counting)
         return self._measure_encoder(splits, model, say=say, counting=counting, test=test)
+
+    def _measure_noise(
+        self, splits: TextSplits, model: TextModel, rows: TextData, *, say: Say, counting: Counting
+    ) -> dict[str, Any]:
+        """Measure a classifier under the noise that the configuration names; nothing without any."""
+        settings, seed = self.config.evaluation, self.config.data.seed
+        if not settings.noise:
+            return {}
+        say(f"Measuring under noise: {', '.join(settings.noise)}")
+        with counting("Noise", noise_progress_total(len(rows), settings, seed)) as progress:
+            return measure_noise(model, rows, splits.task, settings, seed=seed, train=splits.train, progress=progress)
 
     def _measure_encoder(
         self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool
