@@ -11,9 +11,10 @@ from contraverse.attacks import ATTACKS
 from contraverse.cli.console import result
 from contraverse.data import IMAGE_TASKS, TASKS
 from contraverse.methods import METHODS
+from contraverse.noise import KINDS
 from contraverse.recipes import RECIPES
 
-KNOWN = {"methods": METHODS, "recipes": RECIPES, "tasks": TASKS | IMAGE_TASKS, "attacks": ATTACKS}
+KNOWN = {"methods": METHODS, "recipes": RECIPES, "tasks": TASKS | IMAGE_TASKS, "attacks": ATTACKS, "noise": KINDS}
 
 
 @pytest.mark.parametrize("what", KNOWN)
@@ -56,3 +57,10 @@ def test_methods_take_one_line_each_at_80_columns(invoke: Any, monkeypatch: pyte
         assert len(line.rstrip()) <= 80
         assert line.split()[1:3] == [method().requires, method().cost]
         assert method.summary.startswith(line.split(maxsplit=3)[3].rstrip("… "))
+
+
+def test_kinds_of_noise_with_the_shares_of_their_strengths(invoke: Any) -> None:
+    rows = json.loads(invoke("list", "noise", "--json").stdout)
+    assert [row["name"] for row in rows] == list(KINDS)
+    assert rows[0]["shares"] == "5 10 20 35 50 %"
+    assert "keyboard" in invoke("list", "noise").stdout

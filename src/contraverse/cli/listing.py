@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def list_(
-    what: Annotated[Literal["methods", "recipes", "tasks", "attacks"], typer.Argument(help="What to list.")],
+    what: Annotated[Literal["methods", "recipes", "tasks", "attacks", "noise"], typer.Argument(help="What to list.")],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects, for programs.")] = False,
 ) -> None:
-    """List methods, recipes, tasks or attacks."""
+    """List methods, recipes, tasks, attacks or kinds of noise."""
     rows = _ROWS[what]()
     if as_json:
         print_text(json.dumps(rows, indent=2))
@@ -149,4 +149,18 @@ def _attacks() -> list[dict[str, Any]]:
     ]
 
 
-_ROWS = {"methods": _methods, "recipes": _recipes, "tasks": _tasks, "attacks": _attacks}
+def _noise() -> list[dict[str, Any]]:
+    from contraverse.noise import KINDS
+
+    return [
+        {
+            "name": kind.name,
+            "summary": kind.summary,
+            "shares": " ".join(f"{100 * share:g}" for share in kind.shares) + " %",
+            "of": f"Latin {kind.places}" if kind.latin else kind.places,
+        }
+        for kind in KINDS.values()
+    ]
+
+
+_ROWS = {"methods": _methods, "recipes": _recipes, "tasks": _tasks, "attacks": _attacks, "noise": _noise}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from contraverse.recipes import EvaluationConfig
 
 Noise = Annotated[
-    str | None, typer.Option(help="Kinds, as keyboard,leet, or all: docs/noise.md. No attack then, but with --eps.")
+    str | None,
+    typer.Option(help="Kinds, as keyboard,leet, or all: contraverse list noise. No attack then, but with --eps."),
 ]
 Strengths = Annotated[str | None, typer.Option(help="Strengths of each kind, as 1,3,5. (default: 1 to 5)")]
 DrawCount = Annotated[int | None, typer.Option(min=1, help="Draws of each row; the mean is taken. (default: 1)")]
