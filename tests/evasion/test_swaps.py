@@ -1,6 +1,8 @@
 """Words substituted: of the same inflection, near in embedding, close as `adversaries` has it."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,14 @@ from reference.letters import by_letters
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from contraverse import TextModel
-from contraverse.data import TextData
+from contraverse.data import TextData, get_task
+from contraverse.data.dataset import TextSplits
+from contraverse.data.mixture import with_adversaries
 from contraverse.evaluation.adversaries import Closeness, words_of
 from contraverse.evaluation.adversaries.judging import Comparer
 from contraverse.evaluation.adversaries.substitutes import akin, ending, is_content
 from contraverse.evasion import (
+    Edits,
     FromEmbeddings,
     FromMaskedLM,
     FunctionTarget,
@@ -109,3 +114,13 @@ def test_words_that_speak_for_another_class() -> None:
     pools = pools_of_classes(data, 0)
     assert pools[1][:2] == ["at", "lunch"]
     assert pools[0][:2] == ["free", "now"]
+
+
+def test_what_evades_is_further_training_data(rows: TextData, tmp_path: Path) -> None:
+    report = evade(FunctionTarget(by_letters, ["no", "yes"]), rows, Edits(), budgets=[4])
+    assert report.successes
+    file = tmp_path / "found.jsonl"
+    file.write_text("".join(json.dumps(success.to_dict()) + "\n" for success in report.successes))
+    train, note = with_adversaries(TextSplits(rows, None, None, get_task("text")), file)
+    assert len(train) == len(rows) + len(report.successes)
+    assert f"{len(report.successes)} adversaries added" in note
