@@ -5,6 +5,7 @@ files become pages of the site, the links point to these, formulas become MathML
 reference is made from the exports of the package. An export without a docstring ends the build.
 """
 
+import ast
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ PAGES = {"README.md": "about.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 NAVIGATION = {
     "Home": ["README.md"],
     "About": ["about.md"],
+    "Command line": ["command-line.md"],
     "Tutorials": ["tutorials/*.md"],
     "Methods": ["methods/README.md", "methods/*.md"],
     "Extending": ["extending.md"],
@@ -161,14 +163,21 @@ def _reference() -> dict[str, str]:
         PluginError: an export has no docstring.
     """
     package = griffe.load("contraverse", search_paths=[ROOT / "src"], resolve_aliases=True)
+    stub = ast.parse((ROOT / "src" / "contraverse" / "__init__.pyi").read_text(encoding="utf-8"))
+    exports = {
+        alias.name: node.module.removeprefix("contraverse.")
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("contraverse.")
+        for alias in node.names
+    }
+    if not exports:
+        raise PluginError("__init__.pyi exports nothing")
     pages = {part: f"# {title}\n" for part, title in REFERENCE.items()}
     undocumented = []
-    for name in sorted(package.exports or [], key=str.lower):
-        member = package[name] if name in package.members else None
-        if member is None or name.startswith("__"):
-            continue
+    for name, module in sorted(exports.items(), key=lambda item: item[0].lower()):
+        member = package[f"{module}.{name}"]
         target = member.final_target if member.is_alias else member
-        if target.docstring is None and not target.is_module:
+        if target.docstring is None:
             undocumented.append(target.path)
         part = target.path.split(".")[1]
         part = part if part in pages else "types"
