@@ -15,7 +15,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.paired import pack_rows
 from contraverse.pipeline.board import Board
 from contraverse.pipeline.result import Interrupted
-from contraverse.pipeline.study import read_lines, run_study
+from contraverse.pipeline.study import append_lines, read_lines, run_study
 from contraverse.recipes.study import Cell, Finished, StudyConfig, load_study, ready, total_cells
 from contraverse.reporting.study import csv_lines, latex, markdown, tabulate
 
@@ -230,7 +230,108 @@ def test_a_worker_that_was_killed_leaves_its_cell_to_another(tmp_path: Path, kin
     keys = log.read_text().splitlines()
     assert len(set(keys)) == 9
     lines = read_lines(tmp_path / "results.jsonl")
-    assert len({(one["method"], one["seed"]) for one in lines}) == 9
+    assert len(lines) == len({(one["method"], one["seed"]) for one in lines}) == 9
+
+
+def _take(folder: Path, barrier: Any, log: Path) -> None:
+    board = Board(storage(folder), "tiny")
+    barrier.wait()
+
+    def run(key: str) -> dict[str, Any]:
+        with log.open("a") as file:
+            file.write(f"{key}\n")
+        return {}
+
+    while board.work(run) is not None:
+        pass
+
+
+def test_sqlite_gives_a_cell_to_one_worker_alone(tmp_path: Path) -> None:
+    """Optuna reads that a trial waits and then takes it, in what was no transaction."""
+    Board(storage(tmp_path), "tiny").offer(str(number) for number in range(30))
+    context = multiprocessing.get_context("fork")
+    barrier, log = context.Barrier(3), tmp_path / "log"
+    workers = [context.Process(target=_take, args=(tmp_path, barrier, log)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert sorted(log.read_text().split(), key=int) == [str(number) for number in range(30)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("other_finishes", [False, True])
+def test_a_worker_that_was_taken_for_dead_leaves_one_line(tmp_path: Path, kind: str, other_finishes: bool) -> None:
+    first, second = (Board(storage(tmp_path, kind), "tiny") for _ in range(2))
+    first.offer(["a"])
+
+    def run(key: str) -> dict[str, Any]:
+        trial = next(trial for trial in second.study.trials if trial.state.name == "RUNNING")
+        second.study.tell(trial.number, state=trial.state.FAIL)
+        second.study.enqueue_trial({}, user_attrs={"cell": key})
+        if other_finishes:
+            assert second.work(lambda key: {"by": "second"}) == "a"
+        return {"by": "first"}
+
+    assert first.work(run) == "a"
+    expected = [{"by": "second" if other_finishes else "first"}]
+    assert first.lines() == second.lines() == expected
+    assert second.work(lambda key: pytest.fail("the cell is finished")) is None
+    assert (second.lines(), second.waiting(), second.failures()) == (expected, 0, {})
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed:UserWarning")  # Optuna's, for ask
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_worker_that_died_before_it_signed_leaves_its_cell(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(storage(tmp_path, kind), "tiny")
+    board.offer(["a"])
+    board.study.ask()
+    board.release()
+    assert (board.waiting(), board.running()) == (0, 1)
+    monkeypatch.setattr("contraverse.pipeline.board.GRACE", -1)
+    board.release()
+    assert (board.waiting(), board.running()) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed:UserWarning")  # Optuna's, for ask
+def test_another_hosts_worker_without_a_sign_of_life_leaves_even_the_last_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contraverse.pipeline.board.GRACE", 1)
+    board = Board(storage(tmp_path), "tiny")
+    board.offer(["a"])
+    trial = board.study.ask()
+    trial.set_user_attr("worker", "elsewhere:1")
+    board.study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    board.release()
+    assert board.waiting() == 0
+    time.sleep(2.5)  # the database counts whole seconds
+    board.release()
+    assert board.waiting() == 1
+    assert board.study.trials[-1].user_attrs == {"cell": "a"}  # without the dead worker's name
+
+
+def test_results_have_one_line_a_cell_and_outlive_a_torn_one(tmp_path: Path) -> None:
+    cells = list(ready(study(), NONE))
+    lines = [line(cell) for cell in cells]
+    results = tmp_path / "results.jsonl"
+    append_lines(results, lines[:2], cells)
+    with results.open("a") as file:
+        file.write(json.dumps(lines[2])[:40])  # a worker that was killed
+    append_lines(results, lines[1:4] + lines[3:], cells)
+    assert read_lines(results) == lines
+
+
+def test_lines_of_other_machines_are_in_everybodys_results(tmp_path: Path) -> None:
+    def train(cell: Cell, folder: Path) -> dict[str, Any]:
+        return line(cell)
+
+    for name in ("here.jsonl", "there.jsonl"):
+        run_study(study(), tmp_path, storage(tmp_path), results=tmp_path / name, train=train)
+        assert len(read_lines(tmp_path / name)) == 9
 
 
 # tables

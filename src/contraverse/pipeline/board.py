@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ class Board:
 
     A cell is a trial that waits with its key; a worker takes it, which the storage lets only one do, and leaves the
     finished line with it. Two workers may offer the same cell at the same time: the trial with the lower number counts.
-    A worker that dies stops giving signs of life, and its cell waits again.
+    A worker that dies stops giving signs of life, and its cell waits again. A worker that was only taken for dead
+    leaves its line all the same; of two lines the first counts.
 
     Args:
         storage: a database URL (sqlite:///FILE, postgresql://...), or a file, which is Optuna's journal.
@@ -49,9 +51,10 @@ class Board:
             )
         except Exception as error:  # SQLAlchemy's, the driver's, the file system's: each storage has its own
             raise UserError(f"the storage cannot be opened: {error}", where=storage) from error
+        self._unsigned: dict[int, float] = {}  # running trials without a worker's name, and when they were first seen
 
     def lines(self) -> list[dict[str, Any]]:
-        """Finished cells."""
+        """Finished cells, each once."""
         return [trial.user_attrs[LINE] for trial in self._by_key().values() if LINE in trial.user_attrs]
 
     def failures(self) -> dict[str, str]:
@@ -63,27 +66,38 @@ class Board:
         known = self._by_key()
         for key in keys:
             if key not in known:
-                self.study.enqueue_trial({}, user_attrs={KEY: key})
+                self._put_up(key)
 
     def retry(self) -> None:
         """Put cells up again that failed."""
         for key in self.failures():
-            self.study.enqueue_trial({}, user_attrs={KEY: key})
+            self._put_up(key)
 
     def release(self) -> None:
-        """Put cells up again that a process of this host had in hand when it died.
+        """Put cells up again whose worker has died.
 
-        A database notices it by itself, by missing signs of life; a journal does not.
+        A process of this host is known to be dead at once. One of another host is taken for dead where a database has
+        had no sign of life for `GRACE` seconds (a journal has none), or where it died before it left its name.
         """
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self.study)
+        running = self._trials("RUNNING")
+        now = time.monotonic()
+        self._unsigned = {t.number: self._unsigned.get(t.number, now) for t in running if WORKER not in t.user_attrs}
         host = socket.gethostname()
-        for trial in self._trials("RUNNING"):
+        for trial in running:
             name, _, process = trial.user_attrs.get(WORKER, "").rpartition(":")
-            if name == host and not _is_alive(int(process)):
+            is_dead = name == host and not _is_alive(int(process))
+            if is_dead or now - self._unsigned.get(trial.number, now) > GRACE:
                 try:
                     self.study.tell(trial.number, state=_state("FAIL"))
                 except (ValueError, RuntimeError):
                     continue  # another worker was first
-                self.study.enqueue_trial({}, user_attrs={KEY: trial.user_attrs[KEY]})
+                if KEY in trial.user_attrs:
+                    self._put_up(trial.user_attrs[KEY])
 
     def waiting(self) -> int:
         """Number of cells that a worker could take."""
@@ -103,7 +117,8 @@ class Board:
         """
         if self.waiting() == 0:  # Optuna would make up a trial of its own
             return None
-        taken: list[str] = []
+        taken: dict[str, int] = {}  # at most one key, and the number of its trial
+        outcome: dict[str, Any] = {}
 
         def objective(trial: "optuna.Trial") -> float:
             import optuna
@@ -111,26 +126,52 @@ class Board:
             key = trial.user_attrs.get(KEY)
             if key is None or self._is_double(trial.number, key):
                 raise optuna.TrialPruned
-            taken.append(key)
+            taken[key] = trial.number
             trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
             try:
-                trial.set_user_attr(LINE, dict(run(key)))
+                outcome[LINE] = dict(run(key))
             except Exception as error:
-                trial.set_user_attr(ERROR, f"{type(error).__name__}: {error}")
-                raise
+                outcome[ERROR] = f"{type(error).__name__}: {error}"
             except BaseException:
-                self.study.enqueue_trial({}, user_attrs={KEY: key})
+                self._put_up(key)
                 raise
+            for name, value in outcome.items():
+                trial.set_user_attr(name, value)
+            if ERROR in outcome:
+                raise RuntimeError(outcome[ERROR])
             return 1.0
 
-        self.study.optimize(objective, n_trials=1, catch=(Exception,))
-        return taken[0] if taken else None
+        try:
+            self.study.optimize(objective, n_trials=1, catch=(RuntimeError,))
+        except (RuntimeError, ValueError):  # of Optuna, that the trial is finished
+            if not self._is_finished(taken):
+                raise
+        for key in taken:
+            if LINE in outcome:
+                self._keep(key, outcome[LINE])
+        return next(iter(taken), None)
+
+    def _is_finished(self, taken: Mapping[str, int]) -> bool:
+        finished = {trial.number for trial in self._trials("COMPLETE", "FAIL", "PRUNED")}
+        return bool(taken) and finished.issuperset(taken.values())
+
+    def _keep(self, key: str, line: Mapping[str, Any]) -> None:
+        """Leave the line with a trial of its own where another worker ended ours, taking this process for dead."""
+        import optuna
+
+        trial = self._by_key().get(key)
+        if trial is None or LINE not in trial.user_attrs:
+            finished = {KEY: key, LINE: dict(line)}
+            self.study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs=finished))
+
+    def _put_up(self, key: str) -> None:
+        self.study.enqueue_trial({}, user_attrs={KEY: key})
 
     def _trials(self, *states: str) -> Sequence[Any]:
         return self.study.get_trials(deepcopy=False, states=[_state(name) for name in states])
 
     def _by_key(self) -> dict[str, Any]:
-        """The trial that counts of each cell: a finished one, else the newest that was not pruned."""
+        """The trial that counts of each cell: the first with a line, else the newest that was not pruned."""
         latest: dict[str, Any] = {}
         for trial in self._trials("COMPLETE", "RUNNING", "WAITING", "FAIL"):
             key = trial.user_attrs.get(KEY)
@@ -161,7 +202,7 @@ def _is_alive(process: int) -> bool:
 
 
 def _open(storage: str) -> "optuna.storages.BaseStorage":
-    from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
     if "://" not in storage:
@@ -169,10 +210,39 @@ def _open(storage: str) -> "optuna.storages.BaseStorage":
         return JournalStorage(JournalFileBackend(storage))
     if storage.startswith("sqlite:///"):
         Path(storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return RDBStorage(
+    database = RDBStorage(
         storage,
         heartbeat_interval=HEARTBEAT,
         grace_period=GRACE,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        engine_kwargs={"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else None,
+        heartbeat_stale_trial_callback=_put_up_again,
+        # A server may have closed a connection that nobody used while a cell was trained.
+        engine_kwargs={"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {"pool_pre_ping": True},
     )
+    if storage.startswith("sqlite"):
+        _serialize(database.engine)
+    return database
+
+
+def _put_up_again(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
+    """Put up a dead worker's cell, without the worker's name, which Optuna's own callback would copy."""
+    if KEY in trial.user_attrs:
+        study.enqueue_trial({}, user_attrs={KEY: trial.user_attrs[KEY]})
+
+
+def _serialize(engine: Any) -> None:
+    """Have each transaction lock the SQLite file from its beginning.
+
+    Optuna reads a trial's state and then sets it. SQLite ignores ``FOR UPDATE``, and Python's driver begins a
+    transaction with the first change: two workers could both read "waiting", and both take the trial.
+    """
+    from sqlalchemy import event
+
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself
+
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", begin)
+    engine.dispose()  # connections that were opened before

@@ -64,6 +64,16 @@ def one_writer(folder: Path, *, say: Say = silent) -> Iterator[None]:
                 break
 
 
+@contextmanager
+def exclusive(file: Path) -> Iterator[None]:
+    """Wait for the lock of ``file``, which is made if there is none, and hold it. A file system may have no locks."""
+    with file.open("ab") as opened:
+        with suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
 def _lock(folder: Path, say: Say) -> int:
     path = folder / LOCK
     while True:

@@ -3,17 +3,20 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contraverse.pipeline.board import Board
+from contraverse.pipeline.lock import exclusive
 from contraverse.pipeline.result import Interrupted, Say, silent
 from contraverse.pipeline.run import run
 from contraverse.recipes import change
 from contraverse.recipes.study import Cell, Finished, StudyConfig, ready, total_cells
 from contraverse.reporting import environment
+from contraverse.reporting.names import duration
+from contraverse.writing import append_json_line, read_json_lines
 
 Line = dict[str, Any]
 POLL = 5.0
@@ -27,6 +30,24 @@ class Progress:
     done: int
     failed: int
     total: int
+
+
+class Pace:
+    """Time that a study still needs, by the cells that all workers have finished since this one began."""
+
+    def __init__(self, begun: float) -> None:
+        self._begun = begun
+        self._done: int | None = None
+
+    def left(self, progress: Progress) -> str:
+        """``", about 41 min left"``; nothing before a cell is finished."""
+        if self._done is None:
+            self._done = progress.done
+        finished = progress.done - self._done
+        if finished == 0:
+            return ""
+        seconds = (time.monotonic() - self._begun) / finished * (progress.total - progress.done - progress.failed)
+        return f", about {duration(seconds)} left"
 
 
 def run_study(
@@ -55,33 +76,35 @@ def run_study(
         KeyboardInterrupt: Ctrl-C; the cell in hand goes on next time.
     """
     board = Board(storage, study.name)
-    board.release()
     earlier = read_lines(results)
+    begun = Pace(time.monotonic())
 
     while True:
-        finished, failed = Finished([*earlier, *board.lines()]), board.failures()
+        board.release()
+        lines = board.lines()
+        finished, failed = Finished([*earlier, *lines]), board.failures()
         cells = {cell.key: cell for cell in ready(study, finished)}
+        if results is not None:
+            append_lines(results, lines, cells.values())
         done = {key for key, cell in cells.items() if finished.line(cell) is not None}
         progress = Progress(len(done), len(failed.keys() & cells.keys()), total_cells(study))
         board.offer(key for key in cells if key not in done)
 
         def finish(key: str, cells: Mapping[str, Cell] = cells, progress: Progress = progress) -> Line:
-            cell, folder = cells[key], output / "cells" / key
-            say(f"{progress.done + 1} of {progress.total}: {cell.title}")
+            cell = cells[key]
+            say(f"{progress.done} of {progress.total} cells done{begun.left(progress)}; next: {cell.title}")
             try:
-                line = (train or train_cell)(cell, folder) | {"study": study.name}
+                return (train or train_cell)(cell, output / "cells" / key) | {"study": study.name}
             except Interrupted as stopped:  # no fault of the cell's: it is put up again, and the worker stops
                 raise KeyboardInterrupt from stopped
-            if results is not None:
-                append_line(results, line)
-            if not keep_models:
-                shutil.rmtree(folder, ignore_errors=True)
-            return line
 
-        if board.work(finish) is None:
-            if board.running() == 0:
+        key = board.work(finish)
+        if key is None:
+            if board.running() == 0 and board.waiting() == 0:
                 return progress
             time.sleep(POLL)
+        elif not keep_models and key not in board.failures():
+            shutil.rmtree(output / "cells" / key, ignore_errors=True)
 
 
 def train_cell(cell: Cell, folder: Path) -> Line:
@@ -113,23 +136,25 @@ def train_cell(cell: Cell, folder: Path) -> Line:
 
 
 def read_lines(results: Path | None) -> list[Line]:
-    """Finished cells of a file of JSON lines; none where there is no file. A torn last line is left out."""
-    if results is None or not results.is_file():
-        return []
-    lines = []
-    for text in results.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    """Finished cells of a file of JSON lines; none where there is no file. A last line cut short is left out.
+
+    Raises:
+        UserError: another line is no JSON.
+    """
+    return [] if results is None else read_json_lines(results)
 
 
-def append_line(results: Path, line: Mapping[str, Any]) -> None:
-    """Add a line in one write, so that workers may share the file."""
+def append_lines(results: Path, lines: Iterable[Line], cells: Iterable[Cell]) -> None:
+    """Add those of ``lines`` that answer one of ``cells`` which the file has no line of.
+
+    The file is locked meanwhile: workers share it, and each cell has one line in it, whoever finished it.
+    """
     results.parent.mkdir(parents=True, exist_ok=True)
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with exclusive(results):
+        present, new = Finished(read_lines(results)), Finished(list(lines))
+        for cell in cells:
+            if present.line(cell) is None and (line := new.line(cell)) is not None:
+                append_json_line(results, line)
 
 
 def _shift(shift: Mapping[str, Any] | None) -> dict[str, float]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +86,7 @@ class Cell:
     seed: int
     config: RunConfig
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of the whole configuration and the stage: another setting or default makes another cell."""
         return hashlib.sha256(f"{self.stage}\n{self.config.to_yaml()}".encode()).hexdigest()[:16]
@@ -95,6 +95,12 @@ class Cell:
     def place(self) -> str:
         """Place in the table: stage, task, method, seed and varied settings, whatever else the configuration says."""
         return json.dumps([self.stage, self.task, self.method, self.seed, self.settings], sort_keys=True)
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The configuration as a line of the results holds it."""
+        fields: dict[str, Any] = json.loads(self.config.model_dump_json())
+        return fields
 
     @property
     def title(self) -> str:
@@ -133,13 +139,21 @@ def choices(study: StudyConfig, label: str) -> list[dict[str, Any]]:
     if study.select is None:
         return [{}]
     entry = study.methods[label]
-    known = _configure(entry.recipe, "{}").method.settings
-    shared = {
+    combinations = _combinations(entry.recipe, json.dumps([study.select.space, entry.space, entry.settings]))
+    return [dict(combination) for combination in combinations]
+
+
+@cache
+def _combinations(recipe: str, spaces: str) -> list[dict[str, Any]]:
+    """`choices`, once for each method of a study; ``spaces``: the shared space, the method's, its fixed settings."""
+    shared, own, fixed = json.loads(spaces)
+    known = _configure(recipe, "{}").method.settings
+    common = {
         name: values
-        for name, values in study.select.space.items()
+        for name, values in shared.items()
         if not name.startswith("method.") or name.removeprefix("method.") in known
     }
-    space = {name: values for name, values in (shared | entry.space).items() if name not in entry.settings}
+    space = {name: values for name, values in (common | own).items() if name not in fixed}
     return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
 
 
@@ -151,12 +165,18 @@ def cell(study: StudyConfig, stage: Stage, task: str, label: str, settings: Mapp
     """
     entry = study.methods[label]
     merged = {"task": task, **study.settings, **study.tasks[task], **entry.settings, **settings, "train.seed": seed}
+    return _cell(stage, task, label, json.dumps(dict(settings)), seed, entry.recipe, json.dumps(merged))
+
+
+@cache
+def _cell(stage: Stage, task: str, label: str, settings: str, seed: int, recipe: str, merged: str) -> Cell:
+    """`cell`, made once, with its digest; ``settings`` and ``merged`` as JSON."""
     try:
-        config = _configure(entry.recipe, json.dumps(merged))
+        config = _configure(recipe, merged)
     except UserError as error:
         raise UserError(error.what, where=f"{label} on {task}: {error.where or ''}", hint=error.hint) from error
     refuse_trust(config, asked=False)
-    return Cell(stage, task, label, dict(settings), seed, config)
+    return Cell(stage, task, label, json.loads(settings), seed, config)
 
 
 @cache
@@ -186,9 +206,14 @@ class Finished:
         candidates = self._lines.get(cell.place, [])
         if not candidates:
             return None
-        config = json.loads(cell.config.model_dump_json())
-        plain = json.loads(_configure(cell.config.recipe, json.dumps({"task": cell.config.task})).model_dump_json())
-        return next((line for line in reversed(candidates) if _agrees(line["config"], config, plain)), None)
+        defaults = _defaults(cell.config.recipe, cell.config.task)
+        return next((line for line in reversed(candidates) if _agrees(line["config"], cell.fields, defaults)), None)
+
+
+@cache
+def _defaults(recipe: str, task: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(_configure(recipe, json.dumps({"task": task})).model_dump_json())
+    return fields
 
 
 def _agrees(old: Any, new: Any, plain: Any) -> bool:
