@@ -39,6 +39,10 @@ def test_a_study_ends_with_a_table_and_goes_on_from_its_lines(invoke: Any, file:
     results, flags = tmp_path / "kept" / "tiny.jsonl", ("--output", tmp_path / "out")
     listed = invoke("study", file, "--dry-run", *flags).stdout
     assert "4 of 6 cells" in listed
+    assert "--probe" in listed
+    assert "7F" in listed
+    probed = invoke("study", file, "--dry-run", "--probe", *flags).stdout
+    assert "on one worker for what is left, by a few steps" in probed
     assert not (tmp_path / "out").exists()
     done = invoke("study", file, *flags, "--results", results)
     assert "6 of 6 cells are done, 0 failed" in done.stderr
@@ -51,6 +55,7 @@ def test_a_study_ends_with_a_table_and_goes_on_from_its_lines(invoke: Any, file:
         right = unpack_rows(line["right"]["accuracy@apgd-0.1"])
         assert 100 * right.mean() == pytest.approx(line["metrics"]["accuracy@apgd-0.1"])
         assert {"cosine@0.1", "euclidean@0.1"} <= line["metrics"].keys()
+    assert "6 of 6 cells are known" in invoke("study", file, "--dry-run", "--results", results).stdout
     assert not list((tmp_path / "out" / "cells").iterdir())
     # The lines alone say what is done.
     again = invoke("study", file, "--output", tmp_path / "elsewhere", "--results", results)

@@ -39,6 +39,9 @@ def study(
     jobs: Annotated[int, typer.Option(min=1, help="Workers on this machine, one thread each.")] = 1,
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep weights, not the figures alone.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --dry-run: time a few steps of each task, to estimate the hours.")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="Form of the report.")] = Format.markdown,
 ) -> None:
     """Train every cell of a study, or report what is finished: means, paired differences, intervals, tests."""
@@ -52,7 +55,7 @@ def study(
     if what == "report":
         print_text(_report(plan, results, form))
     elif dry_run:
-        print_text(_listing(plan, results))
+        print_text(_listing(plan, results, probe))
     else:
         _work(plan, path, output, results, storage or f"sqlite:///{output / 'cells.db'}", jobs, keep_models)
 
@@ -94,14 +97,31 @@ def _report(plan: StudyConfig, results: Path, form: Format) -> str:
     return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(one, plan.printed) for one in made)])
 
 
-def _listing(plan: StudyConfig, results: Path) -> str:
-    from contraverse.methods import METHODS
+def _listing(plan: StudyConfig, results: Path, probe: bool) -> str:
+    """Cells with their cost, and an estimate of hours from finished lines or a probe of each task."""
     from contraverse.pipeline.study import read_lines
+    from contraverse.pipeline.study_estimate import forward_units, measured_timing, probe_timing, time_left
+    from contraverse.reporting.names import duration
 
     finished = Finished(read_lines(results))
+    cells = list(ready(plan, finished))
+    lines = [finished.line(cell) for cell in cells]
+    answered = [(line, cell) for line, cell in zip(lines, cells, strict=True) if line is not None]
+    timings = measured_timing([line for line, _ in answered], [cell for _, cell in answered])
+    if probe:
+        for task in plan.tasks:
+            if task not in timings:
+                say(f"Timing a few steps of {task}")
+                timings[task] = probe_timing(plan, task)
     listed = []
-    for cell in ready(plan, finished):
-        cost = METHODS[cell.config.method.name](**cell.config.method.settings).cost
-        listed.append(f"{'done' if finished.line(cell) else '    '} {cost:>5}  {cell.title}")
-    known = f"{len(listed)} of {total_cells(plan)} cells are known; the rest waits for the selection"
-    return "\n".join([*listed, known])
+    for cell, line in zip(cells, lines, strict=True):
+        seconds = duration(timings[cell.task].seconds(cell)) if cell.task in timings else ""
+        listed.append(f"{'done' if line else '    '} {forward_units(cell.config):>4}F {seconds:>14}  {cell.title}")
+    listed.append(f"{len(cells)} of {total_cells(plan)} cells are known; the rest waits for the selection")
+    if timings.keys() >= plan.tasks.keys():
+        left = duration(time_left(plan, cells, [line is not None for line in lines], timings))
+        source = "a few steps of each task" if probe and not answered else "finished cells"
+        listed.append(f"About {left} on one worker for what is left, by {source}")
+    else:
+        listed.append("Hours are estimated from finished cells; --probe times a few steps of each task instead")
+    return "\n".join(listed)

@@ -91,12 +91,13 @@ def run_study(
         board.offer(key for key in cells if key not in done)
 
         def finish(key: str, cells: Mapping[str, Cell] = cells, progress: Progress = progress) -> Line:
-            cell = cells[key]
+            cell, begun_cell = cells[key], time.monotonic()
             say(f"{progress.done} of {progress.total} cells done{begun.left(progress)}; next: {cell.title}")
             try:
-                return (train or train_cell)(cell, output / "cells" / key) | {"study": study.name}
+                line = (train or train_cell)(cell, output / "cells" / key)
             except Interrupted as stopped:  # no fault of the cell's: it is put up again, and the worker stops
                 raise KeyboardInterrupt from stopped
+            return line | {"study": study.name, "wall_seconds": round(time.monotonic() - begun_cell, 1)}
 
         key = board.work(finish)
         if key is None:
