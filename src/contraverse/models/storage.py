@@ -12,6 +12,7 @@ from contraverse.models import loading, st_folder
 from contraverse.models.finite import refuse_not_finite
 from contraverse.models.flow import Flow
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
+from contraverse.models.normalizing import UNICODE, is_hardened, make_plain
 from contraverse.models.opening import open_model
 from contraverse.models.pooling import Pooling
 from contraverse.models.postprocess import Postprocess
@@ -41,6 +42,7 @@ class Stored(BaseModel):
     tail: list[Spec] = []
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
+    normalize: Literal["unicode"] | None = None
 
 
 def save(model: "TextModel", folder: Path) -> Path:
@@ -59,6 +61,8 @@ def save(model: "TextModel", folder: Path) -> Path:
         settings["tail"] = [spec.model_dump() for spec in model.tail.specs]
     if model.prompts:
         settings |= {"prompts": model.prompts, "default_prompt": model.default_prompt}
+    if is_hardened(model.tokenizer):
+        settings["normalize"] = UNICODE
     return replace_folder(folder, settings, lambda new: _write(model, new))
 
 
@@ -71,6 +75,8 @@ def _write(model: "TextModel", folder: Path) -> None:
     for name, part in parts.items():
         if part is not None and (weights := part.state_dict()):
             write_tensors(weights, folder / name)
+    if is_hardened(model.tokenizer):  # after all that writes a tokenizer
+        make_plain(folder, model.tokenizer.model_input_names)
 
 
 def load(folder: Path, cls: "type[TextModel]", *, trust_remote_code: bool = False) -> "TextModel":

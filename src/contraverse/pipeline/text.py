@@ -19,6 +19,7 @@ from contraverse.models import TextModel
 from contraverse.models.backbones import is_backbone
 from contraverse.models.folders import SETTINGS
 from contraverse.models.loading import Origin, classes_of, commit_of, load_config
+from contraverse.models.normalizing import harden
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
@@ -224,6 +225,8 @@ def init_text_model(
         reinit_layers=settings.reinit_layers,
     )
     notes += model.notes
+    if settings.normalize is not None:
+        harden(model)
     if model.pooling != settings.pooling:
         notes.append(f"{settings.name} reads from left to right: pooling {model.pooling}, not {settings.pooling}")
     if trained_here:

@@ -46,7 +46,8 @@ class ModelConfig(Section):
     is more to learn. ``dtype``: of the weights; ``attn_implementation``: transformers' name of an attention.
     ``revision``: branch, tag or commit on the Hub; a run writes the commit that it found. ``token``: for a private
     repository; it is written nowhere, so that a resumed run is given it again (or finds it in ``HF_TOKEN``).
-    ``trust_remote_code``: run the Python files that come with the model.
+    ``trust_remote_code``: run the Python files that come with the model. ``normalize``: ``unicode`` undoes look-alikes,
+    invisible characters and full-width letters in the tokenizer, which is saved so; None leaves the tokenizer as it is.
     """
 
     name: str = "minilm"
@@ -60,6 +61,7 @@ class ModelConfig(Section):
     revision: str | None = None
     token: str | None = Field(default=None, exclude=True, repr=False)
     trust_remote_code: bool = False
+    normalize: Literal["unicode"] | None = None
 
 
 class DataConfig(Section):
