@@ -81,7 +81,7 @@ def unicode_normalizer() -> normalizers.Normalizer:
     # Letters that a joiner kept apart are composed by NFC.
     steps += [_replace(_SELECTOR, ""), _replace(_JOINER, ""), normalizers.NFC()]
     alike = _ranges("".join(folds().values()))
-    allowed, other = rf"[{_LATIN}{alike}\p{{Nd}}_]", r"[^\p{L}\p{M}\p{Nd}_]"
+    allowed, other = rf"[{_LATIN}{alike}\p{{N}}_]", r"[^\p{L}\p{M}\p{N}_]"
     start, end = rf"(?<=(?:^|{other}){allowed}{{0,{REACH}}})", rf"(?={allowed}{{1,{REACH}}}(?:$|{other}))"
     mixed = rf"(?:(?={allowed}{{0,{REACH}}}[{_LATIN}])|(?<=[{_LATIN}]{allowed}{{0,{REACH}}}))"
     # A noncharacter is set before each look-alike to be folded; then each is replaced together with it.
