@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,6 +17,7 @@ from typer.main import get_command
 
 from contraverse.cli.app import app
 from contraverse.data import TASKS, quickstart_data
+from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.methods._pages import pages
 from contraverse.models.storage import POSTPROCESSES
@@ -243,6 +245,23 @@ def test_the_tables_of_the_method_pages_are_those_of_the_methods() -> None:
     """`python -m contraverse.methods._pages docs/methods` writes them."""
     for path, text in pages(ROOT / "docs" / "methods").items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old: make method-pages"
+
+
+def test_a_new_page_gets_its_table_or_a_hint(tmp_path: Path) -> None:
+    """An empty section is filled; a page or section that is missing is named."""
+    for name in METHODS:
+        shutil.copy(ROOT / "docs" / "methods" / f"{name}.md", tmp_path)
+    page = tmp_path / "ce.md"
+    whole = page.read_text(encoding="utf-8")
+    page.write_text(whole.replace("## Settings\n\nNone.\n", "## Settings\n"), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") != whole
+    assert pages(tmp_path)[page] == whole
+    for text, message in ((whole.replace("## Settings", "## Options"), "0 places for the settings"), (None, "no page")):
+        page.unlink()
+        if text is not None:
+            page.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            pages(tmp_path)
 
 
 def test_every_page_of_a_method_is_of_one_that_exists() -> None:

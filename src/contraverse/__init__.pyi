@@ -65,6 +65,7 @@ from contraverse.methods import SMART as SMART
 from contraverse.methods import TRADES as TRADES
 from contraverse.methods import UAT as UAT
 from contraverse.methods import USCAL as USCAL
+from contraverse.methods import VAT as VAT
 from contraverse.methods import AdversarialToAdversarial as AdversarialToAdversarial
 from contraverse.methods import AdversarialToStandard as AdversarialToStandard
 from contraverse.methods import AdversarialTraining as AdversarialTraining

@@ -48,7 +48,7 @@ def test_a_heap_in_three_steps_and_again_from_its_teacher(invoke: Any, heap: Pat
 
     again = ("train", "uat", "--init", semi / "2-teacher", "--task", "images", "--data", heap, "--labels", 4, *FEW)
     done = invoke(*again, "--output", tmp_path / "uat")
-    assert "4 of 48 images keep their label; the model as it starts tells the others" in done.stderr
+    assert "4 of 48 images keep their label; the model as it starts predicts the others" in done.stderr
     assert read(tmp_path / "uat" / "evaluation.json")["rows"]["train"] == 48
     assert "the model before training is the teacher" in read(tmp_path / "uat" / "evaluation.json")["notes"]
     probed = invoke("evaluate", semi / "1-acl", "--data", heap)

@@ -15,7 +15,7 @@ from reference.tiny import random_batch
 from torch import Tensor
 
 from contraverse.attacks import NormBall
-from contraverse.methods import infobert
+from contraverse.methods import METHODS, infobert
 from contraverse.models import ImageModel, TextModel
 
 Make = Callable[..., TextModel]
@@ -25,27 +25,31 @@ FLAT = {"temperature": 1e4}
 """A contrastive loss whose gradient is as small as a fitted one's; a tiny random model does not tell rows so well."""
 FAR = {"epsilon": 0.5, "step_size": 0.5, "sigma": 0.1}
 """A start from which the prediction differs by more than float16 rounds it."""
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "uscal": FLAT,
+    "consert": FLAT | {"first": "adversarial", "second": "shuffle"},
+    "smart": FAR | {"mu": 0.0},
+    "alum": FAR,
+    "vat": {"xi": 0.5},
+    "infobert": {"beta": 0.0},
+    "carl": {"negatives": 2},
+    "trades": {"norm": "l2", "epsilon": 1.0, "sigma": 0.3},
+    "probe": {"attack": "pgd"},
+    "acl-a2a": FLAT,
+    "acl-a2s": FLAT,
+    "acl-ds": FLAT,
+    "dynacl": FLAT,
+    "selfie": {"clean": 0.0},
+}
+"""Of methods whose defaults would show rounding, or have no attack."""
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "at": ("at", {}),
     "at-fgsm": ("at", {"attack": "fgsm", "epsilon": 0.01}),
-    "scal": ("scal", {}),
-    "uscal": ("uscal", FLAT),
-    "consert": ("consert", FLAT | {"first": "adversarial", "second": "shuffle"}),
-    "smart": ("smart", FAR | {"mu": 0.0}),
-    "alum": ("alum", FAR),
-    "infobert": ("infobert", {"beta": 0.0}),
-    "rar": ("rar", {}),
-    "carl": ("carl", {"negatives": 2}),
-    "pgd-at": ("pgd-at", {}),
-    "trades": ("trades", {"norm": "l2", "epsilon": 1.0, "sigma": 0.3}),
-    "uat": ("uat", {}),
-    "probe": ("probe", {"attack": "pgd"}),
-    "acl-a2a": ("acl-a2a", FLAT),
-    "acl-a2s": ("acl-a2s", FLAT),
-    "acl-ds": ("acl-ds", FLAT),
-    "dynacl": ("dynacl", FLAT),
-    "deacl": ("deacl", {}),
-    "selfie": ("selfie", {"clean": 0.0}),
+    # FreeLB climbs the gradient that training leaves behind, which a gradient scaler scales: tested below.
+    **{
+        name: (name, OTHER_SETTINGS.get(name, {}))
+        for name, method in METHODS.items()
+        if hasattr(method(**OTHER_SETTINGS.get(name, {})), "ball") and name != "freelb"
+    },
 }
 """Each method that takes an attack's gradient beside training's own."""
 
@@ -61,8 +65,8 @@ def _cases() -> Iterator[None]:
 
 def test_every_method_that_attacks_is_here() -> None:
     attacking = {CASES[case][0] for case in CASES if hasattr(make(case), "ball")}
-    # FreeLB climbs the gradient that training leaves behind, which a gradient scaler scales: tested below.
     assert attacking - {"freelb"} == {name for name, _ in SETTINGS.values()}
+    assert set(OTHER_SETTINGS) <= attacking
 
 
 def fitted(model: TextModel | ImageModel, batch: dict[str, Any]) -> None:

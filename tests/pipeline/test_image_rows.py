@@ -80,7 +80,7 @@ def test_uat_has_them_as_unlabelled(said: str | None, heap: Path) -> None:
     assert sorted(labels_in(splits)) == [-100] * 12 + [0] * 5 + [1] * 5
     assert splits.hidden is not None
     assert splits.hidden.tolist() == labels_in(splits)
-    assert "10 of 22 images keep their label; the model as it starts tells the others" in splits.notes
+    assert "10 of 22 images keep their label; the model as it starts predicts the others" in splits.notes
 
 
 def test_labels_are_hidden_beside_those_that_are_missing(heap: Path) -> None:

@@ -182,7 +182,7 @@ def test_the_teachers_accuracy_is_that_over_all_training_images(tmp_path: Path) 
 def test_online_targets_ask_no_teacher(tmp_path: Path) -> None:
     config = digits("uat", **TINY, **{"method.target": "online", "data.labels": "10%"})
     result = run(config, tmp_path / "run")
-    assert any("the model itself tells the others" in note for note in result.notes)
+    assert any("the others are trained on without" in note for note in result.notes)
     with pytest.raises(UserError, match="no teacher is asked"):
         rows(digits("uat", **TINY, **{"method.target": "online", "data.pseudo_labels": "runs/any"}))
 

@@ -22,7 +22,7 @@ class NormBall:
         gamma: size of a random start as FreeLB draws it: U(-gamma, gamma) per coordinate for Linf, the same over
             sqrt(n) for L2, where n counts the coordinates that may move; so its L2 norm is about gamma / sqrt(3).
             None draws uniformly from the ball.
-        scaled: climb ``grad / ||grad||`` in an Linf ball too, as FreeLB and SMART do, and not its sign.
+        normalize_grad: climb ``grad / ||grad||`` in an Linf ball too, as FreeLB and SMART do, and not its sign.
     """
 
     epsilon: float | Tensor | None

@@ -19,7 +19,7 @@ from contraverse.functional.processes import (
     sharing,
     wait_for_all,
 )
-from contraverse.functional.supervised import supervised_loss
+from contraverse.functional.supervised import labelled_loss, supervised_loss
 
 __all__ = [
     "AnyOf",
@@ -38,6 +38,7 @@ __all__ = [
     "info_nce_bound",
     "jsd",
     "kl",
+    "labelled_loss",
     "log_partition",
     "my_share",
     "nce",

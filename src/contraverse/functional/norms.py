@@ -34,7 +34,7 @@ def norm(x: Tensor, kind: Norm = "l2", scope: Scope = "sequence") -> Tensor:
 def direction(grad: Tensor, kind: Norm = "l2", scope: Scope = "sequence", *, normalize_grad: bool = False) -> Tensor:
     """Steepest ascent of unit size: ``grad / ||grad||_2`` for L2, ``sign(grad)`` for Linf.
 
-    ``scaled`` gives ``grad / ||grad||`` for Linf too: no longer the steepest, it is what FreeLB and SMART climb.
+    ``normalize_grad`` gives ``grad / ||grad||`` for Linf too: no longer the steepest, FreeLB and SMART climb it.
 
     A group whose gradient is zero or holds a non-finite value gives exactly zero, so it never becomes a
     NaN weight. Depends on ``grad`` only up to a positive factor. Shape and dtype of ``grad``.

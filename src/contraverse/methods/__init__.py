@@ -13,6 +13,7 @@ from contraverse.methods.carl import CARL as CARL
 from contraverse.methods.rar import RAR as RAR
 from contraverse.methods.smart import SMART as SMART
 from contraverse.methods.alum import ALUM as ALUM
+from contraverse.methods.vat import VAT as VAT
 from contraverse.methods.infobert import InfoBERT as InfoBERT
 from contraverse.methods.simcse import SimCSE as SimCSE
 from contraverse.methods.simcse_sup import SupervisedSimCSE as SupervisedSimCSE

@@ -7,10 +7,11 @@ import re
 import sys
 from pathlib import Path
 
+from contraverse.errors import UserError
 from contraverse.methods import METHODS, settings_of
 from contraverse.types import Method
 
-_SETTINGS = re.compile(r"(?<=^## Settings\n\n)(?:None\.\n|(?:\|.*\n)+)", flags=re.MULTILINE)
+_SETTINGS = re.compile(r"(?<=^## Settings\n)(?:\n(?:None\.\n|(?:\|.*\n)+))?(?=\n|\Z)", flags=re.MULTILINE)
 
 _README = """# Methods
 
@@ -54,22 +55,34 @@ def pages(folder: Path) -> dict[Path, str]:
     """Every file of ``folder`` that has a generated table, with its text as it should be.
 
     Raises:
-        ValueError: a page has no Settings section to fill.
+        UserError: a method has no page, or the page no Settings section to fill.
     """
     texts = {folder / "README.md": _README.format(table=methods_table())}
     for name, method in METHODS.items():
         path = folder / f"{name}.md"
+        if not path.exists():
+            raise UserError(
+                f"{name} has no page", where=str(path), hint="docs/methods/ce.md is a short one to begin with"
+            )
         table = settings_table(method).replace("\\", r"\\")
-        text, count = _SETTINGS.subn(table, path.read_text(encoding="utf-8"))
+        text, count = _SETTINGS.subn("\n" + table, path.read_text(encoding="utf-8"))
         if count != 1:
-            raise ValueError(f'{path} needs one "## Settings" with a table, or "None.", below it')
+            raise UserError(
+                f"{count} places for the settings, and there is to be one",
+                where=str(path),
+                hint='a line "## Settings", with a table, "None." or nothing below it',
+            )
         texts[path] = text
     return texts
 
 
 def main() -> None:
     """Write the tables into the folder that the command line names."""
-    for path, text in pages(Path(sys.argv[1])).items():
+    try:
+        texts = pages(Path(sys.argv[1]))
+    except UserError as error:
+        sys.exit(str(error))
+    for path, text in texts.items():
         path.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, Perturbation, perturbation_inputs, pgd
 from contraverse.errors import UserError
-from contraverse.functional import Norm, kl
+from contraverse.functional import Norm, kl, labelled_loss
 from contraverse.methods._settings import (
     EPSILON,
     STEP_SIZE,
@@ -178,8 +178,7 @@ class UAT(Method):
         attack, log = self._divergence_attack(model, batch)
         outputs = model(ForwardCalls((ForwardCall(batch), ForwardCall(batch, attack.delta, bn_branch="adversarial"))))
         clean, adversarial = (out.logits for out in outputs)
-        ce = F.cross_entropy(clean.float(), labels, reduction="sum", ignore_index=UNLABELLED)
-        ce = ce / (labels != UNLABELLED).sum().clamp(min=1)
+        ce = labelled_loss(clean, labels)
         divergence = kl(clean.detach(), adversarial).mean()
         return Loss(ce + self.beta * divergence, {"ce": ce.detach(), "kl": divergence.detach()} | log)
 

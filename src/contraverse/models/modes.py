@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
+from torch.nn.modules.batchnorm import _BatchNorm
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -74,6 +75,23 @@ def attacking(model: nn.Module) -> Iterator[None]:
         finally:
             for block, folds in zip(blocks, before, strict=True):
                 block.folds = folds
+
+
+@contextmanager
+def keeping_statistics(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norms in training mode as they are inside.
+
+    They normalise by the statistics of the batch as before; the pass of a perturbed batch leaves no trace.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    before = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, before, strict=True):
+            norm.track_running_stats = tracked
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -62,6 +62,8 @@ class _Synced(_BatchNorm):
             return super().forward(x)
         self._check_input_dim(x)
         normed, mean, var, count = _OverProcesses.apply(x, self.weight, self.bias, self.eps)
+        if not self.track_running_stats:
+            return normed
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             moved = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.float()

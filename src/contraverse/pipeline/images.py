@@ -66,7 +66,7 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
             raise UserError(
                 "the model's own predictions are the target, and no teacher is asked",
                 where="data.pseudo_labels",
-                hint="leave it out, or set method.target=teacher",
+                hint="leave it out; uat with method.target=teacher reads them",
             )
 
     @property
@@ -131,8 +131,9 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
         splits.hidden = train.labels
         splits.train = replace(train, labels=torch.where(known, train.labels, UNLABELLED))
         kept = f"{len(train) - others:,} of {len(train):,} images keep their label"
-        teacher = "the model itself" if self._own_targets else settings.pseudo_labels or "the model as it starts"
-        splits.notes.append(f"{kept}; {teacher} tells the others")
+        teacher = settings.pseudo_labels or "the model as it starts"
+        others_have = "the others are trained on without" if self._own_targets else f"{teacher} predicts the others"
+        splits.notes.append(f"{kept}; {others_have}")
 
     def row_bytes(self, data: ImageData) -> Iterator[bytes]:
         yield str(tuple(data.pixels.shape)).encode()
