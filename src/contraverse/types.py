@@ -169,7 +169,8 @@ class ForwardCalls(NamedTuple):
         # The class's own forward: a trainer wraps the model's into autocast, which entered twice is never left.
         forward = type(model).forward
         return tuple(
-            forward(model, one.batch, delta=one.delta, want=one.want, bn_branch=one.bn_branch) for one in self.calls
+            forward(model, call.batch, delta=call.delta, want=call.want, bn_branch=call.bn_branch)
+            for call in self.calls
         )
 
 

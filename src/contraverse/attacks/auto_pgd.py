@@ -95,17 +95,17 @@ class _Climber:
         rises, halved, best_then = torch.zeros_like(loss), torch.zeros_like(loss, dtype=torch.bool), loss
         for k in range(steps):
             moved = self._move(x, before, grad, eta, momentum=k > 0)
-            found: tuple[Tensor, ...] = (moved, *self._look(moved, gradient=k < steps - 1))
-            best = _where(found[1] > best[1], found, best)
+            new: tuple[Tensor, ...] = (moved, *self._look(moved, gradient=k < steps - 1))
+            best = _where(new[1] > best[1], new, best)
             if k == 0:
                 best_then = best[1]
             if k in marks:
                 halved = (rises < RISES * (k - last_mark)) | (~halved & (best[1] == best_then))
                 eta = torch.where(halved.reshape(each), eta / 2, eta)
-                found = _where(halved, best, found)
+                new = _where(halved, best, new)
                 last_mark, rises, best_then = k, torch.zeros_like(loss), best[1]
-            rises += found[1] > loss
-            before, (x, loss, grad) = x, found
+            rises += new[1] > loss
+            before, (x, loss, grad) = x, new
         return best[0], best[1]
 
     def _move(self, x: Tensor, before: Tensor, grad: Tensor, eta: Tensor, momentum: bool) -> Tensor:

@@ -60,10 +60,10 @@ class NormBall:
         if self.norm == "linf":
             return torch.empty_like(values).uniform_(-1, 1) * mask * epsilon
         # A Gaussian's direction is uniform on the sphere; U^(1/n) makes the radius uniform in the ball.
-        way = direction(torch.randn_like(values) * mask, "l2", self.scope)
+        directions = direction(torch.randn_like(values) * mask, "l2", self.scope)
         count = self._free(inputs)
         radius = torch.rand(count.shape, device=values.device) ** (1 / count.clamp(min=1))
-        return way * radius.to(values.dtype) * epsilon
+        return directions * radius.to(values.dtype) * epsilon
 
     def _free(self, inputs: Inputs) -> Tensor:
         """Number of coordinates of each group that may move, shaped to broadcast against the values."""

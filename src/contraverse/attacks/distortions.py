@@ -69,9 +69,9 @@ class L2(Linf):
     name = "l2"
 
     def draw(self, image: Tensor, epsilon: float, random: Generator) -> Drawn:
-        way = torch.randn(image.shape, generator=random)
+        noise = torch.randn(image.shape, generator=random)
         radius = torch.rand((), generator=random) ** (1 / image.numel())
-        return _without(epsilon * radius * way / way.norm())
+        return _without(epsilon * radius * noise / noise.norm())
 
     def climb(self, pixels: Tensor, drawn: Drawn, grad: Tensor, epsilon: float, step: int, steps: int) -> Tensor:
         return project(drawn.parameters + epsilon / math.sqrt(steps) * direction(grad), epsilon)
@@ -243,19 +243,19 @@ def jpeg_encode(pixels: Tensor) -> list[Tensor]:
     matrix = torch.tensor(_TO_YCC, device=pixels.device)
     y, cb, cr = torch.einsum("ij,bjhw->bihw", matrix, pixels).unbind(1)
     planes = [y - 128, F.avg_pool2d(cb[:, None], 2)[:, 0], F.avg_pool2d(cr[:, None], 2)[:, 0]]
-    dct, found = _dct(pixels.device), []
+    dct, coefficients = _dct(pixels.device), []
     for plane, table in zip(planes, (_LUMINANCE, _CHROMINANCE, _CHROMINANCE), strict=True):
         blocks = plane.unflatten(2, (-1, 8)).unflatten(1, (-1, 8)).transpose(2, 3).flatten(1, 2)
-        found.append(dct @ blocks @ dct.T / _table(table, pixels.device))
-    return found
+        coefficients.append(dct @ blocks @ dct.T / _table(table, pixels.device))
+    return coefficients
 
 
 def jpeg_decode(coefficients: list[Tensor], size: torch.Size) -> Tensor:
     """RGB (B, 3, H, W), not clipped, from what `jpeg_encode` gives."""
     height, width = size
     dct, planes = _dct(coefficients[0].device), []
-    for found, table, part in zip(coefficients, (_LUMINANCE, _CHROMINANCE, _CHROMINANCE), (1, 2, 2), strict=True):
-        blocks = dct.T @ (found * _table(table, found.device)) @ dct
+    for values, table, part in zip(coefficients, (_LUMINANCE, _CHROMINANCE, _CHROMINANCE), (1, 2, 2), strict=True):
+        blocks = dct.T @ (values * _table(table, values.device)) @ dct
         plane = (
             blocks.unflatten(1, (height // part // 8, width // part // 8)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         )

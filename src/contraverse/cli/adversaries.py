@@ -58,10 +58,10 @@ def adversaries(
     min_word_similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least cosine, in context, of a word and the one in its place.")
     ] = 0.8,
-    encoder: Annotated[str, typer.Option(help="What embeds both: minilm, or a folder.")] = "minilm",
+    encoder: Annotated[str, typer.Option(help="Encoder that compares both sentences: minilm, or a folder.")] = "minilm",
     against: Annotated[str | None, typer.Option(help="Another classifier: is it fooled too?")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Attack at most so many rows, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw and the attack.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn rows and of the attack.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the GPU where there is one)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
@@ -100,11 +100,11 @@ def adversaries(
             seed=seed,
             progress=progress,
         )
-    lines = [json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in report.kept]
+    lines = [json.dumps(adversary.to_dict(), ensure_ascii=False) + "\n" for adversary in report.kept]
     write_whole(output, lambda file: file.writelines(lines))
     result.print(_table(report))
-    for one in report.kept[:_SHOWN]:
-        result.print(_example(one))
+    for adversary in report.kept[:_SHOWN]:
+        result.print(_example(adversary))
     say(f"{output}: {len(lines)} sentences")
 
 
@@ -169,16 +169,16 @@ def _table(report: "AdversaryReport") -> Table:
     return table
 
 
-def _example(one: "Adversary") -> str:
+def _example(adversary: "Adversary") -> str:
     from contraverse.evaluation.adversaries import changed_words
 
-    marked = (f"[bold]*{escape(word)}*[/]" if new else escape(word) for word, new in changed_words(*_texts(one)))
-    figures = f"similarity {one.similarity:.2f}, {one.edits} edits, epsilon {one.epsilon:g}"
+    marked = (f"[bold]*{escape(word)}*[/]" if new else escape(word) for word, new in changed_words(*_texts(adversary)))
+    figures = f"similarity {adversary.similarity:.2f}, {adversary.edits} edits, epsilon {adversary.epsilon:g}"
     return (
-        f"\n{escape(one.original)}  ({escape(one.prediction_original)})"
-        f"\n{' '.join(marked)}  ({escape(one.prediction_rewritten)}; {figures})"
+        f"\n{escape(adversary.original)}  ({escape(adversary.prediction_original)})"
+        f"\n{' '.join(marked)}  ({escape(adversary.prediction_rewritten)}; {figures})"
     )
 
 
-def _texts(one: "Adversary") -> tuple[str, str]:
-    return one.original, one.rewritten
+def _texts(adversary: "Adversary") -> tuple[str, str]:
+    return adversary.original, adversary.rewritten

@@ -96,7 +96,7 @@ def without_tokens(text: str, arguments: Sequence[str]) -> str:
     One is in the environment, has the form of the Hub's, or is in ``arguments``, those of the command line, where
     ``--set`` gives one as ``model.token=...`` or in ``model={token: ...}``.
     """
-    secrets = {found for argument in arguments for found in _TOKEN.findall(argument)}
+    secrets = {token for argument in arguments for token in _TOKEN.findall(argument)}
     secrets |= {os.environ[name] for name in _TOKENS if os.environ.get(name)}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)

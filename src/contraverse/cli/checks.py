@@ -30,7 +30,7 @@ def positive(written: str, flag: str, *, at_most: int | None = None) -> list[flo
     return numbers
 
 
-def check_image_flags(given: Mapping[str, Any], settings: ImageEvaluationConfig, *, encoder: bool) -> None:
+def check_image_flags(used: Mapping[str, Any], settings: ImageEvaluationConfig, *, encoder: bool) -> None:
     """Refuse what would be ignored, before anything is measured.
 
     Args:
@@ -41,40 +41,40 @@ def check_image_flags(given: Mapping[str, Any], settings: ImageEvaluationConfig,
     Raises:
         UserError: a flag has nothing to act on.
     """
-    if idle := _among(TEXTS, given):
+    if idle := _among(TEXTS, used):
         raise UserError(f"{idle} is for models of texts, and this one is of images", hint="leave it out")
     if encoder:
-        attack = given.get("--eps") not in (None, "none")
-        if idle := _among((*ATTACKED, *AUTOATTACK, "--eps" if attack else "", "--steps", "--rows", *BEYOND), given):
+        attack = used.get("--eps") not in (None, "none")
+        if idle := _among((*ATTACKED, *AUTOATTACK, "--eps" if attack else "", "--steps", "--rows", *BEYOND), used):
             raise UserError(
                 f"an encoder has no classes to attack: its measure is a linear probe, which takes no {idle}",
                 hint="train a classifier on it first, contraverse train probe --init, or leave that out",
             )
         return
-    if "--corruptions" in given and "--corrupted" in given:
+    if "--corruptions" in used and "--corrupted" in used:
         raise UserError(
             "--corruptions makes them of these images, --corrupted reads them from files", hint="take one at a time"
         )
-    if given.get("--attack") != "autoattack":
-        if idle := _among(AUTOATTACK, given):
+    if used.get("--attack") != "autoattack":
+        if idle := _among(AUTOATTACK, used):
             raise UserError(f"{idle} is AutoAttack's", hint="give --attack autoattack, or leave it out")
-        if given.get("--norm") == "l1":
+        if used.get("--norm") == "l1":
             raise UserError("PGD and APGD take no L1 norm", hint="give --attack autoattack, or --norm l2 or linf")
-    unforeseen = "--unforeseen" in given or "--unforeseen-attacks" in given
-    if given.get("--attack") == "autoattack":
-        _check_auto_attack(given, settings, unforeseen)
+    unforeseen = "--unforeseen" in used or "--unforeseen-attacks" in used
+    if used.get("--attack") == "autoattack":
+        _check_auto_attack(used, settings, unforeseen)
     elif not settings.epsilons:
-        idle = _among((*ATTACKED, *(() if unforeseen else ("--steps",))), given)
-        idle = idle or ("" if _among(BEYOND, given) else _among(("--rows",), given))
+        idle = _among((*ATTACKED, *(() if unforeseen else ("--steps",))), used)
+        idle = idle or ("" if _among(BEYOND, used) else _among(("--rows",), used))
         if idle:
             raise UserError(f"without a radius nothing is attacked, and {idle} does nothing", hint="give --eps 8/255")
 
 
-def _check_auto_attack(given: Mapping[str, Any], settings: ImageEvaluationConfig, unforeseen: bool) -> None:
+def _check_auto_attack(used: Mapping[str, Any], settings: ImageEvaluationConfig, unforeseen: bool) -> None:
     if not settings.epsilons:
         raise UserError("AutoAttack needs a radius, and there is none", hint="give --eps 8/255")
     steps = () if unforeseen else ("--steps",)
-    if idle := _among((*OF_PGD, *steps), given):
+    if idle := _among((*OF_PGD, *steps), used):
         raise UserError(
             f"AutoAttack has its own steps and restarts, and takes no {idle}",
             hint="leave that out, or attack with --attack apgd",
@@ -83,6 +83,6 @@ def _check_auto_attack(given: Mapping[str, Any], settings: ImageEvaluationConfig
         raise UserError("AutoAttack takes no relative radii", hint="give --absolute and --eps 8/255")
 
 
-def _among(flags: Collection[str], given: Mapping[str, Any]) -> str:
+def _among(flags: Collection[str], used: Mapping[str, Any]) -> str:
     """Flags among ``flags`` that were given, as a list for a reader; empty where none was."""
-    return ", ".join(flag for flag in flags if flag in given)
+    return ", ".join(flag for flag in flags if flag in used)

@@ -89,15 +89,15 @@ def check_flags(request: Request) -> bool:
     Raises:
         UserError: a flag has nothing to act on, or the model is one of images.
     """
-    given = request.flags
+    used = request.flags
     if request.options["attack"] not in TEXT_ATTACKS:
-        if idle := ", ".join(flag for flag in _FLAGS if flag in given and flag != "--gate"):
+        if idle := ", ".join(flag for flag in _FLAGS if flag in used and flag != "--gate"):
             hint = f"give --attack {', '.join(TEXT_ATTACKS)}, or leave it out"
             raise UserError(f"{idle} is for attacks on texts as texts", hint=hint)
         return False
     if request.of_images:
         raise UserError(f"--attack {request.options['attack']} is for texts, and this model is one of images")
-    if idle := ", ".join(flag for flag in _IDLE if flag in given):
+    if idle := ", ".join(flag for flag in _IDLE if flag in used):
         raise UserError(f"--attack {request.options['attack']} changes texts themselves, and takes no {idle}")
     return True
 
@@ -176,7 +176,7 @@ def attack_texts(model: "TextModel", rows: "TextData", options: Mapping[str, Any
         raise UserError(f"a row has {len(rows.columns)} text", where="--attack-text")
     gates = [Gate.parse(written) for written in options["gate"] or ()]
     _check_gates(gates, suite)
-    found = options["found"]
+    successes_file = options["found"]
     say(f"Attacking {len(rows)} rows: {', '.join(suite.names)}")
     with counting("Attacking", suite.total(len(rows))) as progress:
         reports = evade_suite(target, rows, suite, state=options["state"], progress=progress)
@@ -189,9 +189,9 @@ def attack_texts(model: "TextModel", rows: "TextData", options: Mapping[str, Any
     worst = list(reports.values())[-1]
     for success in worst.successes[:_SHOWN]:
         result.print(_example(success))
-    if found is not None:
-        count = write_successes(found, [report for name, report in reports.items() if name != "standard"])
-        say(f"{count} texts that evade written to {found}")
+    if successes_file is not None:
+        count = write_successes(successes_file, [report for name, report in reports.items() if name != "standard"])
+        say(f"{count} texts that evade written to {successes_file}")
     return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
 
 

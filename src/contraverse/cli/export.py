@@ -16,7 +16,7 @@ def export(
     output: Annotated[Path, typer.Option(help="X.onnx, or X.safetensors with torchvision's names.")],
     bn_branch: Annotated[
         Literal["clean", "adversarial"] | None,
-        typer.Option(help="Of a dual model: its batch norms. (default: adversarial, where they were trained)"),
+        typer.Option(help="Batch norms of a dual model. (default: adversarial, where they were trained)"),
     ] = None,
     size: Annotated[
         int | None,
@@ -29,14 +29,14 @@ def export(
     Models of texts need none: the folder model/ of their run loads in transformers or sentence-transformers.
     """
     check_target(output, (".onnx", ".safetensors"), force)
-    found = load_model(model)
-    loaded = found.model
+    source = load_model(model)
+    loaded = source.model
     from contraverse.models import ImageModel
 
     if not isinstance(loaded, ImageModel):
         hint = "its folder loads in transformers (a classifier) or sentence-transformers (an encoder) as it is"
         raise UserError("a model of texts needs no export", where=model, hint=hint)
-    through = measured_route(found, bn_branch)
+    through = measured_route(source, bn_branch)
     with doing(f"Writing {output}…"):
         if output.suffix == ".onnx":
             loaded.export_onnx(output, through, size=size)

@@ -49,14 +49,14 @@ MODEL = "A run's folder, a model's folder, a file of weights of images, a name o
 POOLINGS: tuple[str, ...] = get_args(ModelConfig.model_fields["pooling"].annotation)
 Pool = Annotated[
     str | None,
-    typer.Option("--pooling", help=f"Of a sentence encoder: {', '.join(POOLINGS)}. (default: the model's own)"),
+    typer.Option("--pooling", help=f"Pooling of a sentence encoder: {', '.join(POOLINGS)}. (default: the model's own)"),
 ]
 
 
 Delimiter = Annotated[
-    str | None, typer.Option(help="Between the fields of a CSV file, as ';' or tab. (default: told by the rows)")
+    str | None, typer.Option(help="Separator of the fields of a CSV file, as ';' or tab. (default: detected)")
 ]
-Encoding = Annotated[str | None, typer.Option(help="Of text files, as windows-1252. (default: utf-8)")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of text files, as windows-1252. (default: utf-8)")]
 
 
 def load_model(
@@ -91,7 +91,7 @@ def load_model(
             return Loaded(load_network(module, name).to(device).eval(), None, numbered=True)
     assert name is not None
     folder = Path(name)
-    found, columns = _run_of(folder)
+    run, columns = _run_of(folder)
     with doing(f"Loading {name}…"):
         model: AnyModel
         if name == "minilm" and not folder.exists():
@@ -111,7 +111,7 @@ def load_model(
         _pool(model, pooling)
     for note in getattr(model, "notes", ()):
         say(note)
-    return Loaded(model.to(device).eval(), found, columns=columns)
+    return Loaded(model.to(device).eval(), run, columns=columns)
 
 
 def _numbers(labels: list[str] | None) -> list[str]:

@@ -52,8 +52,8 @@ def load_weights(file: Path, arch: str | None, normalise: str | None) -> "ImageM
     """
     from contraverse.models import ImageModel, checkpoints
 
-    given = normalisation(normalise) if normalise is not None else None
-    model, notes = checkpoints.load(file, ImageModel, arch=arch, normalisation=given)
+    own = normalisation(normalise) if normalise is not None else None
+    model, notes = checkpoints.load(file, ImageModel, arch=arch, normalisation=own)
     classes = f"{len(model.labels)} classes" if model.labels else "no classifier"
     say(f"{file}: {model.backbone}, {classes}{', dual batch norm' if model.dual else ''}")
     for note in notes:
@@ -121,13 +121,13 @@ def load_network(spec: str, weights: str | None) -> "ImageModel":
 
 
 def _run(file: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location("own_network", file)
-    assert found is not None
-    assert found.loader is not None
-    module, folder = importlib.util.module_from_spec(found), str(file.absolute().parent)
+    spec = importlib.util.spec_from_file_location("own_network", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module, folder = importlib.util.module_from_spec(spec), str(file.absolute().parent)
     sys.path.insert(0, folder)
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
         raise UserError(f"cannot be run: {type(error).__name__}: {error}", where=str(file)) from error
     finally:

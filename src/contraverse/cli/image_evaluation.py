@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 class AutoOptions:
     """Options of AutoAttack.
 
-    ``state``: a file that is gone on from, of several radii one for each. ``given``: further arguments of
+    ``state``: a file that is gone on from, of several radii one for each. ``settings``: further arguments of
     `contraverse.evaluation.images.auto_attack`; one that is None is its default.
     """
 
     norm: "AutoNorm"
     state: Path | None
-    given: dict[str, Any]
+    settings: dict[str, Any]
 
     def at(self, epsilon: float, *, among: int) -> dict[str, Any]:
         """The arguments at one of ``among`` radii."""
         state = self.state
         if state is not None and among > 1:
             state = state.with_name(f"{state.stem}-{epsilon:g}{state.suffix}")
-        given = {"norm": self.norm, "state": state, **self.given}
-        return {name: value for name, value in given.items() if value is not None}
+        settings = {"norm": self.norm, "state": state, **self.settings}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def _beyond(request: Request) -> ExtraImageEvals:
     options = request.options
     auto = None
     if ATTACKS[request.attack].measured_by == "auto_attack":
-        given = {name: options[name] for name in ("version", "queries", "batch_size")}
-        given["attacks"] = options["attacks"] and options["attacks"].split(",")
-        auto = AutoOptions(options["norm"] or request.settings.norm, options["state"], given)
+        chosen = {name: options[name] for name in ("version", "queries", "batch_size")}
+        chosen["attacks"] = options["attacks"] and options["attacks"].split(",")
+        auto = AutoOptions(options["norm"] or request.settings.norm, options["state"], chosen)
     named = options["unforeseen_attacks"]
     return ExtraImageEvals(
         auto,
@@ -132,17 +132,17 @@ def _beyond(request: Request) -> ExtraImageEvals:
     )
 
 
-def _marked(found: dict[str, Any], metrics: dict[str, float]) -> dict[str, float]:
+def _marked(results: dict[str, Any], metrics: dict[str, float]) -> dict[str, float]:
     """The metrics by names that say where one is not what its name says by itself."""
     from contraverse.evaluation.images import ALL_CORRUPTIONS, CIFAR_C, REFERENCE_STEPS
     from contraverse.reporting.names import heading
 
     marks: dict[str, str] = {}
-    for epsilon, report in found.get("autoattack", {}).items():
+    for epsilon, report in results.get("autoattack", {}).items():
         marks[f"accuracy@autoattack-{epsilon}"] = f" ({report['mark']})" if report["mark"] else ""
-    if (steps := found.get("unforeseen", {}).get("steps", REFERENCE_STEPS)) != REFERENCE_STEPS:
+    if (steps := results.get("unforeseen", {}).get("steps", REFERENCE_STEPS)) != REFERENCE_STEPS:
         marks |= {name: f" ({steps} of {REFERENCE_STEPS} steps)" for name in metrics if name.startswith("uar@")}
-    if found.get("corruptions", {}).get("source") == CIFAR_C:
+    if results.get("corruptions", {}).get("source") == CIFAR_C:
         made = [f"accuracy@{name}" for name in (*ALL_CORRUPTIONS, "15_corruptions", "19_corruptions")]
         marks |= dict.fromkeys(made, " (made with CIFAR-10-C's parameters)")
     return {f"{heading(name)}{marks.get(name, '')}": value for name, value in metrics.items()}
@@ -172,7 +172,7 @@ def _auto_attack(
     """AutoAttack at each radius; its accuracies go into ``metrics``."""
     from contraverse.evaluation.images import VERSIONS, auto_attack
 
-    attacks = options.given["attacks"] or VERSIONS[options.given["version"] or "standard"]
+    attacks = options.settings["attacks"] or VERSIONS[options.settings["version"] or "standard"]
     reports, warnings = {}, list[str]()
     for epsilon in epsilons:
         say(f"AutoAttack on {len(rows)} images within {shown(epsilon)} ({options.norm})")
@@ -241,6 +241,6 @@ def measure_encoder(request: Request) -> dict[str, Any]:
     assert isinstance(loaded.model, ImageModel)
     routes = (measured_route(loaded, bn_branch),) if bn_branch is not None else ROUTES
     say(f"Probing: a linear classifier on the features of {len(train):,} images, tested on {len(rows):,}")
-    found = measure_probe(loaded.model, train, rows, request.settings.batch_size, routes)
-    result.print(figures(f"{task.name}, {len(rows)} images", {split: found["metrics"]}))
-    return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **found}
+    probe = measure_probe(loaded.model, train, rows, request.settings.batch_size, routes)
+    result.print(figures(f"{task.name}, {len(rows)} images", {split: probe["metrics"]}))
+    return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **probe}

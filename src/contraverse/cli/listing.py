@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def list_(
-    what: Annotated[Literal["methods", "recipes", "tasks", "attacks", "noise"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["methods", "recipes", "tasks", "attacks", "noise"], typer.Argument(help="Kind of thing to list.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of objects, for programs.")] = False,
 ) -> None:
     """List methods, recipes, tasks, attacks or kinds of noise."""

@@ -24,7 +24,7 @@ Noise = Annotated[
 Strengths = Annotated[str | None, typer.Option(help="Strengths of each kind, as 1,3,5. (default: 1 to 5)")]
 DrawCount = Annotated[int | None, typer.Option(min=1, help="Draws of each row; the mean is taken. (default: 1)")]
 NoiseSide = Annotated[
-    Literal["both", "first", "second"] | None, typer.Option(help="Of pairs, the texts that change. (default: both)")
+    Literal["both", "first", "second"] | None, typer.Option(help="Texts of a pair that change. (default: both)")
 ]
 Positive = Annotated[str | None, typer.Option(help="Class whose recall under noise is printed, as of a detector.")]
 

@@ -20,7 +20,7 @@ class Kind(StrEnum):
 
 
 def postprocess(
-    kind: Annotated[Kind, typer.Argument(help="What is fitted.")],
+    kind: Annotated[Kind, typer.Argument(help="Step to fit after the encoder.")],
     output: Annotated[Path, typer.Option(help="Folder of the model with what was fitted.")],
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     sentences: Annotated[
@@ -33,7 +33,9 @@ def postprocess(
     pooling: Pool = None,
     dim: Annotated[int | None, typer.Option(min=1, help="Keep so many dimensions (whitening). (default: all)")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the sentences (flow). (default: 1)")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of what is drawn (flow). (default: 0)")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the initial weights and the order (flow). (default: 0)")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Text column.")] = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -58,11 +60,11 @@ def postprocess(
         say(f"From the Hugging Face Hub: {', '.join([*([BERT] if model is None else []), *sources]) or 'nothing'}")
         pooling = pooling or "first-last"
     name = model or BERT
-    found = load_model(name, pooling=pooling, trust_remote_code=trust_remote_code)
-    loaded = text_model(found, "postprocess")
+    source = load_model(name, pooling=pooling, trust_remote_code=trust_remote_code)
+    loaded = text_model(source, "postprocess")
     if loaded.labels is not None:
         raise UserError("a classifier has no sentence embeddings to put through it", where=name)
-    rows = _sentences(sentences, text, found, delimiter=delimiter, encoding=encoding)
+    rows = _sentences(sentences, text, source, delimiter=delimiter, encoding=encoding)
     from contraverse.models import fit_flow, fit_whitening
 
     with doing(f"Fitting a {kind.value} to {len(rows)} sentences…"):

@@ -38,7 +38,7 @@ def search(
         list[str] | None,
         typer.Option(
             metavar="KEY=RANGE",
-            help="What to vary instead of the method's own space: method.epsilon=.1:1:log, method.steps=2:4, "
+            help="Settings to vary instead of the method's own space: method.epsilon=.1:1:log, method.steps=2:4, "
             "method.attack=[fgm,fgsm], or a YAML file of such lines; may be repeated.",
         ),
     ] = None,
@@ -48,7 +48,9 @@ def search(
         typer.Option(min=0, max=1, help="Weight of the accuracy under attack; without it the clean metric decides."),
     ] = None,
     timeout: Annotated[float | None, typer.Option(min=0, help="Begin no trial after so many seconds.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is tried; train.seed is that of every trial.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the drawn settings; train.seed is the seed of every trial.")
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --output.")] = False,
     trust_remote_code: Trust = False,
 ) -> None:
@@ -58,8 +60,8 @@ def search(
     """
     with doing("Loading PyTorch…"):
         if resume:
-            given = (recipe, model, task, paper or None, data, set_, space, config, robust)
-            plan, output = _own_plan(output, any(option is not None for option in given))
+            options = (recipe, model, task, paper or None, data, set_, space, config, robust)
+            plan, output = _own_plan(output, any(option is not None for option in options))
             refuse_trust(plan.config, asked=trust_remote_code)
             plan = plan.model_copy(update={"trials": trials or plan.trials})
         else:

@@ -94,7 +94,7 @@ def _report(plan: StudyConfig, results: Path, form: Format) -> str:
         return tables.csv_lines(made)
     if form is Format.latex:
         return "\n".join(map(tables.latex, made))
-    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(one, plan.printed) for one in made)])
+    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(table, plan.printed) for table in made)])
 
 
 def _listing(plan: StudyConfig, results: Path, probe: bool) -> str:

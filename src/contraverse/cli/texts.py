@@ -41,10 +41,11 @@ Size = Annotated[int | None, typer.Option(min=4, help="Scale images to this heig
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
 BNBranch = Annotated[
     Literal["clean", "adversarial"] | None,
-    typer.Option(help="Of a dual model of images: its batch norms. (default: adversarial, where they were trained)"),
+    typer.Option(help="Batch norms of a dual image model. (default: adversarial, where they were trained)"),
 ]
 OnBadRow = Annotated[
-    Literal["error", "skip"], typer.Option(help="What an image that cannot be read does. (Texts are all taken.)")
+    Literal["error", "skip"],
+    typer.Option(help="Unreadable images: stop with an error, or skip. (Texts are all taken.)"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite --output.")]
 
@@ -131,8 +132,8 @@ def predict(
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
     through = measured_route(loaded, bn_branch)
     if is_image_model(loaded):
-        found, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
-        _write_predictions(output, {"image": names} | _predictions(found, labels))
+        probabilities, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
+        _write_predictions(output, {"image": names} | _predictions(probabilities, labels))
         return
     rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
     tell_tokens(loaded.model, rows)

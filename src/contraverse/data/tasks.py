@@ -283,7 +283,7 @@ _ROWS = (
     ),
     Task(
         name="trec",
-        summary="What kind of answer a question asks for, six coarse classes",
+        summary="Kind of answer that a question asks for, six coarse classes",
         kind="classification",
         columns=("text",),
         # The Hub's copy calls the fifty fine classes "label": the names of the coarse ones come before it.

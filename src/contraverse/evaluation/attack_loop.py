@@ -112,16 +112,18 @@ def attack_rows(
         for chosen, batch in batches(model, data, survivors, batch_size):
             inputs = perturbation_inputs(model, batch)
             ball = ball_of(inputs, chosen, epsilon, settings, attempt)
-            found = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
-            size = relative_sizes(found.delta, inputs, settings.norm)
+            attacked = attack_batch(
+                model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel)
+            )
+            size = relative_sizes(attacked.delta, inputs, settings.norm)
             parts.append(
                 (
                     chosen,
-                    found.broken.cpu().numpy(),
-                    found.predicted.cpu().numpy(),
+                    attacked.broken.cpu().numpy(),
+                    attacked.predicted.cpu().numpy(),
                     size.cpu().numpy(),
-                    found.gradients,
-                    found.zero_grad_rows,
+                    attacked.gradients,
+                    attacked.zero_grad_rows,
                 )
             )
             if progress:

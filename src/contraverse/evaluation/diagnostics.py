@@ -116,11 +116,11 @@ def diagnose(
 
     def attack(epsilon: float, settings: AttackSettings) -> AttackResult:
         nonlocal units
-        found = attack_rows(model, data, rows, epsilon, settings, batch_size)
-        units += sum(found.gradients.values()) * (2 + 1 / settings.steps)
+        result = attack_rows(model, data, rows, epsilon, settings, batch_size)
+        units += sum(result.gradients.values()) * (2 + 1 / settings.steps)
         if progress:
             progress(count)
-        return found
+        return result
 
     radii = [radius for radius in radii if radius > 0]
     fresh = {radius: attack(radius, settings).still_correct for radius in radii}
@@ -190,7 +190,7 @@ class _Checks:
         ]
 
     def _of_effort(self, settings: AttackSettings) -> list[str]:
-        still_correct, found = self.fresh[self.epsilon], []
+        still_correct, warnings = self.fresh[self.epsilon], []
         efforts = {
             f"twice the steps ({2 * settings.steps})": (self.more_steps, "--steps"),
             f"{settings.restarts + 1} random restarts in place of {settings.restarts}": (
@@ -200,16 +200,16 @@ class _Checks:
         }
         for effort, (then, option) in efforts.items():
             if then > still_correct + self.slack:
-                found.append(
+                warnings.append(
                     f"{effort} broke fewer rows: {self._of(then)} hold at epsilon {self.epsilon:g} in place of "
                     f"{still_correct}; what the attack finds is luck"
                 )
             elif still_correct - then > max(self.slack, UNSETTLED * self.rows):
-                found.append(
+                warnings.append(
                     f"{effort} broke more rows: {self._of(then)} hold at epsilon {self.epsilon:g} in place of "
                     f"{still_correct}; accuracy under attack is too high, raise {option}"
                 )
-        return found
+        return warnings
 
     def _of_size(self) -> list[str]:
         if self.large <= max(self.slack, LEFT * self.rows):
@@ -220,15 +220,15 @@ class _Checks:
         ]
 
     def _of_chance(self) -> list[str]:
-        found = []
+        warnings = []
         for radius, still_correct in self.random.items():
             by_chance, by_attack = self.rows - still_correct, self.rows - self.fresh[radius]
             if self.slack < by_chance >= by_attack < self.rows:
-                found.append(
+                warnings.append(
                     f"chance does as much harm as the attack: random perturbations of size {radius:g} broke "
                     f"{by_chance} of {self.rows} rows and the attack {by_attack}; the gradients mislead the attack"
                 )
-        return found
+        return warnings
 
     def _of(self, still_correct: int) -> str:
         return f"{still_correct} of {self.rows} rows"
@@ -243,9 +243,11 @@ def _random(
         inputs = perturbation_inputs(model, batch)
         ball = ball_of(inputs, chosen, epsilon, settings.model_copy(update={"seed": settings.seed + 2}), attempt=0)
         assert isinstance(ball.epsilon, Tensor)
-        way = direction(ball.init(inputs, random=True).detach(), settings.norm)
+        directions = direction(ball.init(inputs, random=True).detach(), settings.norm)
         with torch.no_grad():
-            logits = logits_of(model, batch, (way * ball.epsilon).to(way.dtype), bn_branch=settings.bn_branch)
+            logits = logits_of(
+                model, batch, (directions * ball.epsilon).to(directions.dtype), bn_branch=settings.bn_branch
+            )
         right = logits.argmax(-1) == batch["labels"]
         parts.append((chosen, right.cpu().numpy()))
     for chosen, intact in all_parts(parts):

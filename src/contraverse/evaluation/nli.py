@@ -64,11 +64,11 @@ class NliReport:
     @property
     def metrics(self) -> dict[str, float]:
         """Flat: ``anli_test_a1``, ``anli_test_a2``, ``anli_test_a3``, ``anli_test_pooled`` and ``anli_test_mean``."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for split, scores in self.splits.items():
             values = {**scores.accuracy, "pooled": scores.pooled, "mean": scores.mean}
-            found |= {f"anli_{split}_{name}": value for name, value in values.items()}
-        return found
+            metrics |= {f"anli_{split}_{name}": value for name, value in values.items()}
+        return metrics
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -110,12 +110,12 @@ def evaluate_nli(
     if not splits or not set(splits) <= set(get_args(Split)):
         raise UserError(f"splits are validation and test, not {', '.join(splits) or 'none'}")
     order = _order(model)
-    found: dict[str, NliScores] = {}
+    scores: dict[str, NliScores] = {}
     for split in splits:
         rounds = {name: source[name].need(split) for name in _all_rounds(source)}
         right = {name: _right(model, data, order, batch_size) for name, data in rounds.items()}
-        found[split] = NliScores(right, {name: len(data) for name, data in rounds.items()})
-    return NliReport(found)
+        scores[split] = NliScores(right, {name: len(data) for name, data in rounds.items()})
+    return NliReport(scores)
 
 
 def load_anli(folder: str | Path) -> dict[str, TextSplits]:

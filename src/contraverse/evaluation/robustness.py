@@ -84,22 +84,22 @@ class RobustReport:
     def metrics(self) -> dict[str, float]:
         """``accuracy`` and ``accuracy@<attack>-<epsilon>``, as ``accuracy@pgd-0.3``, in percent."""
         return {"accuracy": self.clean_accuracy} | {
-            f"accuracy@{self.settings.attack}-{e:g}": found.accuracy for e, found in self.at.items()
+            f"accuracy@{self.settings.attack}-{e:g}": result.accuracy for e, result in self.at.items()
         }
 
     @property
     def right(self) -> dict[str, str]:
         """Rows that were right, for each of `metrics`, as `pack_rows` writes them: two models are compared by row."""
-        attacked = {f"accuracy@{self.settings.attack}-{e:g}": found.correct for e, found in self.at.items()}
+        attacked = {f"accuracy@{self.settings.attack}-{e:g}": result.correct for e, result in self.at.items()}
         return {name: pack_rows(rows) for name, rows in {"accuracy": self.clean_correct, **attacked}.items()}
 
     @property
     def warnings(self) -> list[str]:
         """Reasons to doubt the figures, a sentence each; the first is looked for without a diagnosis too."""
         taken, zero_grad_rows = Counter[str](), Counter[str]()
-        for found in self.at.values():
-            taken.update(found.gradients)
-            zero_grad_rows.update(found.zero_grad_rows)
+        for result in self.at.values():
+            taken.update(result.gradients)
+            zero_grad_rows.update(result.zero_grad_rows)
         blind = []
         if taken and all(zero_grad_rows[loss] > DEAD_SHARE * taken[loss] for loss in taken):
             blind = [
@@ -119,13 +119,13 @@ class RobustReport:
                 {
                     "epsilon": epsilon,
                     "step_size": s.first_step(epsilon),
-                    "accuracy": found.accuracy,
-                    "relative_size": found.relative_size,
-                    "attacked": found.attacked,
-                    "gradients": sum(found.gradients.values()),
-                    "dead_gradients": found.dead_gradients,
+                    "accuracy": result.accuracy,
+                    "relative_size": result.relative_size,
+                    "attacked": result.attacked,
+                    "gradients": sum(result.gradients.values()),
+                    "dead_gradients": result.dead_gradients,
                 }
-                for epsilon, found in self.at.items()
+                for epsilon, result in self.at.items()
             ],
             "warnings": self.warnings,
             "diagnostics": self.diagnosis.to_dict() if self.diagnosis else None,
@@ -201,8 +201,8 @@ def robust_accuracy(
     radii = sorted({float(e) for e in epsilons})
     with attacking(model), frozen(model), seeded(settings.seed):
         for epsilon in radii:
-            found = _attack_survivors(model, encoded, correct, predicted, epsilon, settings, batch_size, progress)
-            at[epsilon], correct, predicted = found, found.correct, found.predicted
+            result = _attack_survivors(model, encoded, correct, predicted, epsilon, settings, batch_size, progress)
+            at[epsilon], correct, predicted = result, result.correct, result.predicted
         diagnosis = None
         if (count := diagnosed_rows(diagnostics, len(encoded))) and probes(radii):
             diagnosis = diagnose(model, encoded, clean_correct, radii, settings, count, batch_size, progress)
@@ -234,14 +234,14 @@ def _attack_survivors(
     rows = np.flatnonzero(correct)
     if progress:  # the rows that are not attacked are settled
         progress((len(correct) - len(rows)) * settings.attempts(len(model.labels or ())))
-    found = attack_rows(model, data, rows, epsilon, settings, batch_size, progress)
-    size = float(found.relative_size[rows].mean()) if len(rows) else None
+    attacked = attack_rows(model, data, rows, epsilon, settings, batch_size, progress)
+    size = float(attacked.relative_size[rows].mean()) if len(rows) else None
     return Attacked(
-        100 * float(found.still_correct.mean()),
-        found.still_correct,
-        np.where(correct, found.predicted, predicted),
+        100 * float(attacked.still_correct.mean()),
+        attacked.still_correct,
+        np.where(correct, attacked.predicted, predicted),
         size,
         len(rows),
-        found.gradients,
-        found.zero_grad_rows,
+        attacked.gradients,
+        attacked.zero_grad_rows,
     )

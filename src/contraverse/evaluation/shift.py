@@ -50,8 +50,8 @@ class ShiftReport:
             "attack": self.settings.to_dict(),
             "climbed": self.climbed,
             "at": [
-                {"epsilon": epsilon, "cosine": float(found.cosine.mean()), "euclidean": float(found.euclidean.mean())}
-                for epsilon, found in self.at.items()
+                {"epsilon": epsilon, "cosine": float(shift.cosine.mean()), "euclidean": float(shift.euclidean.mean())}
+                for epsilon, shift in self.at.items()
             ],
         }
 

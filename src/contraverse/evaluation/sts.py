@@ -78,8 +78,8 @@ def evaluate_sts(
     if missing or not sets:
         raise UserError(f"no STS set {', '.join(missing) or 'to score'}", where="the given sets")
     chosen = {name: pairs_with_scores(source[name], name) for name in sets}
-    vectors = _encode_once(encode, (pair for found in chosen.values() for pair in found.pairs))
-    return StsReport({name: _score(found, vectors, name in WITH_SUBSETS) for name, found in chosen.items()})
+    vectors = _encode_once(encode, (pair for sts_set in chosen.values() for pair in sts_set.pairs))
+    return StsReport({name: _score(sts_set, vectors, name in WITH_SUBSETS) for name, sts_set in chosen.items()})
 
 
 class StsbDev:
@@ -109,17 +109,17 @@ class StsbDev:
         return {"stsb_spearman": _score(self.dev, vectors).all}
 
 
-def pairs_with_scores(found: StsSet, name: str) -> StsSet:
+def pairs_with_scores(sts_set: StsSet, name: str) -> StsSet:
     """The pairs that have a gold score, as SentEval drops the others."""
-    if len(found.pairs) != len(found.scores) or (found.subsets and len(found.subsets) != len(found.pairs)):
+    if len(sts_set.pairs) != len(sts_set.scores) or (sts_set.subsets and len(sts_set.subsets) != len(sts_set.pairs)):
         raise UserError("pairs, scores and sub-sets differ in number", where=name)
-    kept = [i for i, score in enumerate(found.scores) if math.isfinite(score)]
+    kept = [i for i, score in enumerate(sts_set.scores) if math.isfinite(score)]
     if not kept:
         raise UserError("no pair has a gold score", where=name)
     return StsSet(
-        [found.pairs[i] for i in kept],
-        [found.scores[i] for i in kept],
-        [found.subsets[i] for i in kept] if found.subsets else (),
+        [sts_set.pairs[i] for i in kept],
+        [sts_set.scores[i] for i in kept],
+        [sts_set.subsets[i] for i in kept] if sts_set.subsets else (),
     )
 
 
@@ -130,13 +130,13 @@ def _encode_once(encode: Encode, pairs: Iterable[tuple[str, str]]) -> dict[str, 
     return dict(zip(distinct, vectors / np.where(lengths > 0, lengths, 1.0), strict=True))
 
 
-def _score(found: StsSet, vectors: Mapping[str, np.ndarray], has_subsets: bool = False) -> StsScores:
-    left, right = (np.stack([vectors[pair[side]] for pair in found.pairs]) for side in (0, 1))  # (N, Z)
+def _score(sts_set: StsSet, vectors: Mapping[str, np.ndarray], has_subsets: bool = False) -> StsScores:
+    left, right = (np.stack([vectors[pair[side]] for pair in sts_set.pairs]) for side in (0, 1))  # (N, Z)
     # Rounding makes pairs of identical sentences tie at 1 and not differ in the last bit.
-    cosine, gold = (left * right).sum(1).round(12), np.asarray(found.scores)
+    cosine, gold = (left * right).sum(1).round(12), np.asarray(sts_set.scores)
     whole = spearman(cosine, gold)
-    if not found.subsets:
+    if not sts_set.subsets:
         return StsScores(whole, *((None, None) if has_subsets else (whole, whole)))
-    names, which, sizes = np.unique(np.asarray(found.subsets), return_inverse=True, return_counts=True)
+    names, which, sizes = np.unique(np.asarray(sts_set.subsets), return_inverse=True, return_counts=True)
     parts = [spearman(cosine[which == i], gold[which == i]) for i in range(len(names))]
     return StsScores(whole, float(np.mean(parts)), float(np.average(parts, weights=sizes)))

@@ -116,8 +116,8 @@ def _noted(test: Mapping[str, StsSet], dev: StsSet | None) -> StsSources:
     notes = []
     if test and OWN not in test and (absent := [name for name in STS_SETS if name not in test]):
         notes.append(f"STS: no {', '.join(absent)}; the average is of {len(test)} of {len(STS_SETS)} sets")
-    for name, found in test.items():
-        scored = sum(map(math.isfinite, found.scores))
+    for name, sts_set in test.items():
+        scored = sum(map(math.isfinite, sts_set.scores))
         if scored != STS_PAIRS.get(name, scored):
             notes.append(f"STS: {name} has {scored:,} scored pairs, where the papers' set has {STS_PAIRS[name]:,}")
     if whole := [name for name in WITH_SUBSETS if name in test and not test[name].subsets]:
@@ -137,8 +137,8 @@ def _hub_sets(split: SplitName, names: Sequence[str]) -> dict[str, StsSet]:
 
 
 def _find(folder: Path, split: str) -> Path | None:
-    found = sorted(path for path in folder.glob(f"{split}.*") if path.is_file())
-    return found[0] if found else None
+    paths = sorted(path for path in folder.glob(f"{split}.*") if path.is_file())
+    return paths[0] if paths else None
 
 
 def _set_or_own(file: Path, name: str, split: SplitName) -> StsSet:

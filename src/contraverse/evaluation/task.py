@@ -72,7 +72,7 @@ def evaluate(
         UserError: no such metric, no labels, or an attack on a regression.
     """
     data = encode_data(model, data)
-    found = TaskEvaluator(data, metrics, batch_size, bn_branch=bn_branch)(model)
+    results = TaskEvaluator(data, metrics, batch_size, bn_branch=bn_branch)(model)
     if epsilons:
-        found |= robust_accuracy(model, data, epsilons, batch_size=batch_size, bn_branch=bn_branch, **attack).metrics
-    return found
+        results |= robust_accuracy(model, data, epsilons, batch_size=batch_size, bn_branch=bn_branch, **attack).metrics
+    return results

@@ -29,7 +29,7 @@ FOUND = 0.95
 
 @dataclass(frozen=True)
 class Belief:
-    """What the checks gave.
+    """Results of the checks of an attack.
 
     Attributes:
         random: rows that random changes broke, by budget, of the rows that were tried.
@@ -104,7 +104,7 @@ def believe(
         broken[budget] = Rate(wins, few)
     if progress:
         progress(few)
-    breakable, found, tried, exact = 0, 0, 0, 0
+    breakable, broken_by_search, tried, exact = 0, 0, 0, 0
     for result, row in zip(sample[:exact_rows], live[:exact_rows], strict=True):
         texts = every_change(row, attack)
         if progress:
@@ -115,8 +115,8 @@ def believe(
         tried += len(texts)
         if _breaks(asker, row, attack, texts):
             breakable += 1
-            found += result.changes == 1
-    belief = Belief(random, broken, Rate(breakable, exact), Rate(found, breakable), tried)
+            broken_by_search += result.changes == 1
+    belief = Belief(random, broken, Rate(breakable, exact), Rate(broken_by_search, breakable), tried)
     belief.warnings.extend(_warnings(belief, attack))
     return belief
 

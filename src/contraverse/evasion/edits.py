@@ -21,7 +21,7 @@ OWN_LETTERS = 26
 
 @dataclass(frozen=True)
 class EditRules:
-    """Which edits are allowed.
+    """Limits on the edits of a text.
 
     Attributes:
         words: in words alone, and none that makes two words of one; anywhere if not.

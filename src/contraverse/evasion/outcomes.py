@@ -94,7 +94,7 @@ class Success:
 
 @dataclass
 class EvasionReport:
-    """What an attack on texts did to the N rows of a data set. All rates are worst cases of a row.
+    """Results of an attack on the N texts of a data set. All rates are worst cases of a row.
 
     Attributes:
         attack: its name.

@@ -12,7 +12,7 @@ from contraverse.evasion.changes import Change, Span, shifted
 from contraverse.evasion.targets import ModelTarget
 
 TRIALS = 3
-"""So many of a row's texts that were classified wrongly in a batch are classified once more, alone."""
+"""Number of a row's texts that were classified wrongly in a batch are classified once more, alone."""
 
 
 class Node(NamedTuple):
@@ -29,7 +29,7 @@ class TextAttack(Protocol):
 
     name: str
     unit: str
-    """What the budget counts, in the plural."""
+    """Unit of the budget, in the plural."""
     ranked: bool
     """Tells if places differ in what they are worth, so that ranking them pays."""
 
@@ -61,7 +61,7 @@ class FreeAttack:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How hard is searched for the worst text of each budget.
+    """Size of the search for the worst text of each budget.
 
     Args:
         beam: texts that are kept from one change to the next, >= 1.

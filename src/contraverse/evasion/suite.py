@@ -83,7 +83,7 @@ class Suite:
         return self.budgets or BUDGETS[name]
 
     def total(self, rows: int) -> int:
-        """What the progress of `evade_suite` adds up to."""
+        """Sum of the counts that `evade_suite` reports to ``progress``."""
         return len(self.names) * (rows + (ROWS + EXACT_ROWS if self.diagnostics else 0))
 
 
@@ -120,12 +120,12 @@ def evade_suite(
             target, data, attack, budgets=suite.budgets_of(name), goal=suite.goal, settings=suite.search,
             column=suite.column, state=stored, progress=progress,
         )  # fmt: skip
-        told = 0
+        checked = 0
         if suite.diagnostics:
 
             def count(rows: int) -> None:
-                nonlocal told
-                told += rows
+                nonlocal checked
+                checked += rows
                 if progress:
                     progress(rows)
 
@@ -133,7 +133,7 @@ def evade_suite(
             report.checks = believe(asker, data, attack, report, suite.search, column=suite.column, progress=count)
             report.warnings.extend(report.checks.warnings)
             if progress:
-                progress(ROWS + EXACT_ROWS - told)
+                progress(ROWS + EXACT_ROWS - checked)
         if any(row.attacked for row in report.rows) and not any(_can_change(attack, report, row.row, suite)
                                                                 for row in report.rows if row.attacked):  # fmt: skip
             report.notes.append(f"{name}: no row has anything that this attack may change")
@@ -195,7 +195,7 @@ def masked_lm(folder: str) -> FromMaskedLM:
 
 
 def _call(target: Target, data: TextData, suite: Suite) -> dict[str, Any]:
-    """What decides the results, for `State`; of a function its code is not known."""
+    """Inputs that decide the results, for `State`. The code of a function is not part of them."""
     weights = digest_of_model(target.model)[:16] if isinstance(target, ModelTarget) else "a function"
     own = {name: repr(value) for name, value in vars(suite).items() if name not in ("attack", "diagnostics")}
     return {"rows": digest_of_rows(data), "weights": weights, "access": target.access, **own}

@@ -59,9 +59,9 @@ def nce(
     """
     noise = (valid.sum(1).to(positive.dtype) / rows).log()  # (B,)
     # log P / (P + c) is the log-sigmoid of log P - log c.
-    told = F.logsigmoid(positive - log_z - noise)
+    attracted = F.logsigmoid(positive - log_z - noise)
     kept_off = F.logsigmoid(noise.unsqueeze(1) - (negatives - log_z)).masked_fill(~valid, 0.0).sum(1)
-    return _mean(-(told + kept_off), counted)
+    return _mean(-(attracted + kept_off), counted)
 
 
 @torch.no_grad()

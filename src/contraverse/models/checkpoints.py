@@ -122,7 +122,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(
             f"cannot be read as weights: {str(error).splitlines()[0]}",
@@ -130,9 +130,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             hint="give a file of tensors alone: a state dict by torch.save, or safetensors",
         ) from error
     for _ in WRAPPERS:
-        inner = next((w for w in WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(w), Mapping)), None)
-        found = found[inner] if inner else found
-    state = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
+        inner = next(
+            (w for w in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(w), Mapping)), None
+        )
+        content = content[inner] if inner else content
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not state:
         raise UserError("holds no weights by name", where=str(path), hint="give a file that holds a state dict")
     return state, {}
@@ -143,7 +145,7 @@ def _translated(state: dict[str, Tensor], where: str) -> _Weights:
         if all(name.startswith(prefix) or name in MEANS for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(UNUSED)}
-    lists = {found[1] for name in state if (found := re.search(r"\bbn_list\.(\d+)\.", name))}
+    lists = {match[1] for name in state if (match := re.search(r"\bbn_list\.(\d+)\.", name))}
     if not lists <= SETS.keys():
         raise UserError(f"has {len(lists)} sets of batch norms, and two are known: clean, adversarial", where=where)
     weights = _Weights(dual=len(lists) > 1)
@@ -154,10 +156,10 @@ def _translated(state: dict[str, Tensor], where: str) -> _Weights:
             continue
         # Where there is one list, or none, its batch norm is the only one.
         name = re.sub(r"\bbn_list\.(?:(\d+)\.)?", lambda m: f"{SETS[m[1]]}." if weights.dual else "", name)
-        if found := re.fullmatch(r"(?:fc|linear|logits)\.(weight|bias)", name):
-            weights.classifier[found[1]] = value
-        elif found := re.fullmatch(r"fc\.(fc|bn)(\d)\.(.+)", name):
-            weights.head[f"{'linear' if found[1] == 'fc' else 'norm'}{found[2]}.{found[3]}"] = value
+        if match := re.fullmatch(r"(?:fc|linear|logits)\.(weight|bias)", name):
+            weights.classifier[match[1]] = value
+        elif match := re.fullmatch(r"fc\.(fc|bn)(\d)\.(.+)", name):
+            weights.head[f"{'linear' if match[1] == 'fc' else 'norm'}{match[2]}.{match[3]}"] = value
         else:
             name = re.sub(r"\bshortcut\.(\d)", r"downsample.\1", name)
             name = name.replace("downsample.conv.", "downsample.0.").replace("downsample.bn.", "downsample.1.")
@@ -177,17 +179,17 @@ def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
     """
     if arch is not None and arch not in BACKBONES:
         raise UserError(f"no backbone is called {arch!r}", hint=f"known: {', '.join(BACKBONES)}")
-    given = _shapes(weights.encoder)
+    shapes = _shapes(weights.encoder)
     nearest: tuple[int, str, str] | None = None
     fitting = []
     for name in BACKBONES if arch is None else [arch]:
         with torch.device("meta"):
             backbone = BACKBONES[name]()
         expected = _shapes(_dual_if(weights.dual, backbone).state_dict())
-        if given == expected:
+        if shapes == expected:
             fitting.append(name)
             continue
-        differences = _differences(given, expected)
+        differences = _differences(shapes, expected)
         if nearest is None or differences[0] < nearest[0]:
             nearest = (differences[0], name, differences[1])
     if len(fitting) == 1:
@@ -201,11 +203,11 @@ def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
     raise UserError(f"{near}, {nearest[2]}", where=where)
 
 
-def _check(what: str, given: Mapping[str, Tensor], build: Callable[[], nn.Module], where: str) -> None:
+def _check(part: str, state: Mapping[str, Tensor], build: Callable[[], nn.Module], where: str) -> None:
     with torch.device("meta"):
         expected = _shapes(build().state_dict())
-    if _shapes(given) != expected:
-        raise UserError(f"of the {what}, {_differences(_shapes(given), expected)[1]}", where=where)
+    if _shapes(state) != expected:
+        raise UserError(f"of the {part}, {_differences(_shapes(state), expected)[1]}", where=where)
 
 
 def _dual_if(dual: bool, module: nn.Module) -> nn.Module:
@@ -216,12 +218,12 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in state.items() if not name.endswith(COUNTER)}
 
 
-def _differences(given: dict[str, torch.Size], expected: dict[str, torch.Size]) -> tuple[int, str]:
+def _differences(shapes: dict[str, torch.Size], expected: dict[str, torch.Size]) -> tuple[int, str]:
     """Number of names, and the first few of them."""
     kinds = {
-        "lacks": sorted(expected.keys() - given.keys()),
-        "does not know": sorted(given.keys() - expected.keys()),
-        "has another shape of": sorted(k for k in given.keys() & expected.keys() if given[k] != expected[k]),
+        "lacks": sorted(expected.keys() - shapes.keys()),
+        "does not know": sorted(shapes.keys() - expected.keys()),
+        "has another shape of": sorted(k for k in shapes.keys() & expected.keys() if shapes[k] != expected[k]),
     }
     words = [
         f"it {kind} {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

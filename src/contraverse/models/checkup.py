@@ -188,9 +188,9 @@ def _logits(out: Outputs | Exception) -> Tensor:
     return out.logits
 
 
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    one, other = one.float(), other.float()
-    return bool((one - other).abs().max() <= tolerance * max(one.abs().max(), other.abs().max()))
+def _close(first: Tensor, second: Tensor, tolerance: float) -> bool:
+    first, second = first.float(), second.float()
+    return bool((first - second).abs().max() <= tolerance * max(first.abs().max(), second.abs().max()))
 
 
 def _unusable(what: str, where: str, reason: object = None) -> UserError:

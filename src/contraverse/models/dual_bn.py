@@ -78,9 +78,9 @@ def replaced(
 ) -> nn.Module:
     """``module`` with what ``new`` makes in the place of a part; where that is None, the part's own parts are next."""
     if module not in made:
-        found = new(module)
-        made[module] = module if found is None else found
-        if found is None:
+        replacement = new(module)
+        made[module] = module if replacement is None else replacement
+        if replacement is None:
             # named_children leaves out a module's second name.
             for name, child in list(module._modules.items()):
                 if child is not None:

@@ -97,8 +97,8 @@ def check_replaceable(folder: Path) -> None:
 
 def _files_of(folder: Path) -> set[str]:
     """Paths below ``folder`` of all that is no folder."""
-    found = folder.rglob("*") if folder.is_dir() else ()
-    return {path.relative_to(folder).as_posix() for path in found if path.is_symlink() or not path.is_dir()}
+    paths = folder.rglob("*") if folder.is_dir() else ()
+    return {path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()}
 
 
 Settings = TypeVar("Settings", bound=BaseModel)

@@ -70,10 +70,10 @@ def _files(encoder: PreTrainedModel) -> list[Path]:
     def find(name: str) -> Path | None:
         revision = getattr(encoder.config, "_commit_hash", None)  # set by `loading.load_config`
         try:
-            found = cached_file(source or "", name, revision=revision, local_files_only=True)
+            file = cached_file(source or "", name, revision=revision, local_files_only=True)
         except OSError:
             return None
-        return None if found is None else Path(found)
+        return None if file is None else Path(file)
 
     if not source:
         return []

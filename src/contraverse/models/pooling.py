@@ -68,6 +68,6 @@ def pool(tokens: Tensor, mask: Tensor, pooling: Pooling, hidden: Sequence[Tensor
         return mean_pool(tokens, mask * torch.arange(1, mask.shape[1] + 1, device=mask.device))
     if pooling in LAYERS:
         assert hidden is not None
-        one, other = LAYERS[pooling]
-        tokens = (hidden[one] + hidden[other]) / 2
+        lower, upper = LAYERS[pooling]
+        tokens = (hidden[lower] + hidden[upper]) / 2
     return mean_pool(tokens, mask)

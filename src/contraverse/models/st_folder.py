@@ -79,12 +79,12 @@ def read_modules(folder: Path) -> Modules | None:
             raise UserError(f"names a folder outside its own: {place}", where=str(path))
     if names[:2] != ["Transformer", "Pooling"]:
         raise _cannot(path, " and ".join(names[:2]) or "nothing", "begins with")
-    found = Modules(entries[0][1], _pooling(entries[1][1] / "config.json"))
+    modules = Modules(entries[0][1], _pooling(entries[1][1] / "config.json"))
     for name, (_, place) in list(zip(names, entries, strict=True))[2:]:
-        _add(found, name, place, path)
-    _read_transformer(found)
-    _read_prompts(found, folder / PROMPTS, entries[1][1] / "config.json")
-    return found
+        _add(modules, name, place, path)
+    _read_transformer(modules)
+    _read_prompts(modules, folder / PROMPTS, entries[1][1] / "config.json")
+    return modules
 
 
 def _class_name(kind: str, path: Path) -> str:
@@ -115,7 +115,7 @@ def _pooling(path: Path) -> Pooling:
     return THEIR_POOLING[mode]
 
 
-def _add(found: Modules, name: str, place: Path, path: Path) -> None:
+def _add(modules: Modules, name: str, place: Path, path: Path) -> None:
     if name == "Dropout":  # embeddings are made in eval mode
         return
     if name not in ("Dense", "Normalize", "LayerNorm"):
@@ -125,26 +125,26 @@ def _add(found: Modules, name: str, place: Path, path: Path) -> None:
     if any(settings.get(key) not in (None, "sentence_embedding") for key in names):
         raise _cannot(path, f"{name} of {settings.get(names[0])}")
     if name == "Normalize":
-        found.specs.append(NormalizeSpec())
+        modules.specs.append(NormalizeSpec())
         return
     with damaged(place / "config.json"):
-        found.specs.append(_dense(settings) if name == "Dense" else LayerNormSpec(width=settings["dimension"]))
+        modules.specs.append(_dense(settings) if name == "Dense" else LayerNormSpec(width=settings["dimension"]))
         weights = _weights(place)
-    number = len(found.specs) - 1
-    found.weights |= {f"parts.{number}.{key}": value for key, value in weights.items()}
+    number = len(modules.specs) - 1
+    modules.weights |= {f"parts.{number}.{key}": value for key, value in weights.items()}
     with damaged(place):
-        Tail(found.specs).load_state_dict(found.weights)
+        Tail(modules.specs).load_state_dict(modules.weights)
 
 
 def _dense(settings: dict[str, Any]) -> DenseSpec:
-    given = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if not str(given).startswith("torch.nn.modules."):
-        raise ValueError(f"an activation {given} is none of torch's")
+    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if not str(activation).startswith("torch.nn.modules."):
+        raise ValueError(f"an activation {activation} is none of torch's")
     return DenseSpec(
         inputs=settings["in_features"],
         outputs=settings["out_features"],
         bias=settings.get("bias", True),
-        activation=str(given).rpartition(".")[2],
+        activation=str(activation).rpartition(".")[2],
         residual=settings.get("use_residual", False),
     )
 
@@ -156,29 +156,29 @@ def _weights(place: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read_transformer(found: Modules) -> None:
-    path = next((found.encoder / name for name in _TRANSFORMER if (found.encoder / name).is_file()), None)
+def _read_transformer(modules: Modules) -> None:
+    path = next((modules.encoder / name for name in _TRANSFORMER if (modules.encoder / name).is_file()), None)
     settings = read_object(path) if path else {}
     longest = settings.get("max_seq_length")
     if longest is not None and (not isinstance(longest, int) or longest < 1):
         raise UserError(f"max_seq_length is {longest!r}", where=str(path))
     if settings.get("transformer_task", "feature-extraction") != "feature-extraction":
-        raise _cannot(path or found.encoder, f"Transformer for {settings['transformer_task']}")
-    found.max_seq_length, found.lowercase = longest, bool(settings.get("do_lower_case"))
+        raise _cannot(path or modules.encoder, f"Transformer for {settings['transformer_task']}")
+    modules.max_seq_length, modules.lowercase = longest, bool(settings.get("do_lower_case"))
 
 
-def _read_prompts(found: Modules, path: Path, pooling: Path) -> None:
+def _read_prompts(modules: Modules, path: Path, pooling: Path) -> None:
     settings = read_object(path) if path.is_file() else {}
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise UserError("its prompts are no texts by name", where=str(path))
     # An empty prompt is no prompt.
-    found.prompts = {str(name): text for name, text in prompts.items() if text}
+    modules.prompts = {str(name): text for name, text in prompts.items() if text}
     default = settings.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise UserError(f"names a default prompt {default!r} that it does not have", where=str(path))
-    found.default_prompt = default if default in found.prompts else None
-    if found.prompts and read_object(pooling).get("include_prompt") is False:
+    modules.default_prompt = default if default in modules.prompts else None
+    if modules.prompts and read_object(pooling).get("include_prompt") is False:
         raise UserError("leaves the prompt out of the pooling, which cannot be done here", where=str(pooling))
 
 

@@ -10,7 +10,7 @@ EMOJI = (
     *("📌", "📎", "📦", "🔔", "🕐", "☕", "🌍", "🌱", "🏠", "🚗", "🚲", "📷", "🎵", "🧩", "🪑", "🧵"),
     *("🏳\ufe0f", "🇪🇺", "1\ufe0f\u20e3", "🧑\u200d💻", "🧑🏽\u200d🔧", "👋🏽"),
 )
-"""Of things more than of feelings, one character or several: a flag, a keycap, a family of joined ones, a skin tone."""
+"""Emoji of things rather than feelings, of one character or several: a flag, a keycap, a joined family, a skin tone."""
 
 HARMLESS = tuple(
     """please thanks today tomorrow weather recipe garden music morning evening window table coffee holiday travel

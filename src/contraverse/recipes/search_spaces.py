@@ -62,10 +62,10 @@ SPACES: dict[str, dict[str, Written]] = {
     "scal": {**_EPSILON, **_ALPHA, **_RATE},
     "uscal": {"method.epsilon": ".01:.5:log", **_ALPHA, **_RATE},
 }
-"""What is searched for each method unless the user says otherwise; any other is searched for its learning rate."""
+"""Default search space of each method; a method that is not listed varies its learning rate alone."""
 
 PAPER_SPACES: dict[str, dict[str, Written]] = {"freelb": _TABLE_8, "at": _EPSILON, "scal": _EPSILON}
-"""What the papers search, and nothing besides."""
+"""Search spaces of the papers."""
 
 
 @dataclass(frozen=True)

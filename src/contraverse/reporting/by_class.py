@@ -36,20 +36,20 @@ class Matrix(NamedTuple):
 def matrices(breakdown: Mapping[str, Any]) -> list[Matrix]:
     """The matrices of a `Breakdown.to_dict`: clean first, then by radius."""
     classes = len(breakdown["names"])
-    found = []
+    confusions = []
     for confusion in breakdown["confusions"]:
         counts = np.zeros((classes, classes), dtype=np.int64)
         for i, j, rows in confusion["cells"]:
             counts[i, j] = rows
-        found.append(Matrix(confusion["epsilon"], counts))
-    return found
+        confusions.append(Matrix(confusion["epsilon"], counts))
+    return confusions
 
 
-def clean_and_middle(found: Sequence[Matrix]) -> list[Matrix]:
+def clean_and_middle(confusions: Sequence[Matrix]) -> list[Matrix]:
     """The clean matrix and that of the middle radius, of which the report's first sentence speaks."""
-    radii = [matrix.epsilon for matrix in found if matrix.epsilon is not None]
+    radii = [matrix.epsilon for matrix in confusions if matrix.epsilon is not None]
     middle = median_low(radii) if radii else None
-    return [matrix for matrix in found if matrix.epsilon in (None, middle)]
+    return [matrix for matrix in confusions if matrix.epsilon in (None, middle)]
 
 
 def confusion(data: ReportData) -> Section | None:
@@ -81,8 +81,8 @@ def accuracy_by_class(data: ReportData) -> Section | None:
     several = len(data.breakdowns) > 1
     columns: list[tuple[str, Matrix]] = []
     for run, breakdown in data.breakdowns.items():
-        found = matrices(breakdown)
-        for matrix in clean_and_middle(found) if several else found:
+        confusions = matrices(breakdown)
+        for matrix in clean_and_middle(confusions) if several else confusions:
             columns.append((f"{run}, {matrix.title.lower()}" if several else matrix.title, matrix))
     names = next(iter(data.breakdowns.values()))["names"]
     if any(breakdown["names"] != names for breakdown in data.breakdowns.values()):

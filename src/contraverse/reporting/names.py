@@ -43,21 +43,21 @@ def amount(value: float, metric: str, digits: int = 1) -> str:
 
 def describe_attack(attack: str, settings: Mapping[str, Any]) -> str:
     """An attack with its settings, in words: "PGD, 5 steps, L2 norm per sequence, 1 restart"."""
-    given = {key: value for key, value in settings.items() if value is not None}
+    chosen = {key: value for key, value in settings.items() if value is not None}
     words = [attack_label(attack)]
-    for key, value in given.items():
+    for key, value in chosen.items():
         match key:
             case "steps" | "restarts":
                 words.append(f"{value} {key if value != 1 else key[:-1]}")
             case "norm":
-                scope = f" per {plain(given['scope'])}" if "scope" in given else ""
+                scope = f" per {plain(chosen['scope'])}" if "scope" in chosen else ""
                 words.append(f"{NORMS.get(value, plain(value))} norm{scope}")
             case "random_start":
                 words.append("random start" if value else "no random start")
             case "relative":
                 if value:
                     words.append("ε as a fraction of each text's embeddings' norm")
-            case "scope" if "norm" in given:
+            case "scope" if "norm" in chosen:
                 pass
             case _:
                 words.append(f"{key.replace('_', ' ')} {plain(value)}")

@@ -62,18 +62,18 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
-    found: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
-    found |= {package: version(package) for package in PACKAGES}
-    found |= {
+    versions: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {package: version(package) for package in PACKAGES}
+    versions |= {
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
-        found["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        versions["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if commit := _commit(Path(__file__)):
-        found["commit"] = commit
-    return found
+        versions["commit"] = commit
+    return versions
 
 
 def _commit(file: Path) -> str | None:

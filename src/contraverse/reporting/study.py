@@ -83,14 +83,14 @@ def tabulate(
         for name in names
         if any(name in line["metrics"] for line in own)
     }
-    found = [
+    compared = [
         (first, second, name, paired)
         for first, second in pairs
         for name in names
         if (paired := _paired(by_method.get(first, []), by_method.get(second, []), name)) is not None
     ]
-    corrected = holm([paired.p_value for *_, paired in found])
-    comparisons = [Comparison(*parts, p) for parts, p in zip(found, corrected, strict=True)]
+    corrected = holm([paired.p_value for *_, paired in compared])
+    comparisons = [Comparison(*parts, p) for parts, p in zip(compared, corrected, strict=True)]
     settings = {label: own[0]["settings"] for label, own in by_method.items()}
     return StudyTable(task, names, tuple(by_method), settings, means, comparisons)
 
@@ -121,11 +121,11 @@ def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | Non
     rows = []
     for label in table.methods:
         own = [table.means.get((label, name)) for name in table.metrics]
-        cells = [MISSING if one is None else str(one) for one in own]
+        cells = [MISSING if cell is None else str(cell) for cell in own]
         for i, name in enumerate(table.metrics):
             if (value := (printed or {}).get(label, {}).get(name)) is not None:
                 cells[i] += f" (printed {value:g})"
-        rows.append([label, str(max(one.seeds for one in own if one is not None)), *cells])
+        rows.append([label, str(max(cell.seeds for cell in own if cell is not None)), *cells])
     parts = [f"### {table.task}\n", _grid(header, rows)]
     if table.comparisons:
         header = ["difference", *map(heading, table.metrics), "seeds x rows", "detectable"]
@@ -147,7 +147,7 @@ def latex(table: StudyTable) -> str:
     lines = [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule", head + r" \\", r"\midrule"]
     for label in table.methods:
         own = [table.means.get((label, name)) for name in table.metrics]
-        cells = ["--" if one is None else str(one).replace("±", r"$\pm$") for one in own]
+        cells = ["--" if cell is None else str(cell).replace("±", r"$\pm$") for cell in own]
         lines.append(" & ".join([label.replace("_", r"\_"), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

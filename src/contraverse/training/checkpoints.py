@@ -92,10 +92,10 @@ class CheckpointingTrainer(transformers.Trainer):
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
         """`newest_whole` of the output folder, decided by the first process for all of them."""
-        found = [newest_whole(Path(str(self.args.output_dir)))] if self.is_world_process_zero() else [None]
-        broadcast_object_list(found)
-        assert found[0] is not None
-        return found[0]
+        newest = [newest_whole(Path(str(self.args.output_dir)))] if self.is_world_process_zero() else [None]
+        broadcast_object_list(newest)
+        assert newest[0] is not None
+        return newest[0]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, from a checkpoint by name, or from the newest whole one (True).
@@ -136,7 +136,9 @@ class CheckpointingTrainer(transformers.Trainer):
         patient = [
             callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)
         ]
-        spent = any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in patient)
+        spent = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in patient
+        )
         return spent or self.state.global_step >= self.state.max_steps
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
@@ -150,8 +152,8 @@ class CheckpointingTrainer(transformers.Trainer):
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, whole or not, by their step."""
-    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))]
-    return [path for _, path in sorted(found)]
+    numbered = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(numbered)]
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
@@ -250,11 +252,11 @@ def _crc(path: Path) -> int:
 
 def _unreadable(checkpoint: Path, why: str) -> Torn:
     others = [path for path in checkpoints(checkpoint.parent) if path != checkpoint and _fault(path) is None]
-    way = f"it goes on from {others[-1].name}" if others else "training begins anew"
+    rest = f"it goes on from {others[-1].name}" if others else "training begins anew"
     return Torn(
         f"this checkpoint cannot be read: {why}",
         where=str(checkpoint),
-        hint=f"remove {'this folder' if others else 'the folder ' + str(checkpoint.parent)} and resume again: {way}",
+        hint=f"remove {'this folder' if others else 'the folder ' + str(checkpoint.parent)} and resume again: {rest}",
     )
 
 

@@ -23,15 +23,15 @@ class InContext:
         changed word lies beyond what the encoder can take.
         """
         self._remember(originals)
-        found = []
+        cosines = []
         for first in range(0, len(rewritten), self.batch_size):  # thousands of texts, of which no states are kept
             some = slice(first, first + self.batch_size)
             after = self._words(list(rewritten[some]))
-            found += [
+            cosines += [
                 _least(old, self._known[old], new, words)
                 for old, new, words in zip(originals[some], rewritten[some], after, strict=True)
             ]
-        return found
+        return cosines
 
     def _remember(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -39,7 +39,7 @@ class InContext:
 
     def _words(self, texts: list[str]) -> list[np.ndarray]:
         """Unit vectors (W, H) of each text's words, NaN where the encoder sees none of a word."""
-        found = []
+        vectors = []
         tokenizer = self.encoder.tokenizer
         for first in range(0, len(texts), self.batch_size):
             chosen = texts[first : first + self.batch_size]
@@ -57,8 +57,8 @@ class InContext:
                 overlap = np.array([(places[:, 0] < end) & (places[:, 1] > start) for start, end in spans_of(text)])
                 sums = overlap.reshape(-1, len(places)).astype(np.float64) @ rows
                 norms = np.linalg.norm(sums, axis=1, keepdims=True)
-                found.append(np.divide(sums, norms, out=np.full_like(sums, np.nan), where=norms > 0))
-        return found
+                vectors.append(np.divide(sums, norms, out=np.full_like(sums, np.nan), where=norms > 0))
+        return vectors
 
 
 def _least(old: str, before: np.ndarray, new: str, after: np.ndarray) -> float:

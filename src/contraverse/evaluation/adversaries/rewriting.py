@@ -81,7 +81,7 @@ def words_of(text: str) -> list[str]:
 
 def spans_of(text: str) -> list[tuple[int, int]]:
     """Where each of its words and signs begins and ends."""
-    return [found.span() for found in _WORDS.finditer(text)]
+    return [match.span() for match in _WORDS.finditer(text)]
 
 
 def edits(original: str, rewritten: str) -> int:

@@ -117,7 +117,7 @@ def find_adversaries(
                 progress(len(data) - len(rows))
             readings = list(reader(rows, epsilon, progress))
             read[epsilon] = _share(readings)
-            changed |= {one.row for one in readings if one.options}
+            changed |= {read_row.row for read_row in readings if read_row.options}
             tried = rewriter.whole(readings) if near is None else rewriter.near(readings, substitutions)
             for row, verdict in tried:
                 held = best.get(row)
@@ -125,10 +125,10 @@ def find_adversaries(
                     continue
                 if held is None or (verdict.close, verdict.similarity) > (held.close, held.similarity):
                     best[row] = judge.adversary(row, verdict, epsilon)
-    found = [best[row] for row in sorted(best)]
+    adversaries = [best[row] for row in sorted(best)]
     if other is not None:
-        found = _ask(other, found, batch_size)
-    return AdversaryReport(len(data), len(attacked), len(attacked) - len(changed), read, found)
+        adversaries = _ask(other, adversaries, batch_size)
+    return AdversaryReport(len(data), len(attacked), len(attacked) - len(changed), read, adversaries)
 
 
 def _check(
@@ -244,7 +244,7 @@ class _Rewriter:
         tried = self._try(singles)
         done = {row for row, verdict in tried if verdict.close and self.judge.fools(row, verdict)}
         hurting: dict[int, dict[int, int]] = {}
-        for (row, replaced), (_, verdict) in sorted(zip(singles, tried, strict=True), key=lambda one: one[1][1].odds):
+        for (row, replaced), (_, verdict) in sorted(zip(singles, tried, strict=True), key=lambda item: item[1][1].odds):
             if row not in done and verdict.close:
                 for at, token in replaced.items():
                     hurting.setdefault(row, {}).setdefault(at, token)
@@ -265,21 +265,24 @@ class _Rewriter:
 
 def _share(readings: Sequence[Reading]) -> float | None:
     """Percent of all tokens read rightly; None where there are none."""
-    right = [one for reading in readings for one in reading.right]
+    right = [is_right for reading in readings for is_right in reading.right]
     return 100 * sum(right) / len(right) if right else None
 
 
-def _ask(other: TextModel, found: Sequence[Adversary], batch_size: int) -> list[Adversary]:
+def _ask(other: TextModel, adversaries: Sequence[Adversary], batch_size: int) -> list[Adversary]:
     """The same, with what another model makes of both texts."""
-    if not found:
+    if not adversaries:
         return []
     names = other.labels
     assert names is not None
     before, after = (
         predict(other, TextData.from_rows(texts), batch_size).argmax(1)
-        for texts in ([one.original for one in found], [one.rewritten for one in found])
+        for texts in (
+            [adversary.original for adversary in adversaries],
+            [adversary.rewritten for adversary in adversaries],
+        )
     )
     return [
-        replace(one, prediction_other_original=names[b], prediction_other=names[a])
-        for one, b, a in zip(found, before, after, strict=True)
+        replace(adversary, prediction_other_original=names[b], prediction_other=names[a])
+        for adversary, b, a in zip(adversaries, before, after, strict=True)
     ]

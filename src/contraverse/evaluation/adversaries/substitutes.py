@@ -76,9 +76,9 @@ def is_content(word: str) -> bool:
 
 def ending(word: str) -> str:
     """The inflection that a lower-case word shows: ``ing``, ``ed``, ``ly``, ``est``, ``er``, ``s``, or nothing."""
-    for one in _ENDINGS:
-        if word.endswith(one) and len(word) > len(one) + 2:
-            return one
+    for suffix in _ENDINGS:
+        if word.endswith(suffix) and len(word) > len(suffix) + 2:
+            return suffix
     return "s" if word.endswith("s") and not word.endswith(_NO_PLURALS) else ""
 
 

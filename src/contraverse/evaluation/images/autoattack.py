@@ -180,8 +180,8 @@ def auto_attack(
                     begun = time.perf_counter()
                     x, y = as_floats(data.pixels[chosen], device), labels[chosen].to(device)
                     runner.attacks_to_run = [attack]
-                    found, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
-                    broken = _broken(classifier, x, found.detach(), y, epsilon, norm, notes, attack)
+                    adversarial, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
+                    broken = _broken(classifier, x, adversarial.detach(), y, epsilon, norm, notes, attack)
                     run.note(attack, first, broken, time.perf_counter() - begun)
                 standing[chosen[broken]] = False
                 if progress:
@@ -190,7 +190,7 @@ def auto_attack(
         package.checks.check_square_sr(left, logger=notes.logger)
     percent = {attack: 100 * share for attack, share in left.items() if attack != "clean"}
     seconds = {attack: run.seconds.get(attack, 0.0) for attack in settings["attacks"]}
-    return AutoAttackReport(100 * left["clean"], percent, seconds, standing, notes.found, settings, replaced)
+    return AutoAttackReport(100 * left["clean"], percent, seconds, standing, notes.notes, settings, replaced)
 
 
 def _settings(
@@ -272,7 +272,7 @@ def _to_target(attack: Any, logits: Tensor, labels: Tensor) -> Tensor:
 def _broken(
     classifier: nn.Module,
     x: Tensor,
-    found: Tensor,
+    adversarial: Tensor,
     y: Tensor,
     epsilon: float,
     norm: AutoNorm,
@@ -280,24 +280,26 @@ def _broken(
     attack: str,
 ) -> np.ndarray:
     """Rows that are wrong at an image that the attacker may show: (B,) bool."""
-    away = (found - x).flatten(1)
+    away = (adversarial - x).flatten(1)
     size = away.abs().amax(1) if norm == "linf" else away.norm(p=1 if norm == "l1" else 2, dim=1)
-    inside = (size <= epsilon * (1 + SLACK)) & (found.flatten(1).amin(1) >= 0) & (found.flatten(1).amax(1) <= 1)
-    wrong = classifier(found).argmax(1) != y
+    inside = (
+        (size <= epsilon * (1 + SLACK)) & (adversarial.flatten(1).amin(1) >= 0) & (adversarial.flatten(1).amax(1) <= 1)
+    )
+    wrong = classifier(adversarial).argmax(1) != y
     if outside := int((wrong & ~inside).sum()):
         notes.add(f"{attack} gave {outside} images outside the ball or outside [0, 1], which were not counted")
     return (wrong & inside).cpu().numpy()
 
 
 class _Notes(logging.Handler):
-    """Collects each warning once; its logger is nobody else's.
+    """Collects each warning once, by a logger of its own.
 
-    But for that of a DLR loss of too few classes: `_build` has replaced it.
+    Leaves out the warning of a DLR loss with too few classes: `_build` has replaced that loss.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.found: list[str] = []
+        self.notes: list[str] = []
         self.logger = logging.Logger("contraverse.autoattack")
         self.logger.addHandler(self)
 
@@ -305,8 +307,8 @@ class _Notes(logging.Handler):
         self.add(record.getMessage())
 
     def add(self, text: str) -> None:
-        if text not in self.found and not text.startswith("with only"):
-            self.found.append(text)
+        if text not in self.notes and not text.startswith("with only"):
+            self.notes.append(text)
 
 
 @contextmanager

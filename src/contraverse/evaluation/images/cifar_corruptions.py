@@ -136,7 +136,7 @@ def _moved(x: Floats, radius: int, deviation: float, degrees: float) -> Floats:
     count = np.arange(2 * radius + 1)
     weights = np.exp(-(count**2) / (2 * deviation**2))
     angle, (height, width) = math.radians(degrees), x.shape[:2]
-    down, right = (np.ceil(count * way - 0.5).astype(int) for way in (math.sin(angle), math.cos(angle)))
+    down, right = (np.ceil(count * slope - 0.5).astype(int) for slope in (math.sin(angle), math.cos(angle)))
     blurred = np.zeros_like(x, dtype=float)
     for weight, dy, dx in zip(weights / weights.sum(), down, right, strict=True):
         rows = np.clip(np.arange(height) + dy, 0, height - 1)
@@ -190,12 +190,12 @@ def _pictures() -> list[Floats]:
     """Five of the published pictures of frost, a fifth as large, (H, W, 3) in [0, 1]."""
     import cv2
 
-    found = []
+    pictures = []
     for name in ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg"):
         content = (importlib.resources.files("imagecorruptions") / "frost" / name).read_bytes()
         picture: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        found.append(cv2.resize(picture, (0, 0), fx=0.2, fy=0.2)[..., ::-1] / 255)
-    return found
+        pictures.append(cv2.resize(picture, (0, 0), fx=0.2, fy=0.2)[..., ::-1] / 255)
+    return pictures
 
 
 def fog(x: Floats, parameters: tuple[float, float], random: Random) -> Floats:
@@ -299,7 +299,7 @@ def elastic_transform(x: Floats, parameters: tuple[float, float, float], random:
         x.astype(np.float32), cv2.getAffineTransform(before, after), (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101
     )
     flow = random.uniform(-1, 1, (2, SIDE, SIDE))
-    down, right = (length * ndimage.gaussian_filter(way, blur, mode="reflect", truncate=3) for way in flow)
+    down, right = (length * ndimage.gaussian_filter(shifts, blur, mode="reflect", truncate=3) for shifts in flow)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     where = np.stack([rows + down, columns + right])
     channels = [ndimage.map_coordinates(turned[..., c], where, order=1, mode="reflect") for c in range(3)]

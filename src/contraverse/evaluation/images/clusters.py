@@ -40,8 +40,8 @@ def find_clusters(
     if not 2 <= clusters <= len(data):
         raise UserError(f"{clusters} clusters of {len(data):,} images are not possible", where=data.source)
     embedded = features(model, data, bn_branch, batch_size).numpy()
-    found = on_first(lambda: KMeans(clusters, n_init=10, random_state=seed).fit_predict(embedded))
-    return torch.from_numpy(found).long()
+    labels = on_first(lambda: KMeans(clusters, n_init=10, random_state=seed).fit_predict(embedded))
+    return torch.from_numpy(labels).long()
 
 
 def matched_accuracy(clusters: Tensor, labels: Tensor) -> float:

@@ -75,7 +75,7 @@ class CorruptionReport:
     @property
     def by_corruption(self) -> dict[str, float]:
         """Mean over the severities that were measured."""
-        return {name: float(np.mean(list(found.values()))) for name, found in self.accuracy.items()}
+        return {name: float(np.mean(list(by_severity.values()))) for name, by_severity in self.accuracy.items()}
 
     def mean(self, corruptions: Sequence[str]) -> float | None:
         """Mean over these corruptions at all five severities; None unless each of them was measured."""
@@ -109,7 +109,9 @@ class CorruptionReport:
             "source": self.source,
             "n": self.n,
             "seed": self.seed,
-            "accuracy": {name: {str(s): value for s, value in found.items()} for name, found in self.accuracy.items()},
+            "accuracy": {
+                name: {str(s): value for s, value in by_severity.items()} for name, by_severity in self.accuracy.items()
+            },
             "mean_15": self.mean_common,
             "mean_19": self.mean_all,
             "notes": self.notes,
@@ -155,12 +157,12 @@ def corruption_accuracy(
     with as_classifier(model, bn_branch, seed) as classifier:
         for name, severity in itertools.product(names, levels):
             if isinstance(data, ImageData):
-                found = corrupted(data, name, severity, seed)
+                images = corrupted(data, name, severity, seed)
             else:
-                found = load_cifar_c(data, name, severity)
-                found = found.sample(rows, seed) if rows is not None else found
-            n = len(found)
-            correct = right(classifier, found.pixels, labels_of(found), batch_size, progress)
+                images = load_cifar_c(data, name, severity)
+                images = images.sample(rows, seed) if rows is not None else images
+            n = len(images)
+            correct = right(classifier, images.pixels, labels_of(images), batch_size, progress)
             accuracy[name][severity] = 100 * float(correct.mean())
     if not isinstance(data, ImageData):
         return CorruptionReport(accuracy, n, FILES, None, notes)
@@ -281,12 +283,12 @@ def _checked(corruptions: Sequence[str], severities: Sequence[int]) -> tuple[lis
 
 def _array(path: Path) -> np.ndarray:
     try:
-        found: np.ndarray = np.load(path, mmap_mode="r")
+        array: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"cannot be read: {error}", where=str(path), hint="unpack CIFAR-10-C.tar and name its folder"
         ) from error
-    return found
+    return array
 
 
 def _package() -> Any:

@@ -91,10 +91,10 @@ def right(
     Raises:
         UserError: as `classes_of`.
     """
-    device, found = device_of(classifier), []
+    device, correct = device_of(classifier), []
     for rows, classes in zip(pixels.split(batch_size), labels.split(batch_size), strict=True):
         logits = _checked(classifier(as_floats(rows, device)), labels)
-        found.append((logits.argmax(1).cpu() == classes).numpy())
+        correct.append((logits.argmax(1).cpu() == classes).numpy())
         if progress:
             progress(len(rows))
-    return np.concatenate(found)
+    return np.concatenate(correct)

@@ -84,14 +84,14 @@ def linear_separability(
     deviation[deviation < 1e-12] = 1.0
     fitted = on_first(lambda: LogisticRegression(C=penalty, max_iter=5000).fit((x - mean) / deviation, y))
     classifier = _as_linear(fitted, mean, deviation, len(train.label_names or ()))
-    found = []
+    accuracies = []
     for embedded, labels in (
         (torch.from_numpy(x), y),
         (features(model, test, bn_branch, batch_size, progress), y_test),
     ):
         with torch.no_grad():
-            found.append(100 * float((classifier(embedded.float()).argmax(1).numpy() == labels).mean()))
-    return ProbeReport(found[1], found[0], classifier, bn_branch)
+            accuracies.append(100 * float((classifier(embedded.float()).argmax(1).numpy() == labels).mean()))
+    return ProbeReport(accuracies[1], accuracies[0], classifier, bn_branch)
 
 
 def features(

@@ -73,15 +73,17 @@ class UnforeseenReport:
         """``accuracy`` and ``uar@<attack>``, in percent; ``accuracy@<attack>-<size>`` where there is no UAR."""
         single = {
             f"accuracy@{name}-{epsilon:g}": value
-            for name, found in self.accuracy.items()
+            for name, by_epsilon in self.accuracy.items()
             if name not in self.uar
-            for epsilon, value in found.items()
+            for epsilon, value in by_epsilon.items()
         }
         return {"accuracy": self.clean_accuracy} | {f"uar@{name}": value for name, value in self.uar.items()} | single
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        accuracy = {name: {f"{e:g}": value for e, value in found.items()} for name, found in self.accuracy.items()}
+        accuracy = {
+            name: {f"{e:g}": value for e, value in by_epsilon.items()} for name, by_epsilon in self.accuracy.items()
+        }
         figures = {"clean": self.clean_accuracy, "accuracy": accuracy, "uar": self.uar}
         return {"n": self.n, **self.settings, **figures, "notes": self.notes}
 
@@ -135,9 +137,9 @@ def unforeseen_accuracy(
                 for first in range(0, len(data), batch_size):
                     rows = range(first, min(first + batch_size, len(data)))
                     x, y = as_floats(data.pixels[rows], device_of(classifier)), labels[rows].to(device_of(classifier))
-                    found = attack(classifier, x, y, UNFORESEEN[name], epsilon, steps, targeted, _keys(seed, rows))
+                    attacked = attack(classifier, x, y, UNFORESEEN[name], epsilon, steps, targeted, _keys(seed, rows))
                     with torch.no_grad():
-                        held.append((classifier(found).argmax(1) == y).cpu().numpy())
+                        held.append((classifier(attacked).argmax(1) == y).cpu().numpy())
                     if progress:
                         progress(len(rows))
                 accuracy[name][epsilon] = 100 * float(np.concatenate(held).mean())
@@ -179,18 +181,18 @@ def _unfit(name: str, data: ImageData) -> str | None:
 def _doubts(steps: int, data: ImageData) -> list[str]:
     """Notes on differences from the paper's UAR."""
     height, width = data.pixels.shape[2:]
-    found = []
+    warnings = []
     if steps != REFERENCE_STEPS:
-        found.append(
+        warnings.append(
             f"UAR with {steps} steps: its reference is accuracy under {REFERENCE_STEPS}, so that it is no UAR of the "
             f"paper"
         )
     if (height, width) != (32, 32):
-        found.append(
+        warnings.append(
             f"UAR on images of {height} x {width}: its sizes and its reference are CIFAR-10's, of 32 x 32, so that it "
             f"compares models on these images alone"
         )
-    return found
+    return warnings
 
 
 def uar(
@@ -198,9 +200,9 @@ def uar(
 ) -> dict[str, float]:
     """Percent of the reference's accuracy, summed over its sizes, by attack; see `UnforeseenReport`."""
     return {
-        name: 100 * sum(found[epsilon] for epsilon in reference[name]) / sum(reference[name].values())
-        for name, found in accuracy.items()
-        if name in reference and set(reference[name]) <= set(found)
+        name: 100 * sum(by_epsilon[epsilon] for epsilon in reference[name]) / sum(reference[name].values())
+        for name, by_epsilon in accuracy.items()
+        if name in reference and set(reference[name]) <= set(by_epsilon)
     }
 
 
@@ -226,8 +228,8 @@ def attack(
         goals.append((label + int(torch.randint(1, classes, (), generator=random))) % classes if targeted else label)
         drawn.append(distortion.draw(image, epsilon, random))
     goal, sign = torch.tensor(goals, device=x.device), -1 if targeted else 1
-    parameters = torch.stack([one.parameters for one in drawn]).to(x.device)
-    fixed = torch.stack([one.fixed for one in drawn]).to(x.device)
+    parameters = torch.stack([variables.parameters for variables in drawn]).to(x.device)
+    fixed = torch.stack([variables.fixed for variables in drawn]).to(x.device)
     for step in range(steps):
         parameters.requires_grad_()
         logits = classifier(distortion.perturb(x, Drawn(parameters, fixed), epsilon))

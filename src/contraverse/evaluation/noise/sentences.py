@@ -42,8 +42,8 @@ def noise_sts(
     scored = [pairs_with_scores(pairs, name) for name, pairs in sets.items()]
     if not scored:
         raise UserError("no STS set to measure under noise")
-    pairs: list[Texts] = [pair for one in scored for pair in one.pairs]
-    gold = [np.asarray(one.scores, dtype=np.float64) for one in scored]
+    pairs: list[Texts] = [pair for sts_set in scored for pair in sts_set.pairs]
+    gold = [np.asarray(sts_set.scores, dtype=np.float64) for sts_set in scored]
     ends = np.cumsum([len(scores) for scores in gold])
 
     def ask(sentences: list[Texts]) -> np.ndarray:
