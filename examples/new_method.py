@@ -11,7 +11,7 @@ from contraverse.functional import kl
 from contraverse.types import Batch
 
 
-class Consistency(Method):
+class OneStepTRADES(Method):
     """Right on the clean input, and the same answer nearby.
 
         delta = epsilon * g / ||g||_2,  g = grad of CE(x, y) at the word embeddings
@@ -25,7 +25,7 @@ class Consistency(Method):
         beta: weight of the second term, >= 0.
     """
 
-    name = "consistency"
+    name = "one-step-trades"
     summary = "cross-entropy, and the same prediction on a one-step adversarial input"
     paper = "TRADES"
     equation = "the multi-class objective, with one step"
@@ -54,5 +54,5 @@ if __name__ == "__main__":
     labels = ["delivery", "delivery", "refund", "refund"] * 10
     train, test = TextData.from_rows(texts, labels).split(0.25, seed=0)
     model = TextModel.from_pretrained("minilm", labels=train.label_names)
-    Trainer(model, Consistency(epsilon=0.3), train, output_dir="runs/new", learning_rate=1e-4).train()
+    Trainer(model, OneStepTRADES(epsilon=0.3), train, output_dir="runs/new", learning_rate=1e-4).train()
     print(evaluate(model, test, epsilons=[0.1, 0.3]))

@@ -70,6 +70,7 @@ from contraverse.methods import AdversarialToAdversarial as AdversarialToAdversa
 from contraverse.methods import AdversarialToStandard as AdversarialToStandard
 from contraverse.methods import AdversarialTraining as AdversarialTraining
 from contraverse.methods import ConSERT as ConSERT
+from contraverse.methods import Consistency as Consistency
 from contraverse.methods import Contrastive as Contrastive
 from contraverse.methods import CrossEntropy as CrossEntropy
 from contraverse.methods import DeACL as DeACL

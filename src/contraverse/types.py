@@ -255,6 +255,9 @@ class Method(nn.Module):
     """Trainable part: everything, or only the classifier (linear probing; the trainer calls `Model.freeze_encoder`)."""
     image_views: ClassVar[Literal[1, 2]] = 1
     """Random views of each image in a batch; the second is ``positive``."""
+    text_views: ClassVar[Literal[1, 2]] = 1
+    """Views of each text where training rows get noise: 1, the noisy text in the place of the clean one; 2, both, the
+    noisy one as ``noisy``, tokens and mask of its own. Without noise a batch has the clean text alone."""
     uses_unlabelled: ClassVar[bool] = False
     """Rows without a label (`UNLABELLED`) are trained on too; other methods leave them out."""
     test_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -271,6 +274,8 @@ class Method(nn.Module):
     """Batch-norm branch that a dual model is measured by: the adversarial one where the method trains it."""
     cost: str = ""
     """Forward-units of one step, for example ``"7F"``."""
+    cost_with_noise: str = ""
+    """Forward-units of a step on batches with a ``noisy`` view; empty where they are those of ``cost``."""
     passes: int = 1
     """Number of losses that the next step yields; read once a step, so it may be a property of the buffers."""
     heads: Mapping[str, HeadSpec] = {}

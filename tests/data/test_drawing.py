@@ -136,7 +136,7 @@ def test_the_settings_reach_the_data(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", 100)
     given = parse([f"data.source={tmp_path}", "data.train_rows=20", "data.validation_rows=8", "data.test_rows=5"])
     config = configure("ce", task="ag_news", settings=given)
-    splits = load_splits("ag_news", **config.data.model_dump())
+    splits = load_splits("ag_news", **config.data.where())
     assert (len(splits.need("train")), len(splits.need("validation"))) == (20, 8)
     assert configure("ce", task="ag_news", settings=parse(["data.rows=paper"])).data.rows == "paper"
     with pytest.raises(UserError, match=r"data.rows: 'papers' is not possible"):

@@ -278,7 +278,7 @@ def test_files_by_split_reach_the_data_from_the_command_line(tmp_path: Path) -> 
     train, test = nli(tmp_path, "a.jsonl", 9), nli(tmp_path, "b.jsonl", 6)
     given = parse([f"data.source={{train: {train}, test: {test}}}"])
     config = configure("ce", task="snli", settings=given)
-    splits = load_splits("snli", **config.data.model_dump())
+    splits = load_splits("snli", **config.data.where())
     assert (len(splits.need("train")), len(splits.need("test"))) == (8, 6)
 
 

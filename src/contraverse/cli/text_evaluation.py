@@ -136,7 +136,7 @@ def read_splits(request: Request, task: "Task", data: DataConfig) -> "TextSplits
         task,
         {str(split): file} if file else data.source,
         trained=trained,
-        **data.model_dump(exclude={"source", "adversaries"}),
+        **data.model_dump(exclude={"source", "adversaries", "noise", "noise_except"}),
     )
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]

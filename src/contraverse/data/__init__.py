@@ -13,6 +13,7 @@ from contraverse.data.images import (
     load_images,
 )
 from contraverse.data.load import load_splits
+from contraverse.data.noisy import NoisyText
 from contraverse.data.splits import Splits
 from contraverse.data.tasks import TASKS, Task, any_task, get_task
 
@@ -33,6 +34,7 @@ __all__ = [
     "ImageSplits",
     "ImageTask",
     "LengthGroupedSampler",
+    "NoisyText",
     "Row",
     "Rows",
     "Splits",

@@ -66,6 +66,35 @@ class Collator:
         return batch
 
 
+def encode_texts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Sequence[str]], max_length: int
+) -> list[dict[str, list[list[int]]]]:
+    """Token ids, and type ids where the model takes them, of each row, not padded, by their names.
+
+    A list of one such table for sentences and pairs, and of three for triplets, whose sentences are encoded apart.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        texts: one or more rows of as many texts.
+        max_length: tokens at which a row is cut.
+    """
+    columns = [[row[i] for row in texts] for i in range(len(texts[0]))]
+    types = "token_type_ids" in tokenizer.model_input_names
+    names = ("input_ids", "token_type_ids") if types else ("input_ids",)
+    views = []
+    for together in [[column] for column in columns] if len(columns) == 3 else [columns]:
+        tokens = tokenizer(
+            *together,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=types,
+            verbose=False,
+        )
+        views.append({name: tokens[name] for name in names})
+    return views
+
+
 class EncodedText(Dataset[dict[str, Any]]):
     """The tokens of every row, made once and not padded.
 
@@ -85,27 +114,10 @@ class EncodedText(Dataset[dict[str, Any]]):
         self.data = data
         self.max_length = max_length
         self.collate = Collator(tokenizer)
-        columns = [[row[i] for row in data.texts] for i in range(len(data.columns))]
-        if len(columns) == 3:
-            self._views = [self._encode(tokenizer, column) for column in columns]
-        else:
-            self._views = [self._encode(tokenizer, *columns)]
+        self._views = encode_texts(tokenizer, data.texts, max_length)
         lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
         self._rows = range(len(data)) if data.repeats is None else np.repeat(np.arange(len(data)), data.repeats)
         self.lengths = lengths if data.repeats is None else [lengths[i] for i in self._rows]
-
-    def _encode(self, tokenizer: "PreTrainedTokenizerBase", *columns: list[str]) -> dict[str, list[list[int]]]:
-        types = "token_type_ids" in tokenizer.model_input_names
-        tokens = tokenizer(
-            *columns,
-            truncation=True,
-            max_length=self.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=types,
-            verbose=False,
-        )
-        names = ("input_ids", "token_type_ids") if types else ("input_ids",)
-        return {name: tokens[name] for name in names}
 
     @property
     def labels(self) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from contraverse.methods.smart import SMART as SMART
 from contraverse.methods.alum import ALUM as ALUM
 from contraverse.methods.vat import VAT as VAT
 from contraverse.methods.infobert import InfoBERT as InfoBERT
+from contraverse.methods.consistency import Consistency as Consistency
 from contraverse.methods.simcse import SimCSE as SimCSE
 from contraverse.methods.simcse_sup import SupervisedSimCSE as SupervisedSimCSE
 from contraverse.methods.uscal import USCAL as USCAL

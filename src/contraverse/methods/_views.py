@@ -25,8 +25,11 @@ def both_views(batch: Batch) -> Batch:
 
 
 def second_view(batch: Batch) -> Batch:
-    """Second view of a batch: ``positive`` for images; the same sentences for texts, as dropout makes their views."""
-    second: Batch = batch["positive"] if "pixel_values" in batch else batch
+    """Second view of a batch: ``positive`` of images; ``noisy`` of texts with noise (`Method.text_views`).
+
+    Of other texts the batch itself: dropout makes their views.
+    """
+    second: Batch = batch["positive"] if "pixel_values" in batch else batch.get("noisy", batch)
     return second
 
 

@@ -14,6 +14,7 @@ from contraverse.methods._settings import (
     require_classes,
     settings,
 )
+from contraverse.methods._views import second_view
 from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 
@@ -24,7 +25,7 @@ class Contrastive(Method):
         L = 1/2 (CE(x, y) + CE(x', y)) + alpha * InfoNCE(z, z')
 
     where x' is x under another dropout mask. Only the view differs from SCAL, so that a comparison of the two shows the
-    effect of the attack. Departure: the paper does not define "+CL".
+    effect of the attack. With noise (``data.noise``) x' is the noisy text. Departure: the paper does not define "+CL".
 
     Batch: ``labels``. Cost: 2F + 2B = 6F.
     """
@@ -35,6 +36,7 @@ class Contrastive(Method):
     equation = "(4), (8) on dropout views"
     modality = "text"
     requires = "labels"
+    text_views = 2
     cost = "6F"
     heads = PROJECTION
     test_settings = {"cl-positives": {"same_class": "positives"}}
@@ -61,7 +63,7 @@ class Contrastive(Method):
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]
-        first, second = (model(batch, want=("logits", "z")) for _ in range(2))
+        first, second = (model(view, want=("logits", "z")) for view in (batch, second_view(batch)))
         ce = (supervised_loss(first.logits, labels) + supervised_loss(second.logits, labels)) / 2
         contrast = info_nce(first.z, second.z, self.temperature, labels=labels, same_class=self.same_class)
         yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import nt_xent
 from contraverse.methods._settings import Epsilon, Temperature, one_step_ball, settings
+from contraverse.methods._views import second_view
 from contraverse.models.modes import evaluating
 from contraverse.models.pooling import mean_pool
 from contraverse.types import Batch, Loss, Method, TrainingInfo
@@ -35,6 +36,8 @@ class ConSERT(Method):
     - ``adversarial``: one step up the loss, epsilon * g / ||g||_2, from the plain sentence;
     - ``none``: the plain sentence.
 
+    With noise (``data.noise``) the second view is of the noisy text.
+
     Embeddings are the first layer's input, after position, type and layer norm, as in the authors' code.
 
     Batch: sentences. Cost: 2F + 2B = 6F, and 2F (a pass and its input gradient) more for each adversarial view. There
@@ -52,6 +55,7 @@ class ConSERT(Method):
     equation = "(1) of ConSERT"
     modality = "text"
     requires = "inputs"
+    text_views = 2
     stochastic = True
     test_settings = {
         "consert-cut": {"first": "token-cutoff", "second": "dropout", "token_rate": 0.4},
@@ -91,16 +95,17 @@ class ConSERT(Method):
         self.hidden_size = training_info.hidden_size
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        inputs = perturbation_inputs(model, batch)
-        views = [self.augment(view, batch, self.hidden_size) for view in self.views]
-        deltas = [self.ball.init(inputs) if view == "adversarial" else None for view in self.views]
+        texts = (batch, second_view(batch))
+        inputs = [perturbation_inputs(model, text) for text in texts]
+        views = [self.augment(view, text, self.hidden_size) for view, text in zip(self.views, texts, strict=True)]
+        deltas = [self.ball.init(inputs[i]) if view == "adversarial" else None for i, view in enumerate(self.views)]
         r = [self.embed(model, view, delta) for view, delta in zip(views, deltas, strict=True)]  # (B, H) each
         contrast, unperturbed, logs = nt_xent(r[0], r[1], self.temperature), list(r), []
         for i, delta in enumerate(deltas):
             if delta is not None:
                 objective = Objective(contrast, unperturbed[i])
-                attack = attack_step(delta, self.ball, inputs, loss=objective, keep_graph=True)
-                logs.append(attack.log(inputs))
+                attack = attack_step(delta, self.ball, inputs[i], loss=objective, keep_graph=True)
+                logs.append(attack.log(inputs[i]))
                 r[i] = self.embed(model, views[i], attack.delta)
         loss = nt_xent(r[0], r[1], self.temperature) if logs else contrast
         parts = {"contrast": loss.detach()}

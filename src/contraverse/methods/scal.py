@@ -30,7 +30,10 @@ class SCAL(Method):
         L_ct  = -log exp(sim(z_i, z_i^adv)/t) / sum_k exp(sim(z_i, z_k^adv)/t)          eq. (7), as InfoNCE
         L     = 1/2 (CE(x, y) + CE(x^adv, y)) + alpha * L_ct(x, x^adv)                  eq. (8)
 
-    Batch: ``labels``. Cost: 2F + b + 2B = 7F; the attack uses the clean pass's graph.
+    With noise (``data.noise``) x^adv is the noisy text x' with a perturbation, for which delta is of CE(x', y).
+
+    Batch: ``labels``. Cost: 2F + b + 2B = 7F; the attack uses the clean pass's graph. With noise it has a pass of its
+    own: 3F + b + 2B = 8F.
 
     Departure: eq. (7) is printed with ``z_k`` in the denominator, which leaves the positive out of it;
     ``contrast="literal"`` follows the print, the default is InfoNCE (eq. 4). The paper states neither the extent of a
@@ -42,7 +45,9 @@ class SCAL(Method):
     paper = "SCAL/USCAL"
     equation = "(5)-(8)"
     requires = "labels"
+    text_views = 2
     cost = "7F"
+    cost_with_noise = "8F"
     heads = PROJECTION
     test_settings = {
         "scal-fgsm": {"attack": "fgsm", "epsilon": 0.01},
@@ -82,14 +87,17 @@ class SCAL(Method):
         require_classes(self.name, self.same_class, training_info)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, inputs = batch["labels"], perturbation_inputs(model, batch)
+        labels, view = batch["labels"], batch.get("noisy", batch)
+        inputs = perturbation_inputs(model, view)
         contrastive_loss = info_nce if self.contrast == "infonce" else scal_literal
         delta = self.ball.init(inputs)
-        clean = model(batch, delta=delta, want=("logits", "z"))
-        logits = clean.logits.float()
-        ce = supervised_loss(logits, labels)
-        attack = attack_step(delta, self.ball, inputs, loss=Objective(ce, logits), keep_graph=True)
-        adversarial = model(batch, delta=attack.delta, want=("logits", "z"))
+        attacked = model(view, delta=delta, want=("logits", "z"))
+        logits = attacked.logits.float()
+        of_view = supervised_loss(logits, labels)
+        attack = attack_step(delta, self.ball, inputs, loss=Objective(of_view, logits), keep_graph=view is batch)
+        clean = attacked if view is batch else model(batch, want=("logits", "z"))
+        ce = of_view if view is batch else supervised_loss(clean.logits, labels)
+        adversarial = model(view, delta=attack.delta, want=("logits", "z"))
         ce_adv = supervised_loss(adversarial.logits, labels)
         contrast = contrastive_loss(clean.z, adversarial.z, self.temperature, labels=labels, same_class=self.same_class)
         parts = {"ce": ce.detach(), "ce_adv": ce_adv.detach(), "contrast": contrast.detach()} | attack.log(inputs)

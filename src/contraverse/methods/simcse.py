@@ -6,6 +6,7 @@ from torch import nn
 
 from contraverse.functional import info_nce
 from contraverse.methods._settings import PROJECTION, Projection, Temperature, projection_head, settings
+from contraverse.methods._views import second_view
 from contraverse.types import Batch, Loss, Method
 
 
@@ -13,9 +14,11 @@ from contraverse.types import Batch, Loss, Method
 class SimCSE(Method):
     """InfoNCE in which a sentence's positive is itself under another dropout mask: ``L = InfoNCE(z, z')``.
 
-    The equation is SCAL's (4). Batch: sentences. Cost: 2F + 2B = 6F. The model must be in training mode: without
-    dropout the views are equal and nothing is learned. At test the head is dropped (``model.embedding="h"``), as the
-    authors do for BERT, or kept (``"z"``).
+    The equation is SCAL's (4). With noise (``data.noise``) the positive is the noisy text.
+
+    Batch: sentences. Cost: 2F + 2B = 6F. The model must be in training mode: without dropout the views are equal and
+    nothing is learned. At test the head is dropped (``model.embedding="h"``), as the authors do for BERT, or kept
+    (``"z"``).
     """
 
     name = "simcse"
@@ -24,6 +27,7 @@ class SimCSE(Method):
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
     modality = "text"
     requires = "inputs"
+    text_views = 2
     cost = "6F"
     heads = PROJECTION
 
@@ -36,6 +40,6 @@ class SimCSE(Method):
         self.heads = projection_head(self.projection)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        first, second = (model(batch, want=("z",)).z for _ in range(2))
+        first, second = (model(view, want=("z",)).z for view in (batch, second_view(batch)))
         contrast = info_nce(first, second, self.temperature)
         yield Loss(contrast, {"contrast": contrast.detach()})

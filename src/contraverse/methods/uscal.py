@@ -17,6 +17,7 @@ from contraverse.methods._settings import (
     projection_head,
     settings,
 )
+from contraverse.methods._views import second_view
 from contraverse.types import Batch, Loss, Method
 
 
@@ -27,7 +28,8 @@ class USCAL(Method):
         delta = epsilon * g / ||g||_2,  g = grad of InfoNCE(z1, z2) at x^emb1           eq. (9)
         L     = InfoNCE(z1, z2) + alpha * InfoNCE(z1, z^adv)                            eq. (10)
 
-    z1 and z2 are two dropout views; z^adv is x^emb1 + delta under a third mask.
+    z1 and z2 are two dropout views; z^adv is x^emb1 + delta under a third mask. With noise
+    (``data.noise``) z2 is of the noisy text.
 
     Batch: sentences. Cost: 3F + b + 3B = 10F (SimCSE: 6F). The model must be in training mode.
     """
@@ -38,6 +40,7 @@ class USCAL(Method):
     equation = "(9), (10)"
     modality = "text"
     requires = "inputs"
+    text_views = 2
     cost = "10F"
     heads = PROJECTION
     test_settings = {"uscal-pooler": {"projection": "pooler"}, "uscal-fgsm": {"attack": "fgsm", "epsilon": 0.01}}
@@ -63,7 +66,7 @@ class USCAL(Method):
         inputs = perturbation_inputs(model, batch)
         delta = self.ball.init(inputs)
         first = model(batch, delta=delta, want=("z",)).z.float()
-        second = model(batch, want=("z",)).z
+        second = model(second_view(batch), want=("z",)).z
         contrast = info_nce(first, second, self.temperature)
         attack = attack_step(delta, self.ball, inputs, loss=Objective(contrast, first), keep_graph=True)
         third = model(batch, delta=attack.delta, want=("z",)).z

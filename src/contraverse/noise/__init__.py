@@ -7,12 +7,14 @@ from contraverse.noise.apply import NoisyText, Seed, noise, noisy
 from contraverse.noise.edits import Edit
 from contraverse.noise.kinds import KINDS, STRENGTHS, Kind, get_kind, parse_kinds
 from contraverse.noise.marking import mark_edits, visible
+from contraverse.noise.mixture import NoiseMixture
 
 __all__ = [
     "KINDS",
     "STRENGTHS",
     "Edit",
     "Kind",
+    "NoiseMixture",
     "NoisyText",
     "Seed",
     "get_kind",

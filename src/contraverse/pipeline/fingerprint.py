@@ -14,6 +14,8 @@ from contraverse.errors import UserError
 from contraverse.pipeline.steps import AnySplits, Steps
 
 SPLITS = ("train", "validation", "test")
+_NOISY = 256
+"""Training rows whose noise is part of the fingerprint."""
 _OF_A_MODEL = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
 
 
@@ -36,6 +38,7 @@ def fingerprint(steps: Steps[Any, Any], splits: AnySplits) -> dict[str, Any]:
         "rows": rows,
         "start": _weights(Path(config.model.name)),
         "teacher": _weights(Path(teacher)) if teacher is not None else None,
+        "noise": _noise(steps, splits),
     }
 
 
@@ -61,6 +64,8 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], where: 
         for name, role in (("start", "the model that it started from"), ("teacher", "the model that labels its rows")):
             if what is None and before[name] != now[name]:
                 what = f"{role} has other weights than then"
+        if what is None and before.get("noise") != now["noise"]:
+            what = "the noise on training rows is other than then"
     if what is not None:
         hint = hint or "put back what was there, or start a new run in another --output"
         raise Changed(f"cannot go on with this run: {what}", where=str(where), hint=hint)
@@ -93,6 +98,16 @@ def _rows(steps: Steps[Any, Any], data: TextData | ImageData) -> dict[str, Any]:
         known = data.labels.numpy() if isinstance(data.labels, torch.Tensor) else np.asarray(data.labels)
         labels.update(known.astype(np.float64).tobytes())
     return {"count": len(data), "inputs": inputs.hexdigest(), "labels": labels.hexdigest()}
+
+
+def _noise(steps: Steps[Any, Any], splits: AnySplits) -> str | None:
+    """Hash of the noise that the first training rows get in the first epoch, so that its code counts; None without."""
+    noise, train = steps.noise, splits.need("train")
+    if noise is None or not isinstance(train, TextData):
+        return None
+    rows = [noise.apply(texts, row, 0, steps.method.text_views) for row, texts in enumerate(train.texts[:_NOISY])]
+    written = repr((noise, rows)).encode("utf-8", "backslashreplace")
+    return hashlib.blake2b(written, digest_size=16).hexdigest()
 
 
 def _weights(path: Path) -> dict[str, list[Any]] | None:

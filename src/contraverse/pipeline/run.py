@@ -199,6 +199,7 @@ def _train(
         method,
         train,
         views=steps.views(splits),
+        noise=steps.noise,
         evaluators=validation.evaluators,
         output_dir=output / CHECKPOINTS,
         optimizer=_set_fields(config.train.optimizer),
@@ -240,7 +241,7 @@ def _train(
         "epochs": state.epoch,
         "best_step": state.best_global_step,
         "best_validation": state.best_metric,
-        "forward_units": method.cost,
+        "forward_units": method.cost if steps.noise is None else method.cost_with_noise or method.cost,
         **steps.training_figures(splits),
     }
     return trainer, training

@@ -17,6 +17,7 @@ from contraverse.evaluation import StsSources
 from contraverse.methods import METHODS
 from contraverse.models import ImageModel, TextModel
 from contraverse.models.backbones import TIMM
+from contraverse.noise import NoiseMixture
 from contraverse.pipeline.measure import measure_task, progress_total
 from contraverse.pipeline.result import Counting, Say
 from contraverse.recipes import ImageRunConfig, RunConfig, Stage, split_stages
@@ -164,6 +165,11 @@ class Steps(ABC, Generic[S, M]):
 
     def views(self, splits: S) -> OneView | TwoViews | None:
         """Build the random views of training images; None for texts."""
+        return None
+
+    @property
+    def noise(self) -> NoiseMixture | None:
+        """Noise of training texts; None without, and for images."""
         return None
 
     def trained_model(self, model: M) -> M:

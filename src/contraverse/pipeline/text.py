@@ -22,6 +22,7 @@ from contraverse.models.loading import Origin, classes_of, commit_of, load_confi
 from contraverse.models.normalizing import harden
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
+from contraverse.noise import NoiseMixture
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
 from contraverse.pipeline.noise import measure_noise, measure_noise_sts, noise_progress_total, noise_settings
 from contraverse.pipeline.result import Counting, Say
@@ -74,7 +75,14 @@ class TextSteps(Steps[TextSplits, TextModel]):
             raise UserError(error.what, where=f"evaluation.sts: {error.where}", hint=error.hint) from error
 
     def load(self) -> TextSplits:
-        return load_splits(get_task(self.config.task), **self.config.data.model_dump())
+        splits = load_splits(get_task(self.config.task), **self.config.data.where())
+        if self.noise is not None:
+            splits.notes.append(self.noise.describe(self.method.text_views))
+        return splits
+
+    @property
+    def noise(self) -> NoiseMixture | None:
+        return self.config.data.mixture(self.config.train.arguments.get("seed", 42))
 
     def check_rows(self, splits: TextSplits) -> None:
         recipe, train = self.config.recipe, splits.need("train")

@@ -57,7 +57,8 @@ def explain(error: ValidationError, model: type[BaseModel], section: str = "") -
         names, parent = _locate(item["loc"], model)
         where = ".".join([section, *names] if section else names)
         if isinstance(mistake := item.get("ctx", {}).get("error"), UserError):
-            mistakes[where] = mistake  # says what and where better than pydantic can
+            # It says what better than pydantic can, and where if it knows.
+            mistakes[where] = mistake if mistake.where else UserError(mistake.what, where=where, hint=mistake.hint)
             continue
         if item["type"] == "extra_forbidden":
             what, hint = "no such setting", suggestion(names[-1], parent.model_fields)
@@ -96,12 +97,18 @@ def _locate(path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[list[s
         elif inside:
             names.append(part)
             field = parent.model_fields.get(part)
-            section = field.annotation if field else None
+            section = _of_optional(field.annotation) if field else None
             if get_origin(section) is dict:  # sections by name
                 keyed = next((argument for argument in get_args(section) if _is_model(argument)), None)
             inside = _is_model(section) or keyed is not None
             parent = cast(type[BaseModel], section) if _is_model(section) else parent
     return names, parent
+
+
+def _of_optional(annotation: Any) -> Any:
+    """The section of ``Section | None``; any other annotation as it is."""
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return members[0] if len(members) == 1 and _is_model(members[0]) else annotation
 
 
 def _is_model(section: Any) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from contraverse.attacks.settings import AttackConfig
 from contraverse.errors import UserError
-from contraverse.noise import parse_kinds
+from contraverse.noise import NoiseMixture, parse_kinds
 from contraverse.recipes import notation
 from contraverse.units import Number
 
@@ -64,6 +64,29 @@ class ModelConfig(Section):
     normalize: Literal["unicode"] | None = None
 
 
+class NoiseConfig(Section):
+    """Noise on training texts: see `contraverse.noise.NoiseMixture`.
+
+    ``kinds``: names of kinds, or ``all``; each row gets one of them, at one of ``strengths`` (1 to 5). ``share``:
+    probability that a row gets noise in an epoch, None for a half where the noisy text takes the place of the clean
+    one, and 1 where it is a second view. ``data.noise=all`` or ``data.noise=[keyboard,swap]`` is short for the kinds.
+    """
+
+    kinds: list[str]
+    strengths: list[Annotated[int, Field(ge=1, le=5)]] = Field(default=[1, 2, 3], min_length=1)
+    share: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_short_form(cls, written: Any) -> Any:
+        return {"kinds": written} if isinstance(written, str | list) else written
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _check_kinds(cls, written: Any) -> Any:
+        return parse_kinds(written) if isinstance(written, str | list) else written
+
+
 class DataConfig(Section):
     """Source of the rows.
 
@@ -77,6 +100,9 @@ class DataConfig(Section):
     and ``test_rows`` keep so many rows of a split, each class in its share. ``adversaries``: a file that
     ``contraverse adversaries`` wrote, whose texts are added to the training rows alone. ``delimiter``: between the
     fields of a CSV file, None to tell it by the rows. ``encoding``: of text files, None for UTF-8.
+
+    ``noise``: of training texts, drawn anew each epoch by the seed of training; None for none. ``noise_except``: kinds
+    that are left out of it, so that a model can be measured under noise that it was not trained on.
     """
 
     source: str | list[Any] | dict[str, Any] | None = None
@@ -92,6 +118,39 @@ class DataConfig(Section):
     on_bad_row: Literal["error", "skip"] = "error"
     delimiter: str | None = None
     encoding: str | None = None
+    noise: NoiseConfig | None = None
+    noise_except: list[str] = []
+
+    def where(self) -> dict[str, Any]:
+        """Arguments of `contraverse.data.load_splits`: the source and its rows, without the noise of training."""
+        return self.model_dump(exclude={"noise", "noise_except"})
+
+    @field_validator("noise_except", mode="before")
+    @classmethod
+    def _check_noise_except(cls, written: Any) -> Any:
+        return parse_kinds(written) if written and isinstance(written, str | list) else written
+
+    @model_validator(mode="after")
+    def _check_noise(self) -> "DataConfig":
+        if self.noise_except and self.noise is None:
+            hint = "set data.noise as well: data.noise=all"
+            raise UserError(
+                "holds kinds out of the training noise, and there is none", where="data.noise_except", hint=hint
+            )
+        if self.noise is not None and not set(self.noise.kinds) - set(self.noise_except):
+            raise UserError("holds every kind of data.noise out", where="data.noise_except")
+        return self
+
+    def mixture(self, seed: int) -> NoiseMixture | None:
+        """Noise of training, without the kinds that are held out; None without noise.
+
+        Args:
+            seed: of training.
+        """
+        if self.noise is None:
+            return None
+        kinds = [kind for kind in self.noise.kinds if kind not in self.noise_except]
+        return NoiseMixture(kinds, self.noise.strengths, self.noise.share, seed)
 
     @field_validator("source", mode="before")
     @classmethod

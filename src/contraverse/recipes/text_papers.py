@@ -2,8 +2,17 @@
 
 from typing import Any, Literal
 
+from contraverse.noise import KINDS
 from contraverse.recipes.recipe import baseline, plain, recipe
-from contraverse.recipes.schema import MethodConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from contraverse.recipes.schema import (
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    NoiseConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+)
 
 # Simple Contrastive Representation Adversarial Learning for NLP Tasks.
 SCAL_PAPER = "SCAL/USCAL (Miao et al. 2021)"
@@ -140,6 +149,17 @@ def carl() -> RunConfig:
 plain("smart", summary="predictions change little around an input", paper="SMART (Jiang et al. 2020)", task="text")
 plain("alum", summary="predictions stay under perturbation", paper="ALUM (Liu et al. 2020)", task="text")
 plain("infobert", summary="FreeLB and mutual information", paper="InfoBERT (Wang et al. 2021)", task="text")
+
+
+@recipe(
+    "consistency",
+    summary="the same prediction for a text and its noisy twin",
+    paper="Self-Teaching (Zhuang and Zuccon 2022)",
+    task="text",
+)
+def consistency() -> RunConfig:
+    """The baselines' training, with noise of all kinds."""
+    return labelled("consistency").model_copy(update={"data": DataConfig(noise=NoiseConfig(kinds=list(KINDS)))})
 
 
 @recipe("simcse", summary="sentence embeddings from dropout views", paper=SIMCSE_PAPER, task="sentences")

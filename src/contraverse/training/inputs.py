@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from contraverse.data import Encoded, EncodedText, ImageSplits, Splits, TextData
+from contraverse.data import Encoded, EncodedText, ImageSplits, NoisyText, Splits, TextData
 from contraverse.data.encoding import matched
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.models.inputs import as_rows, encode_rows
+from contraverse.noise import NoiseMixture
 from contraverse.types import Method
 
 Views = OneView | TwoViews
@@ -39,6 +40,19 @@ def encoded(model: AnyModel, method: Method, rows: Any) -> Encoded:
         hint = "give rows of three texts: anchor, positive, negative"
         raise UserError(f"{method.name} needs pairs, and the rows have none", where=texts.source, hint=hint)
     return encode_rows(model, rows)
+
+
+def with_noise(model: AnyModel, method: Method, rows: Encoded, noise: NoiseMixture | None) -> Encoded:
+    """``rows`` whose batches have ``noise``, in as many views as the method declares; as they are without.
+
+    Raises:
+        UserError: the rows are images.
+    """
+    if noise is None:
+        return rows
+    if not isinstance(rows, EncodedText) or not isinstance(model, TextModel):
+        raise UserError("noise is for texts, and these rows are images", hint="leave noise out: views are for images")
+    return NoisyText(rows, model.tokenizer, noise, method.text_views)
 
 
 def _train_split(rows: Any) -> Any:

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import Encoded, EncodedText, LengthGroupedSampler
+from contraverse.data import Encoded, EncodedText, LengthGroupedSampler, NoisyText
 from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
 from contraverse.functional import from_all, from_first, rank, share_buffers, sharing
@@ -23,9 +23,10 @@ from contraverse.models import AnyModel, ImageModel
 from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
+from contraverse.noise import NoiseMixture
 from contraverse.training.callbacks import Progress
 from contraverse.training.finite import WatchedTrainer
-from contraverse.training.inputs import Views, check_method, check_model, encoded, views_for
+from contraverse.training.inputs import Views, check_method, check_model, encoded, views_for, with_noise
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
 from contraverse.training.ranks import (
@@ -71,6 +72,7 @@ class Trainer(WatchedTrainer):
             the method needs labels, classes are matched with the model's by name.
         views: random views of a batch of images, made on its device; None: SimCLR's where the method wants two
             of each, else the images as they are.
+        noise: on texts, drawn anew each epoch, in the views that the method declares (`Method.text_views`).
         evaluators: each is called with the model at every evaluation and returns metrics; all are logged as
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
         output_dir: holds ``metrics.jsonl`` and the checkpoints.
@@ -105,6 +107,7 @@ class Trainer(WatchedTrainer):
         train: Any,
         *,
         views: Views | None = None,
+        noise: NoiseMixture | None = None,
         evaluators: Mapping[str, Evaluator] | None = None,
         output_dir: str | Path | None = None,
         args: TrainingArguments | None = None,
@@ -151,7 +154,7 @@ class Trainer(WatchedTrainer):
             to_synced(model)
         if method.trainable == "classifier":
             model.freeze_encoder()
-        rows = encoded(model, method, train)
+        rows = with_noise(model, method, encoded(model, method, train), noise)
         self.own_optimizer, self.own_schedule = optimizer, schedule
         self.views = views_for(model, method, views)
         method.prepare(_facts(model, rows, args))
@@ -393,3 +396,5 @@ class _Exactness(TrainerCallback):
         # Accelerate does not reach a sampler under both a shard and a skip, which is where resume puts it.
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int(state.epoch or 0))
+        if isinstance(rows := self.trainer.train_dataset, NoisyText):
+            rows.start_epoch(int(state.epoch or 0))

@@ -1,0 +1,140 @@
+"""Methods on a text and its noisy twin: consistency's equations, and the second view of the contrastive ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import consistency_reference
+from reference.driving import Watched, flat, gradients, losses_of, make
+from reference.tiny import random_batch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from contraverse.functional import info_nce
+from contraverse.methods import METHODS, Consistency
+from contraverse.models import TextModel
+
+TWO_VIEWS = [name for name, method in METHODS.items() if method.text_views == 2]
+
+
+def with_noise(rows: int = 4, tokens: int = 9, *, full: bool = False) -> dict[str, Any]:
+    batch, twin = random_batch(rows, tokens), random_batch(rows, tokens if full else tokens + 2, seed=5)
+    if full:
+        for part in (batch, twin):
+            part["input_ids"][part["input_ids"] == 0] = 7
+            part["attention_mask"] = torch.ones_like(part["attention_mask"])
+    return {**batch, "noisy": {name: twin[name] for name in ("input_ids", "attention_mask")}}
+
+
+class Logits(nn.Module):
+    """A model whose logits are parameters: ``clean`` of a batch with labels, ``noisy`` of the twin."""
+
+    def __init__(self, clean: torch.Tensor, noisy: torch.Tensor) -> None:
+        super().__init__()
+        self.clean, self.noisy = nn.Parameter(clean), nn.Parameter(noisy)
+
+    def forward(self, batch: Any, **arguments: Any) -> Any:
+        class Result:
+            logits = self.clean if "labels" in batch else self.noisy
+
+        return Result()
+
+
+def test_the_issue_names_these() -> None:
+    assert set(TWO_VIEWS) == {"simcse", "uscal", "scal", "cl", "consert", "consistency"}
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("a", [0.0, 0.7])
+def test_consistency_is_the_equation(symmetric: bool, a: float) -> None:
+    """Value and gradients at both texts' logits, by hand."""
+    clean, noisy = torch.randn(4, 3), torch.randn(4, 3)
+    labels = [0, 2, 1, 1]
+    method = Consistency(weight=1.3, noisy_weight=a, divergence="symmetric" if symmetric else "self-teaching")
+    model = Logits(clean.clone(), noisy.clone())
+    (loss,) = method.losses(model, {"labels": torch.tensor(labels), "noisy": {}})
+    loss.total.backward()
+    settings: dict[str, Any] = {"a": a, "b": 1.3, "symmetric": symmetric}
+    x, y = clean.double().numpy(), noisy.double().numpy()
+
+    def total(at: Any, beside: Any) -> float:
+        return consistency_reference.loss(at, beside, labels, teacher=x, **settings)
+
+    assert loss.total.item() == pytest.approx(total(x, y), rel=1e-5)
+    slopes = [
+        consistency_reference.slope(lambda at: total(at, y), x),
+        consistency_reference.slope(lambda at: total(x, at), y),
+    ]
+    for parameter, slope in zip((model.clean, model.noisy), slopes, strict=True):
+        np.testing.assert_allclose(parameter.grad.numpy(), slope, atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", ["symmetric", "self-teaching"])
+def test_consistency_of_scores_is_a_squared_distance(divergence: Any) -> None:
+    clean, noisy, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]]), torch.tensor([1.0, 1.0])
+    (loss,) = Consistency(weight=2.0, divergence=divergence).losses(
+        Logits(clean, noisy), {"labels": labels, "noisy": {}}
+    )
+    assert loss.total.item() == pytest.approx(0.5 + 0.625 + 2 * 2.125)
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_both_views_are_seen_and_the_noisy_one_is_trained_on(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    method, batch = make(name), with_noise()
+    model = tiny_model(heads=method.heads, dropout=0.0).train()
+    before = {key: value.clone() for key, value in batch["noisy"].items()}
+    first = flat(gradients(method, model, batch))
+    assert first.isfinite().all()
+    assert all(torch.equal(batch["noisy"][key], value) for key, value in before.items())
+    other = {**batch, "noisy": {**batch["noisy"], "input_ids": batch["noisy"]["input_ids"].flip(0)}}
+    other["noisy"]["attention_mask"] = batch["noisy"]["attention_mask"].flip(0)
+    assert not torch.allclose(flat(gradients(make(name), model, other)), first)
+    without = {key: value for key, value in batch.items() if key != "noisy"}
+    assert not torch.allclose(flat(gradients(make(name), model, without)), first)
+    wide = {key: F.pad(value, (0, 3)) for key, value in batch["noisy"].items()}
+    if name != "consert":  # its draws are as many as there are tokens
+        padded = flat(gradients(make(name), model, {**batch, "noisy": wide}))
+        torch.testing.assert_close(padded, first, rtol=1e-3, atol=1e-4 * first.abs().max().item())
+
+
+@pytest.mark.parametrize("name", [name for name in TWO_VIEWS if name != "consert"])
+def test_a_twin_without_noise_is_the_text_itself(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    batch = random_batch()
+    model = tiny_model(heads=make(name).heads, dropout=0.0).train()
+    twin = {**batch, "noisy": {key: batch[key].clone() for key in ("input_ids", "attention_mask")}}
+    plain, noisy = (flat(gradients(make(name), model, b)) for b in (batch, twin))
+    torch.testing.assert_close(noisy, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_scal_attacks_the_noisy_text(tiny_model: Callable[..., TextModel]) -> None:
+    """x^adv = x' + epsilon g / ||g||, g that of CE(x', y); the rest of eq. (8) as it is."""
+    batch, method = with_noise(), make("scal")
+    model = tiny_model(heads=method.heads, dropout=0.0).train()
+    watched = Watched(model)
+    (loss,) = losses_of(method, watched, batch)
+    delta = watched.watch.passes()[-1].delta
+    noisy, labels = batch["noisy"], batch["labels"]
+    at = torch.zeros_like(delta, requires_grad=True)
+    (g,) = torch.autograd.grad(F.cross_entropy(model(noisy, delta=at).logits, labels), at)
+    expected = method.epsilon * g / g.flatten(1).norm(dim=1)[:, None, None]
+    torch.testing.assert_close(delta, expected, rtol=1e-4, atol=1e-6)
+    clean, attacked = (model(x, delta=d, want=("logits", "z")) for x, d in ((batch, None), (noisy, delta)))
+    ce = (F.cross_entropy(clean.logits, labels) + F.cross_entropy(attacked.logits, labels)) / 2
+    contrast = info_nce(clean.z, attacked.z, method.temperature)
+    torch.testing.assert_close(loss.total, ce + method.alpha * contrast, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_the_cost_on_noise_is_the_counted_one(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    method, batch = make(name, hidden_size=64), with_noise(8, 16, full=True)
+    size = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 256}
+    model = tiny_model(heads=method.heads, dropout=0.0, **size).train()
+    with FlopCounterMode(display=False) as forward:
+        model(batch, want=("tokens",))
+    with FlopCounterMode(display=False) as counter:
+        gradients(method, model, batch)
+    stated = float((method.cost_with_noise or method.cost).removesuffix("F"))
+    assert counter.get_total_flops() / forward.get_total_flops() == pytest.approx(stated, rel=0.03)
