@@ -11,6 +11,7 @@ from reference.tiny import LABELS, rows
 
 from contraverse.methods import METHODS
 from contraverse.models import TextModel
+from contraverse.noise import NoiseMixture
 from contraverse.training import Trainer, read_metrics
 
 SETTINGS: dict[str, Any] = {
@@ -61,3 +62,30 @@ def test_two_ranks_train_as_one_process(tiny_folder: Callable[..., Path], tmp_pa
         # The loss and every part of it, reduced alike.
         for row, expected in zip(two, alone, strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
+
+
+NOISE = NoiseMixture(["keyboard", "space-out", "append"], seed=1)
+
+
+def _with_noise_on_a_rank(number: int, out: Path, folder: Path, port: int) -> None:
+    environment(number, port)
+    settings: dict[str, Any] = {"ddp_backend": "gloo", "noise": NOISE}
+    weights = {name: train(folder, name, out / name, **settings) for name in ("ce", "scal", "consistency")}
+    weights["resumed"] = train(folder, "scal", out / "scal", str(out / "scal" / "checkpoint-6"), **settings)
+    torch.save(weights, out / f"{number}.pt")
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_ranks_see_the_noise_of_one_process(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """A row's draws do not depend on the process: in the place of the clean text, and as a second view."""
+    folder = tiny_folder("bert", 0.0)
+    run_ranks(_with_noise_on_a_rank, tmp_path, folder, free_port())
+    first, second = (torch.load(tmp_path / f"{number}.pt") for number in range(2))
+    for key, value in first["scal"].items():
+        torch.testing.assert_close(first["resumed"][key], value, rtol=1e-5, atol=1e-6)
+    for name in ("ce", "scal", "consistency"):
+        assert all(torch.equal(value, second[name][key]) for key, value in first[name].items())
+        one = train(folder, name, tmp_path / "one" / name, per_device_train_batch_size=6, noise=NOISE)
+        for key, value in first[name].items():
+            torch.testing.assert_close(value, one[key], rtol=1e-4, atol=1e-5)
