@@ -21,6 +21,7 @@ from contraverse.cli.adversaries import adversaries
 from contraverse.cli.console import complain, files_first, say
 from contraverse.cli.evaluate import evaluate
 from contraverse.cli.export import export
+from contraverse.cli.harden import harden
 from contraverse.cli.listing import list_
 from contraverse.cli.postprocess import postprocess
 from contraverse.cli.search import search
@@ -137,6 +138,6 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, train, search, study, evaluate, adversaries, encode, predict, postprocess, export):
+for command in (quickstart, train, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export):
     app.command()(files_first(command))
 app.command("list")(list_)
