@@ -19,7 +19,7 @@ MOMENTUM, RISES = 0.75, 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
-    """After which iterations the step size is looked at: ``ceil(p_j * steps)``, below ``steps``.
+    """Iterations after which the step size is checked: ``ceil(p_j * steps)``, below ``steps``.
 
     p_1 = .22, p_{j+1} = p_j + max(p_j - p_{j-1} - .03, .06), as in the paper's section 3.
     """
@@ -58,7 +58,7 @@ def apgd(
     Args:
         loss_of: one loss per row (B,).
         ball: a limit for each row: no scope ``"batch"``.
-        inputs: what is perturbed.
+        inputs: values to perturb.
         steps: gradients per restart, >= 1.
         restarts: attempts, >= 1.
         random_start: whether the first one begins at random too.

@@ -16,7 +16,7 @@ Half precision holds 2^-24 to 2^16. In MiniLM, from its first step to a fitted b
 2^4 times as large as that at the logits, and their root mean square down to 2^-19 of it.
 """
 UNTOLD = 2.0**8
-"""Factor of a loss whose outputs are not told: of a sum over rows it overflows no sooner than `LEVEL` does."""
+"""Factor of a loss without known outputs: of a sum over rows it overflows no sooner than `LEVEL` does."""
 EXPONENT = 0x7F800000
 """Bits of a float32 that hold its exponent."""
 MOSTLY = 0.5
@@ -26,7 +26,7 @@ A gradient that underflows is left at [CLS] alone, which of a sentence of twelve
 
 
 class Objective(NamedTuple):
-    """A loss to climb, and the outputs of the network that it reads.
+    """A loss to maximize, and the outputs of the network that it reads.
 
     ``loss``: one value per row (B,), or a scalar, such as a mean over rows. ``outputs`` (B, ...), in fp32 or better:
     all that it reads of the perturbed pass; cast them with ``.float()`` before the loss is computed from them. How the
@@ -40,7 +40,7 @@ class Objective(NamedTuple):
 
 
 LossOf = Callable[[Tensor], Tensor | Objective]
-"""The loss to climb as a function of the perturbation: one value per row (B,), or a scalar.
+"""The loss to maximize as a function of the perturbation: one value per row (B,), or a scalar.
 
 As an `Objective`, with the outputs of the network that it reads, its gradient is right in half precision however small
 the loss is."""
@@ -64,7 +64,7 @@ def input_gradient(objective: Tensor | Objective, delta: Tensor, *, keep_graph: 
     Of a loss without its outputs only a fixed factor can be taken, `UNTOLD`.
 
     Args:
-        objective: what is climbed. A loss reads ``delta`` through the outputs alone.
+        objective: the loss to maximize. A loss reads ``delta`` through the outputs alone.
         delta: the perturbation.
         keep_graph: whether the graph will be gone through again.
 

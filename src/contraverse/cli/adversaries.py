@@ -45,7 +45,8 @@ def adversaries(
     norm: Annotated[Literal["l2", "linf"], typer.Option(help="l2 of a sequence, or linf.")] = "l2",
     steps: Annotated[int, typer.Option(min=1, help="Steps of PGD.")] = 5,
     reading: Annotated[
-        Literal["near", "whole"], typer.Option(help="Like words for content words, or all that the head reads.")
+        Literal["near", "whole"],
+        typer.Option(help="Replace single content words by similar ones, or every token that the head changes."),
     ] = "near",
     substitutions: Annotated[int, typer.Option(min=1, help="near: words that may change.")] = 1,
     candidates: Annotated[int, typer.Option(min=1, help="near: of the likeliest tokens of a place.")] = 20,
@@ -53,10 +54,10 @@ def adversaries(
     max_share: Annotated[float, typer.Option(min=0.01, max=1, help="The same, as a share of the sentence's.")] = 0.3,
     min_similarity: Annotated[float, typer.Option(min=-1, max=1, help="Least cosine of the two embeddings.")] = 0.8,
     max_drop: Annotated[
-        float, typer.Option(min=0, help="Log-odds of the label that may be lost by a linear classifier on embeddings.")
+        float, typer.Option(min=0, help="Largest drop of the label's log-odds, by a linear classifier on embeddings.")
     ] = 0.7,
     min_word_similarity: Annotated[
-        float, typer.Option(min=-1, max=1, help="Least cosine, in context, of a word and the one in its place.")
+        float, typer.Option(min=-1, max=1, help="Least cosine, in context, of a word and its replacement.")
     ] = 0.8,
     encoder: Annotated[str, typer.Option(help="Encoder that compares both sentences: minilm, or a folder.")] = "minilm",
     against: Annotated[str | None, typer.Option(help="Another classifier: is it fooled too?")] = None,

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of an error in any of them."""
+"""The commands, and the handling of their errors."""
 
 import os
 import re
@@ -69,7 +69,7 @@ class Commands(TyperGroup):
 
 
 def _drop_stdout() -> None:
-    """Send to nowhere what could not be written to stdout, which Python would try again at its end."""
+    """Discard output that could not be written to stdout, which Python would try again at its end."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

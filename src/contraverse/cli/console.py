@@ -18,7 +18,7 @@ from contraverse.visible import visible
 
 
 class _Visible(Console):
-    """A console that shows what texts, labels and names hold, and lets none of them act on the terminal."""
+    """A console that prints texts, labels and names as they are; their control characters have no effect."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -30,7 +30,7 @@ notes = _Visible(stderr=True, soft_wrap=True, highlight=False)
 
 
 def say(line: str) -> None:
-    """A line about what is going on."""
+    """Print a line on the progress of the command."""
     _note(line, markup=False)
 
 
@@ -41,7 +41,7 @@ def complain(message: str) -> None:
 
 
 def warn(line: str) -> None:
-    """A line about what is to be doubted."""
+    """Print a warning."""
     _note(f"[bold yellow]warning:[/] {escape(line)}")
 
 
@@ -107,7 +107,7 @@ def doing(what: str) -> Iterator[None]:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Any]:
-    """A bar on a terminal; gives the function that moves it by so many of ``total``."""
+    """Show a progress bar on a terminal; yields the function that advances it, up to ``total``."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
         task = progress.add_task(what, total=total)

@@ -1,4 +1,4 @@
-"""Models and rows that a command is given, and files that it leaves."""
+"""Models and rows that a command reads, and files that it writes."""
 
 import json
 import sys

@@ -19,7 +19,7 @@ ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th", ".safetensors")
 OURS = ("config.yaml", "config.json", "contraverse.json", "modules.json")
 
 Arch = Annotated[
-    str | None, typer.Option("--model-arch", help="File of weights: its backbone, where the names in it do not tell.")
+    str | None, typer.Option("--model-arch", help="File of weights: its backbone, where the file's names fit several.")
 ]
 Normalise = Annotated[
     str | None,
@@ -45,7 +45,7 @@ def weights_file(path: Path) -> Path | None:
 
 
 def load_weights(file: Path, arch: str | None, normalise: str | None) -> "ImageModel":
-    """The model of a published file of weights, which is read as tensors alone; what is uncertain of it is said.
+    """The model of a published file of weights, read as tensors alone; prints a note where something is uncertain.
 
     Raises:
         UserError: the file cannot be read, or fits no backbone.

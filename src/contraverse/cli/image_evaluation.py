@@ -226,7 +226,7 @@ def _unforeseen(
 
 
 def measure_encoder(request: Request) -> dict[str, Any]:
-    """Print and return how far classes can be told by a linear classifier on an encoder's features.
+    """Print and return the accuracy of a linear classifier on an encoder's features.
 
     Those of a dual encoder are probed by both sets of batch norms, unless a flag names one.
     """

@@ -1,4 +1,4 @@
-"""``contraverse list``: what there is to choose from."""
+"""``contraverse list``: methods, recipes, tasks, attacks and kinds of noise."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal

@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 def postprocess(
     kind: Annotated[Kind, typer.Argument(help="Step to fit after the encoder.")],
-    output: Annotated[Path, typer.Option(help="Folder of the model with what was fitted.")],
+    output: Annotated[Path, typer.Option(help="Folder of the model with its fitted map.")],
     model: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     sentences: Annotated[
         str | None, typer.Argument(help="A file of training sentences, never of test ones; - for stdin.")

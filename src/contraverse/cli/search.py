@@ -56,7 +56,7 @@ def search(
 ) -> None:
     """Try settings of a recipe, compare them on validation rows, and write the best as a configuration.
 
-    The test rows are never looked at: train the winner with contraverse train --config OUTPUT/best.yaml.
+    The test rows are never used: train the winner with contraverse train --config OUTPUT/best.yaml.
     """
     with doing("Loading PyTorch…"):
         if resume:

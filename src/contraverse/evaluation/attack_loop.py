@@ -97,7 +97,7 @@ def attack_rows(
 
     An image drops out of the attempt, too, as soon as it is broken. A sentence does not: how large its perturbation is
     relative to it, which encoders are compared by, is of the whole attempt. The model has to be in eval mode and
-    `frozen`, inside `seeded`. ``progress`` is told ``len(rows)`` rows an attempt.
+    `frozen`, inside `seeded`. ``progress`` is called with ``len(rows)`` rows an attempt.
     """
     still_correct = np.zeros(len(data), dtype=bool)
     still_correct[rows] = True
@@ -167,7 +167,7 @@ def attack_batch(
 ) -> BatchAttackResult:
     """One attempt on one batch.
 
-    A row is broken where *any* point that was looked at is classified wrongly: of three classes, the one of largest
+    A row is broken where *any* point that was evaluated is classified wrongly: of three classes, the one of largest
     loss need not be. A gradient that dies on a row that is broken by then is not counted: DLR is flat there.
 
     Args:

@@ -104,7 +104,7 @@ def breakdown(
         labels: (N,) classes 0 .. C-1.
         names: of the C classes.
         report: of an attack on the same rows.
-        count: at most so many rows of each kind.
+        count: largest number of rows of each kind.
     """
     predicted, classes = logits.argmax(1), logits.shape[1]  # (N,)
     confidence = softmax(logits.astype(np.float64), axis=1).max(1)  # (N,)

@@ -1,4 +1,4 @@
-"""Is the attack to be believed? It is tried on a few rows in ways whose outcome is known where it works.
+"""Checks of an attack: tests on a few rows whose outcome is known for an attack that works.
 
 The checks are those by which masked gradients were found out: Athalye et al., "Obfuscated Gradients Give a False Sense
 of Security" (2018), section 3.1; Carlini et al., "On Evaluating Adversarial Robustness" (2019), section 3.
@@ -21,10 +21,10 @@ from contraverse.functional import all_parts, direction
 from contraverse.models import AnyModel
 
 ROWS = 32
-"""Number of rows that are diagnosed where none is given."""
+"""Default number of rows to diagnose."""
 
 LARGE = 5.0
-"""The size at which nothing may hold: five times the embeddings themselves, ||delta|| = 5 ||E||."""
+"""Perturbation size that must break every row: five times the embeddings themselves, ||delta|| = 5 ||E||."""
 
 SLACK, UNSETTLED, LEFT = 0.03, 0.1, 0.05
 """Shares of the rows. What may go the wrong way by chance; what a longer attack may break in addition before the one
@@ -45,7 +45,7 @@ class Diagnosis:
         large: at ||delta|| = `large_epsilon` times ||E||.
         large_epsilon: that size.
         forward_units: cost of all this, a row.
-        warnings: what is amiss, a sentence each; empty where the attack passes.
+        warnings: checks that failed, a sentence each; empty where the attack passes.
     """
 
     rows: int
@@ -98,7 +98,7 @@ def diagnose(
 
     Costs a row, at most, with E radii, r restarts of k steps and L losses (1 for PGD, 2 for APGD from three classes
     on): ``L ((E + 1) r (2k + 1) + r (4k + 1) + (r + 1) (2k + 1)) + E`` forward-units; 90 for three radii and the
-    default PGD. The model has to be in eval mode and frozen. ``progress`` is told ``count * probes(radii)`` rows.
+    default PGD. The model has to be in eval mode and frozen. ``progress`` counts ``count * probes(radii)`` rows.
 
     Args:
         model: a classifier.

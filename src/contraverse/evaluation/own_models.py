@@ -1,4 +1,4 @@
-"""Attacks on anybody's network: `attack` for single inputs, and what lets evaluators measure it."""
+"""Attacks on any network: `attack` for single inputs, and wrappers by which evaluators measure it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

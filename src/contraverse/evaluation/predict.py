@@ -40,7 +40,7 @@ def predict(
         data: tokenised here if it is not yet.
         batch_size: rows a batch, >= 1.
         bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
-        progress: told the number of rows of each batch that is done.
+        progress: called with the number of rows of each batch that is done.
 
     Raises:
         UserError: ``data`` has no rows.

@@ -55,7 +55,7 @@ class StsSources:
     Attributes:
         test: the sets by name; a user's own pairs are called ``pairs``.
         dev: the pairs that choose a checkpoint; None where there are none.
-        notes: what a reader of the figures should know.
+        notes: remarks for a reader of the figures.
     """
 
     test: Mapping[str, StsSet]
@@ -181,7 +181,7 @@ def _is_text(value: object) -> bool:
 
 
 def _number(value: object) -> float | None:
-    """NaN for an empty cell, None for what is no number."""
+    """The number in a cell: NaN for an empty cell, None for anything else."""
     if value is None or value == "":
         return math.nan
     try:

@@ -86,7 +86,7 @@ def believe(
         settings: the search's.
         column: which text of a pair.
         rows, exact_rows: how many are tried.
-        progress: told the number of rows that are done; ``rows + exact_rows`` at most.
+        progress: called with the number of rows that are done; ``rows + exact_rows`` at most.
     """
     data = rows_of(data, asker.target)
     labels, index = np.asarray(data.labels), range(len(data.columns))[column]

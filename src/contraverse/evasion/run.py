@@ -49,7 +49,7 @@ def evade(
         settings: how hard is searched.
         column: which text of a pair is attacked; the last by default.
         state: results known from an earlier call, to which those of this one are added as they come.
-        progress: told the number of rows that are settled; they add up to the rows of ``data``.
+        progress: called with the number of rows that are settled; they add up to the rows of ``data``.
 
     Raises:
         UserError: the rows have no classes, or others than the classifier's, or a budget is not at least 1.

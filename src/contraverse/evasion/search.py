@@ -12,7 +12,7 @@ from contraverse.evasion.changes import Change, Span, shifted
 from contraverse.evasion.targets import ModelTarget
 
 TRIALS = 3
-"""Number of a row's texts that were classified wrongly in a batch are classified once more, alone."""
+"""Number of a row's texts that are classified once more, alone, after a wrong answer in a batch."""
 
 
 class Node(NamedTuple):

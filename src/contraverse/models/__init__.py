@@ -1,4 +1,4 @@
-"""Encoders with their heads, and what is done to their embeddings afterwards."""
+"""Encoders with their heads, and postprocessing of their embeddings."""
 
 from pathlib import Path
 

@@ -54,7 +54,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""Usual ones by name; CIFAR's as RobustBench has them."""
+"""Usual normalisations by name; CIFAR's as in RobustBench."""
 MEANS = {"normalize.mean": "mean", "normalize.std": "std", "mean": "mean", "std": "std", "mu": "mean", "sigma": "std"}
 SETS = {"0": "clean", "1": "adversarial"}
 COUNTER = "num_batches_tracked"
@@ -113,7 +113,7 @@ def load(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and what a safetensors file notes beside them; nothing in the file is run.
+    """Tensors by name, and the metadata of a safetensors file; no code in the file is run.
 
     Raises:
         UserError: it cannot be read, or holds no tensors by name.
@@ -172,7 +172,7 @@ def _translated(state: dict[str, Tensor], where: str) -> _Weights:
 
 
 def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
-    """The backbone whose weights these are, all of them and no others; ``arch`` where it is said.
+    """The backbone that these weights fit exactly; ``arch`` where it is given.
 
     Raises:
         UserError: there is none, several cannot be told apart by their names, or ``arch`` is another one.

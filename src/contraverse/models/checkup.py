@@ -126,7 +126,7 @@ def _next(start: int, top: int, special: set[int]) -> int:
 
 
 def _attempt(model: "TextModel", batch: dict[str, Tensor], delta: Tensor | None = None) -> Outputs | Exception:
-    """Outputs of one pass, or what transformers raised: networks refuse what they cannot do in any way."""
+    """Outputs of one pass, or the error of transformers: networks raise many kinds for inputs they refuse."""
     want = ("tokens", "h", "logits") if model.labels is not None else ("tokens", "h")
     try:
         out = model(batch, delta=delta, want=want)

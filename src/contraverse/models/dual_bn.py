@@ -76,7 +76,7 @@ def to_plain(module: nn.Module, bn_branch: BNBranch) -> nn.Module:
 def replaced(
     module: nn.Module, new: Callable[[nn.Module], nn.Module | None], made: dict[nn.Module, nn.Module]
 ) -> nn.Module:
-    """``module`` with what ``new`` makes in the place of a part; where that is None, the part's own parts are next."""
+    """``module`` with every part replaced by ``new(part)``; where that is None, its children are tried instead."""
     if module not in made:
         replacement = new(module)
         made[module] = module if replacement is None else replacement

@@ -24,7 +24,7 @@ def run_encoder(model: "TextModel", ids: Tensor, arguments: dict[str, Any], *, l
     """Run the encoder once: its outputs below the classifier, and logits (B, C) or `NOT_REQUESTED`.
 
     Args:
-        model: whose encoder.
+        model: owner of the encoder.
         ids: (B, T), which show where padding is.
         arguments: of the encoder's forward pass.
         logits: run the classifier, too.

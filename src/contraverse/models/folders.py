@@ -35,7 +35,7 @@ _BEFORE = {
 
 
 def replace_folder(folder: Path, settings: Mapping[str, object], write: Callable[[Path], None]) -> Path:
-    """Make ``folder`` of what ``write`` leaves in the folder that it is given, and of ``settings``.
+    """Write ``folder``: the files that ``write`` puts into the folder it is called with, and ``settings``.
 
     It appears whole or not at all. A model that `replace_folder` wrote before is moved aside, and removed when the new
     one is in its place.

@@ -47,7 +47,7 @@ class ImageModel(predicting.Predictor):
         dual: whether every batch norm, those of heads included, has a set for clean and one for adversarial inputs.
         mean, std: of the normalisation, a value for each channel.
         image_size: height and width of the images that it is for, where that is known: of an export.
-        timm: of a backbone of timm's, what it was made with besides its name.
+        timm: arguments that a backbone of timm was made with, besides its name.
 
     Raises:
         UserError: not as many means as deviations, a deviation that is not above 0, or ``dual`` of an encoder that has

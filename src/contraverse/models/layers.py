@@ -1,4 +1,4 @@
-"""The layers of an encoder: fewer of them, drawn anew, or with a part of what the first one reads cut off."""
+"""The layers of an encoder: fewer of them, drawn anew, or with a part of the first one's input cut off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ def reinit_layers(encoder: PreTrainedModel, count: int) -> None:
 
 @contextmanager
 def cutting(encoder: PreTrainedModel, keep: Tensor | None) -> Iterator[None]:
-    """Multiply what the first layer reads in one pass, after position, type and layer norm; nothing for None.
+    """Multiply the first layer's input in one pass, after position, type and layer norm; None changes nothing.
 
     Args:
         encoder: any whose layers stand in a list, ALBERT's groups of shared layers too.

@@ -1,8 +1,8 @@
 """Loading of foreign models: the one place through which configurations, tokenizers and weights are read.
 
-Nobody's code runs and nobody is asked on standard input unless `Origin.trust_remote_code` says so; pickles are read as
-tensors alone; the attention is never one that a file names. Whatever is wrong with a folder is a `UserError` that says
-which file.
+No foreign code runs, and no question is asked on standard input, unless `Origin.trust_remote_code` allows it. Pickles
+are read as tensors alone. The attention is never one that a file names. Any fault of a folder is a `UserError` that
+names the file.
 """
 
 import copy
@@ -130,7 +130,7 @@ def load_encoder(origin: Origin, config: PretrainedConfig) -> tuple[PreTrainedMo
 
 
 def _stands_alone(config: PretrainedConfig) -> bool:
-    """True of a T5: an encoder-decoder whose encoder transformers has by itself."""
+    """True of a T5: transformers has the encoder of this encoder-decoder as a class of its own."""
     mapping: Any = AutoModelForTextEncoding._model_mapping
     return type(config) in mapping and mapping[type(config)].__name__.endswith("EncoderModel")
 

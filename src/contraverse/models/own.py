@@ -111,7 +111,7 @@ def text_model(
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
-    """Modes of all modules, and padding token and cache of a configuration, are afterwards what they were before."""
+    """Restore afterwards the modes of all modules, and the configuration's padding token and cache."""
     text = network.config.get_text_config() if isinstance(network, PreTrainedModel) else None
     before = {name: getattr(text, name) for name in ("pad_token_id", "use_cache") if hasattr(text, name)}
     with evaluating(network):

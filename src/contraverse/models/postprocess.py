@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DenseLayer(NamedTuple):
-    """``weight @ x + bias``, and a ReLU where it says so."""
+    """``weight @ x + bias``, followed by a ReLU if ``relu``."""
 
     weight: Tensor
     bias: Tensor
@@ -24,7 +24,7 @@ class DenseLayer(NamedTuple):
 class Postprocess(nn.Module, ABC):
     """A fitted map of embeddings, (N, D) -> (N, dim): it is saved with the model and never trained with it.
 
-    ``name``: in the saved folder and on the command line. ``settings``: what the constructor is called with when a
+    ``name``: in the saved folder and on the command line. ``settings``: arguments of the constructor when a
     folder is read; the weights follow.
     """
 

@@ -22,7 +22,7 @@ class PreActBlock(nn.Module):
     """Batch norm and ReLU before each of two 3 x 3 convolutions (He et al., 2016, "Identity mappings").
 
     Args:
-        form: what a shortcut that changes shape reads: the ``"activated"`` input, as the paper, or the ``"raw"`` one.
+        form: input of a shortcut that changes shape: the ``"activated"`` input, as the paper, or the ``"raw"`` one.
     """
 
     def __init__(self, inputs: int, width: int, stride: int, form: Form) -> None:

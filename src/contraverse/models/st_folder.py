@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers: read without running what they name, and written so that it loads them."""
+"""Folders of sentence-transformers: read without running their code, and written so that it loads them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

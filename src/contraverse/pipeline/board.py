@@ -62,19 +62,19 @@ class Board:
         return {key: trial.user_attrs[ERROR] for key, trial in self._by_key().items() if ERROR in trial.user_attrs}
 
     def offer(self, keys: Iterable[str]) -> None:
-        """Put cells up that nobody has offered before."""
+        """Offer cells that were never offered before."""
         known = self._by_key()
         for key in keys:
             if key not in known:
                 self._put_up(key)
 
     def retry(self) -> None:
-        """Put cells up again that failed."""
+        """Offer failed cells again."""
         for key in self.failures():
             self._put_up(key)
 
     def release(self) -> None:
-        """Put cells up again whose worker has died.
+        """Offer cells again whose worker has died.
 
         A process of this host is known to be dead at once. One of another host is taken for dead where a database has
         had no sign of life for `GRACE` seconds (a journal has none), or where it died before it left its name.

@@ -30,7 +30,7 @@ def check_place(output: Path, resume: bool, *, mark: str = CONFIG, kind: str = "
 
     Args:
         output: where a run or a search is to be.
-        resume: whether it is to go on with what is there.
+        resume: True continues the run in the folder.
         mark: the file that says that one was started.
         kind: for messages.
 
@@ -57,7 +57,7 @@ def _is_fresh(output: Path, mark: str) -> bool:
 
 @contextmanager
 def new_folder(output: Path, say: Say) -> Iterator[None]:
-    """Hold the lock of ``output``, a folder that is new or empty: nothing of anybody's is written over.
+    """Hold the lock of ``output``, a folder that is new or empty: no existing file is overwritten.
 
     Raises:
         UserError: ``output`` holds something, or is a file.
@@ -139,13 +139,13 @@ def write_config(config: RunConfig, output: Path) -> None:
 
 
 def remove_models_aside(output: Path) -> None:
-    """Remove what a killed process left of a model that was being written."""
+    """Remove the incomplete model that a killed process left."""
     for path in output.glob(f".{MODEL}.*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> RunResult:
-    """Write what comes from the figures, then the figures, which mark the run as finished; then remove checkpoints."""
+    """Write report and model card, then the figures, which mark the run as finished; then remove checkpoints."""
     made_with = read_json(output / ENVIRONMENT) if (output / ENVIRONMENT).is_file() else environment()
     metrics = named_metrics(evaluation)
     paths = write_reports(output, config, dict(evaluation), any_task(config.task), made_with)
@@ -158,7 +158,7 @@ def finish(config: RunConfig, output: Path, evaluation: Mapping[str, Any]) -> Ru
 
 
 def complete(config: RunConfig, output: Path, say: Say) -> RunResult:
-    """Make up what is missing from a finished run: its report, its model's card; remove checkpoints that were left.
+    """Complete a finished run: write a missing report or model card, remove checkpoints that were left.
 
     Raises:
         UserError: its model is gone.
@@ -178,7 +178,7 @@ def complete(config: RunConfig, output: Path, say: Say) -> RunResult:
 
 
 def remove_run(output: Path) -> None:
-    """Remove what a run writes to its folder, its stages' too, and then the folder if nothing else is in it."""
+    """Remove the files of a run and of its stages, and then the folder if it is empty."""
     if not output.is_dir():
         return
     for stage in sorted(output.glob("[0-9]*-*")):

@@ -17,9 +17,9 @@ from contraverse.reporting import AttackedPicture, Picture, data_uri, stretched
 def attacked_pictures(
     models: Mapping[str, ImageModel], data: ImageData, epsilon: float, settings: AttackSettings, count: int = 6
 ) -> list[Picture]:
-    """The first image of each of ``count`` classes, and what the attack makes each model see in it.
+    """The first image of each of ``count`` classes, and each model's prediction for it under attack.
 
-    Shown of each is the perturbation of largest loss, within ``epsilon``; the attack climbs the cross-entropy.
+    Each is shown with the perturbation of largest loss, within ``epsilon``; the attack maximizes the cross-entropy.
     The set of a dual model's batch norms is the ``bn_branch`` of ``settings``.
     """
     assert data.labels is not None

@@ -24,7 +24,7 @@ def uncounted(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class Interrupted(Exception):
-    """Training was stopped on request; ``checkpoint`` is where it goes on, ``signal`` what stopped it."""
+    """Training was stopped on request; ``checkpoint`` is where it continues, ``signal`` the signal that stopped it."""
 
     def __init__(self, checkpoint: Path, signal: int = signal.SIGINT) -> None:
         super().__init__(f"stopped; the checkpoint is {checkpoint}")

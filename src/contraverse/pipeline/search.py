@@ -38,8 +38,8 @@ Doing = Callable[[str], AbstractContextManager[Any]]
 class Trial:
     """One run of a search.
 
-    ``settings``: what was varied, by dotted name. ``value``: what is maximised, None where the trial failed, and then
-    ``error`` says why. ``metrics``: all that was measured on validation rows.
+    ``settings``: the varied settings, by dotted name. ``value``: the maximised metric, None where the trial
+    failed, and then ``error`` says why. ``metrics``: all figures on validation rows.
     """
 
     trial: int
@@ -72,17 +72,17 @@ def search(
 ) -> SearchResult:
     """Run the trials of ``plan`` that are not done, and write the best one's configuration as ``best.yaml``.
 
-    What is tried is a function of the plan and of the trials before it, so that a search that was cut short goes on as
-    if it had not been: with the same trial, from its last checkpoint. The first trial is the plan's own configuration
-    where that lies in the space. The test rows are never looked at. ``output`` holds ``search.yaml``, a line for each
+    The settings tried are a function of the plan and of the trials before it, so that an interrupted search
+    continues with the same trial, from its last checkpoint. The first trial is the plan's own configuration, where it
+    lies in the space. The test rows are never used. ``output`` holds ``search.yaml``, a line for each
     trial in ``trials.jsonl``, and ``trials/NUMBER``, run folders without models (of a failed one, ``error.txt``).
 
     Args:
         plan: what to search.
         output: the search's folder; made here.
         resume: go on with the search in ``output``, which may have been planned with fewer trials.
-        timeout: begin no trial after so many seconds.
-        say: told each trial in a line.
+        timeout: seconds after which no trial begins.
+        say: called with a line for each trial.
         doing: a context around each trial, with a line about it.
 
     Raises:
@@ -142,7 +142,7 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 
 def shown(settings: Mapping[str, Any]) -> str:
-    """Settings as they are given to ``--set``."""
+    """Settings in the form that ``--set`` takes."""
     return "  ".join(f"{name}={'null' if value is None else value}" for name, value in settings.items())
 
 
@@ -192,7 +192,7 @@ class _NothingWorked(Exception):
 
 
 def _remove(output: Path) -> None:
-    """Remove what a search of no trials wrote."""
+    """Remove the files of a search without trials."""
     remove_run(_folder(output, 0))
     with suppress(OSError):
         (output / "trials").rmdir()

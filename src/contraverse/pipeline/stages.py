@@ -30,10 +30,10 @@ def run_stages(config: RunConfig, output: Path, run_one: RunOne, *, say: Say, fi
     the file system allows.
 
     Args:
-        config: with stages; what a stage takes from an earlier one is put in its place here.
+        config: with stages; references to an earlier stage are replaced by its folder here.
         output: exists, and holds ``config.yaml``.
         run_one: runs a stage.
-        say: told each stage in a line.
+        say: called with a line for each stage.
         first: whether this process writes (the first of several does).
     """
     stages = split_stages(config)

@@ -68,7 +68,7 @@ def run_study(
         storage: database URL or journal file that the workers share, see `Board`.
         results: JSON lines of earlier sessions, whose cells count as done; each finished cell is added.
         keep_models: keep the folder of each run, with its weights, and not the figures alone.
-        say: told each cell in a line.
+        say: called with each cell in a line.
         train: from a cell and its folder to its line; `train_cell` unless a test has another.
 
     Raises:

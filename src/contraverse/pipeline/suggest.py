@@ -26,7 +26,7 @@ def suggest(
         space: what may be varied, by dotted name.
         base: the configuration that is varied, as nested sections; tried first where it lies in the space.
         tried: the trials before, in order. Failed ones teach nothing.
-        seed: of what is drawn; each trial has its own stream, so that a search that goes on repeats nothing.
+        seed: of the draws; each trial has its own stream, so that a resumed search repeats none.
 
     Raises:
         UserError: Optuna is not installed.

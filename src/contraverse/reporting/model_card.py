@@ -1,4 +1,4 @@
-"""The README.md beside a saved model: what it is, what was measured, how to load it."""
+"""The README.md beside a saved model: its origin, its measured figures, and how to load it."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ NOTHING = "Nothing was measured."
 def outcome(runs: Sequence[Measured], metric: str = "accuracy", *, digits: int = 1) -> str:
     """The best run beside the first (or, where the first is the best, beside the next best).
 
-    With figures under attack: at the middle epsilon, and what the two give on clean data. Without any: by ``metric``,
+    With figures under attack: at the middle epsilon, and the figures of both on clean data. Without any: by ``metric``,
     of which the table of metrics says whether greater is better.
     """
     comparison = compare(runs)

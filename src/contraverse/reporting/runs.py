@@ -1,4 +1,4 @@
-"""Run folders read back, and what a run was made with."""
+"""Reading of run folders, and the environment of a run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and the one that a run goes on from."""
+"""Checkpoints that are written whole or not at all, and the choice of the one to resume from."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from contraverse.errors import UserError
 from contraverse.writing import OUTSIDE, explain, of_the_system, sync
 
 RUNNING = "running.json"
-"""The last file of a checkpoint: what the trainer adds, and ``files``, the size and CRC-32 of each of the others."""
+"""The last file of a checkpoint: the trainer's additions, and ``files``, the size and CRC-32 of each of the others."""
 ASIDE = "partial"
 """Folder beside the checkpoints for those that are being written or removed."""
 _NAME = re.compile(r"checkpoint-(\d+)\Z")
@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 
 
 class Torn(UserError):
-    """A checkpoint cannot be gone on from."""
+    """A checkpoint that training cannot resume from."""
 
 
 class CheckpointingTrainer(transformers.Trainer):
@@ -75,11 +75,11 @@ class CheckpointingTrainer(transformers.Trainer):
         """Add files to the checkpoint that is being written to ``folder``."""
 
     def _running(self) -> dict[str, Any]:
-        """Return what `_load_running` gets when training goes on from this checkpoint; JSON."""
+        """Return the state that `_load_running` gets when training resumes from this checkpoint; JSON."""
         return {}
 
     def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
-        """Take back what `_save_extra` and `_running` gave."""
+        """Restore the state that `_save_extra` and `_running` saved."""
 
     def _rotate(self, folder: Path, newest: Path) -> None:
         limit = self.args.save_total_limit
@@ -193,7 +193,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def remove_aside(folder: Path) -> None:
-    """Remove what a killed process left of a checkpoint that was being written or removed."""
+    """Remove incomplete checkpoints that a killed process left."""
     shutil.rmtree(folder / ASIDE, ignore_errors=True)
 
 
@@ -218,7 +218,7 @@ def _seal(folder: Path, running: dict[str, Any]) -> None:
 
 
 def _fault(checkpoint: Path, *, alone: bool = False) -> str | None:
-    """The first reason why ``checkpoint`` cannot be gone on from; None: it is whole, and so is the best one so far."""
+    """The first reason why training cannot resume from ``checkpoint``; None where it and the best one are whole."""
     try:
         files = json.loads((checkpoint / RUNNING).read_text(encoding="utf-8"))["files"]
         for name, (size, crc) in files.items():

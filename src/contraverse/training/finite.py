@@ -1,4 +1,4 @@
-"""Training that has diverged stops, and says where."""
+"""Stop of a training that has diverged, with the step where it did."""
 
 from pathlib import Path
 from typing import Any

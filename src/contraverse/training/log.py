@@ -15,7 +15,7 @@ class MetricsLog:
         self.path = path
 
     def begin(self, step: int) -> None:
-        """Start the file, or on resume keep only what was written up to ``step``: the rest is done again."""
+        """Start the file, or on resume keep only the rows up to ``step``: later steps are repeated."""
         rows = [row for row in read_metrics(self.path) if row["step"] <= step] if step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

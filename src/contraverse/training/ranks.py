@@ -1,4 +1,4 @@
-"""One run on several processes: what each draws, how they share a batch, and what cannot be done with them."""
+"""Runs on several processes: random draws of each, shares of a batch, and unsupported settings."""
 
 import os
 from collections.abc import Mapping, Set
@@ -49,7 +49,7 @@ def refuse_split_weights(args: TrainingArguments | None = None) -> None:
     """Stop where the weights were to be split over processes, by ``args`` or by accelerate's configuration.
 
     Raises:
-        UserError: FSDP or DeepSpeed is asked for.
+        UserError: FSDP or DeepSpeed is configured.
     """
     asked = {"FSDP": getattr(args, "fsdp", None), "DeepSpeed": getattr(args, "deepspeed", None)}
     for name, argument in asked.items():

@@ -2,7 +2,7 @@
 
 A schedule maps the number of steps that were made (0 before the first) to a factor of the largest rate. All are written
 so that ``LambdaLR`` is stepped once after each step of the optimizer, as transformers does: the n-th step, counted from
-1, has ``schedule(n - 1)`` times the largest rate. `learning_rates` lists what a run gets.
+1, has ``schedule(n - 1)`` times the largest rate. `learning_rates` lists the rates of a run.
 """
 
 import math

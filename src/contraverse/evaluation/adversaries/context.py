@@ -38,7 +38,7 @@ class InContext:
         self._known.update(zip(new, self._words(new), strict=True))
 
     def _words(self, texts: list[str]) -> list[np.ndarray]:
-        """Unit vectors (W, H) of each text's words, NaN where the encoder sees none of a word."""
+        """Unit vectors (W, H) of each text's words, NaN for a word that the encoder does not see."""
         vectors = []
         tokenizer = self.encoder.tokenizer
         for first in range(0, len(texts), self.batch_size):

@@ -62,7 +62,7 @@ def find_adversaries(
 
     For each row that is classified rightly, and each radius from the smallest:
 
-    1. k-PGD (`pgd`) climbs the row's cross-entropy in eval mode.
+    1. k-PGD (`pgd`) maximizes the row's cross-entropy in eval mode.
     2. The head reads the attacked pass. ``"near"``: a content word may become each of the ``candidates`` likeliest
        tokens of its place that `Substitutes` lets stand for it, one word at a time; where none suffices, the 2, 3, ..
        words that hurt most by themselves (the label's log-odds) change together. ``"whole"``, as the paper: the most
@@ -88,7 +88,7 @@ def find_adversaries(
         other: another classifier of the same classes, to see whether it is fooled as well.
         batch_size: rows a batch; the head makes T x V logits of each.
         seed: of the random state meanwhile.
-        progress: told the rows settled; they add up to N * the number of epsilons.
+        progress: called with the rows settled; they add up to N * the number of epsilons.
 
     Raises:
         UserError: the model has no such head, the rows are pairs or have no classes, or one class alone where
@@ -168,7 +168,7 @@ def _substitutes(model: TextModel, vocabulary: Vocabulary) -> Substitutes:
 
 
 class _Reader:
-    """Attacks rows, and reads what the head makes of them."""
+    """Attacks rows, and reads the head's predictions on them."""
 
     def __init__(
         self,
@@ -229,13 +229,13 @@ class _Reader:
 
 
 class _Rewriter:
-    """Makes sentences of readings, and has them judged."""
+    """Rewrites sentences by the head's predictions, and has the results judged."""
 
     def __init__(self, data: TextData, vocabulary: Vocabulary, max_length: int, judge: Judge) -> None:
         self.data, self.vocabulary, self.max_length, self.judge = data, vocabulary, max_length, judge
 
     def whole(self, readings: Sequence[Reading]) -> list[tuple[int, Verdict]]:
-        """Every row with all that the head reads otherwise."""
+        """Every row with all tokens replaced that the head reads differently."""
         return self._try([(r.row, {at: tokens[0] for at, tokens in r.options.items()}) for r in readings if r.options])
 
     def near(self, readings: Sequence[Reading], most: int) -> list[tuple[int, Verdict]]:
@@ -270,7 +270,7 @@ def _share(readings: Sequence[Reading]) -> float | None:
 
 
 def _ask(other: TextModel, adversaries: Sequence[Adversary], batch_size: int) -> list[Adversary]:
-    """The same, with what another model makes of both texts."""
+    """Add another model's predictions on both texts."""
     if not adversaries:
         return []
     names = other.labels

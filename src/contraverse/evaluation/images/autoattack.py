@@ -54,7 +54,7 @@ class AutoAttackReport:
         correct: (N,) bool, right under every attack.
         warnings: what AutoAttack itself found amiss, and images of its that were not counted.
         settings: the call's.
-        replaced: by attack, what it climbed in the place of its DLR loss, which needs more classes than there are.
+        replaced: by attack, the loss it maximized instead of its DLR loss, which needs more classes.
     """
 
     clean_accuracy: float
@@ -67,7 +67,7 @@ class AutoAttackReport:
 
     @property
     def mark(self) -> str:
-        """In what the figure is not the standard AutoAttack's, in a few words; empty where it is.
+        """Differences from the standard AutoAttack, in a few words; empty where there are none.
 
         The version, the attacks where they are not the version's, Square's queries, and losses that were replaced.
         """
@@ -128,7 +128,7 @@ def auto_attack(
     attack gives is checked: one outside [0, 1] or outside the ball is not counted and named in the warnings.
 
     With the same settings the result is that of the package's own ``run_standard_evaluation``, batch for batch. Of two
-    or three classes there is no targeted DLR loss, and of two no DLR loss at all: these attacks climb the margin,
+    or three classes there is no targeted DLR loss, and of two no DLR loss at all: these attacks maximize the margin,
     ``z_t - z_y`` of the target t or ``max_{j != y} z_j - z_y``, which is DLR's numerator. `AutoAttackReport.replaced`
     and ``mark`` say so.
 
@@ -141,14 +141,14 @@ def auto_attack(
         version: see `VERSIONS`.
         attacks: only these, in this order: ``("apgd-ce", "apgd-t")`` is fast and, on models without gradient masking,
             within a few tenths of a percent. Anything but the whole standard ensemble is no AutoAttack accuracy, and
-            `AutoAttackReport.mark` says what it is.
+            `AutoAttackReport.mark` names the difference.
         queries: of Square, for each image.
         batch_size: images a batch; the random numbers of an image depend on it.
         seed: of the random numbers.
         bn_branch: which set of a dual model's batch norms.
         state: a file that each finished batch is noted in, so that a call that was interrupted continues there; it
             ends with the same report. None keeps nothing.
-        progress: told how many images are settled; they add up to ``len(data) * len(attacks)``.
+        progress: called with the number of images that are settled; they add up to ``len(data) * len(attacks)``.
 
     Raises:
         UserError: pyautoattack is not installed, no labels, an impossible setting, a model of a single class or of

@@ -1,4 +1,4 @@
-"""Progress of `contraverse.evaluation.images.auto_attack` in a file, from which a later call goes on."""
+"""Progress of `contraverse.evaluation.images.auto_attack` in a file, from which a later call continues."""
 
 import hashlib
 import json

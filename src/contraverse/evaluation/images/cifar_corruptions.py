@@ -60,7 +60,7 @@ PARAMETERS: dict[str, tuple[Any, ...]] = {
     "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
     "elastic_transform": ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
 }
-"""By corruption, a parameter or a tuple of them for each severity from 1 to 5; what they are, its function says."""
+"""By corruption, a parameter or a tuple of them for each severity from 1 to 5; see the function of its name."""
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, random: Random) -> np.ndarray:
@@ -102,7 +102,7 @@ def glass_blur(x: Floats, parameters: tuple[float, int, int], random: Random) ->
     """Blur, take each pixel from up to ``reach`` pixels above or to the left, ``times`` over, and blur again.
 
     The paper's text speaks of swapped pixels. The published program copies, since both sides of its exchange are views
-    of one array; CIFAR-10-C is what it made.
+    of one array; CIFAR-10-C was made by it.
     """
     deviation, reach, times = parameters
     x = (gaussian_blur(x, deviation, random) * 255).astype(np.uint8) / 255

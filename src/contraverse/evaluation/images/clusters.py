@@ -24,7 +24,7 @@ def find_clusters(
 ) -> Tensor:
     """The cluster of each image, (N,) in 0 .. clusters - 1, by k-means on its features h in eval mode.
 
-    The best of ten starts; labels of ``data`` are not looked at.
+    The best of ten starts; labels of ``data`` are not used.
 
     Args:
         model: left as it was.

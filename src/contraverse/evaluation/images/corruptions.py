@@ -62,8 +62,8 @@ class CorruptionReport:
         n: how many images each of them is measured on.
         source: ``"cifar-c"``, from files; ``"cifar-c-parameters"``, made with the strengths of CIFAR-10-C; or
             ``"imagenet-c-parameters"``, made with ImageNet-C's.
-        seed: of what was made; None for files.
-        notes: what a reader has to know of the figures, a sentence each.
+        seed: of the corruptions; None for files.
+        notes: remarks for a reader of the figures, a sentence each.
     """
 
     accuracy: dict[str, dict[int, float]] = field(repr=False)
@@ -138,11 +138,11 @@ def corruption_accuracy(
             ``.npy`` files. `CorruptionReport.source` says which strengths they have.
         corruptions: names of `ALL_CORRUPTIONS`.
         severities: 1 (weak) to 5.
-        rows: only so many of the images, the same ones for every corruption, drawn by ``seed``; None for all.
+        rows: number of images, the same ones for every corruption, drawn by ``seed``; None for all.
         seed: of the corruptions made here.
         batch_size: images a batch; the result does not depend on it.
         bn_branch: which set of a dual model's batch norms.
-        progress: told how many images were classified; they add up to images x corruptions x severities.
+        progress: called with the number of classified images; in all, images x corruptions x severities.
 
     Raises:
         UserError: no such corruption or severity, no labels, a file that is missing or is no CIFAR-10-C, images too
@@ -170,7 +170,7 @@ def corruption_accuracy(
 
 
 def check_corruptible(data: ImageData | str | Path, corruptions: Sequence[str] = ALL_CORRUPTIONS) -> list[str]:
-    """Find out at once whether `corruption_accuracy` can run, and what a reader has to know of its figures.
+    """Check at once that `corruption_accuracy` can run, and return notes for a reader of its figures.
 
     Raises:
         UserError: images too small, a file of ``corruptions`` that is missing, or imagecorruptions-imaug is.

@@ -67,7 +67,7 @@ def linear_separability(
         penalty: C of scikit-learn's regression, the inverse of its L2 penalty, > 0.
         bn_branch: which set of a dual model's batch norms. ACL's code probes the clean one; Table 5 has both.
         batch_size: images a batch.
-        progress: told how many images were embedded; they add up to all of both parts.
+        progress: called with the number of images that were embedded; they add up to all of both parts.
 
     Raises:
         UserError: no labels, fewer than two classes to fit, other classes in ``test``, or an impossible setting.

@@ -103,7 +103,7 @@ def unforeseen_accuracy(
 ) -> UnforeseenReport:
     """Accuracy under each attack at each size, and UAR.
 
-    Every attack climbs from a random start and is scored at its last step. With ``targeted`` it descends the
+    Every attack starts at random and is scored at its last step. With ``targeted`` it descends the
     cross-entropy of a class drawn at random for each image, as the paper does: weaker than climbing the true class's.
     An attack of k steps costs 2k + 1 forwards an image; no image is spared because it was broken at a smaller size.
 
@@ -118,7 +118,7 @@ def unforeseen_accuracy(
         batch_size: images a batch; an image's random start and target do not depend on it.
         seed: of starts and targets.
         bn_branch: which set of a dual model's batch norms.
-        progress: told how many images are done; they add up to images x (1 + number of attacks and sizes).
+        progress: called with the number of images done; in all, images x (1 + number of attacks and sizes).
 
     Raises:
         UserError: no such attack, an impossible setting, no labels, or images of a size that an attack cannot have.
@@ -158,7 +158,7 @@ def planned(
         names: of `UNFORESEEN`. None takes those of ``reference``, ``["all"]`` every one: then what images of this size
             cannot have is left out.
         data: images.
-        reference: what an attack's sizes are taken from; where it has none, from `IMAGENET_SIZES`.
+        reference: source of an attack's sizes; `IMAGENET_SIZES` for an attack that it lacks.
 
     Raises:
         UserError: no such attack, or one that is named and that images of this size cannot have.

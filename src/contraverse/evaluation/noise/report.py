@@ -10,7 +10,7 @@ from contraverse.noise import KINDS, STRENGTHS, get_kind, parse_kinds
 
 Side = Literal["both", "first", "second"]
 VOID_SHARE = 0.5
-"""A kind is warned of where a larger share of the rows that it changed has the tokens that they had before."""
+"""Share of the changed rows with unchanged tokens above which a kind of noise gets a warning."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NoiseSettings:
         return [0] if self.side == "first" else list(range(1, count))
 
     def progress_total(self, rows: int) -> int:
-        """Rows that ``progress`` is told of, in all."""
+        """Total number of rows that ``progress`` counts."""
         return rows * (1 + len(self.cells) * self.draws)
 
 
@@ -69,7 +69,7 @@ class NoiseCell:
         difference: to the clean metric, with its paired bootstrap interval over rows.
         untouched: rows that the kind cannot touch, as Latin look-alikes a Chinese text.
         changed: share of the rows, over the draws, that are other texts than before.
-        same_tokens: share of these whose tokens are what they were; None where nothing changed.
+        same_tokens: share of these whose tokens did not change; None where nothing changed.
         recall: percent of the rows of each class that are predicted as it; empty where there are no classes.
     """
 
@@ -112,7 +112,7 @@ class NoiseReport:
         cells: in the order of the settings.
         recall: percent of the rows of each class that are predicted as it, without noise.
         positive: class whose recall matters, as of a detector; None where there is none.
-        warnings: reasons why a figure does not mean what it seems to.
+        warnings: reasons why a figure may mislead.
     """
 
     metric: str
@@ -149,7 +149,7 @@ class NoiseReport:
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons why a figure does not mean what it seems to, a sentence each."""
+        """Reasons why a figure may mislead, a sentence each."""
         return [*self._void(), *self._untouched()]
 
     def _void(self) -> list[str]:

@@ -33,7 +33,7 @@ def noise_sts(
         sets: pairs with scores, by name.
         settings: of the noise; None for all kinds and strengths on both sides, drawn once.
         batch_size: sentences a batch.
-        progress: told the pairs done; they add up to `NoiseSettings.progress_total` of all pairs.
+        progress: called with the pairs done; they add up to `NoiseSettings.progress_total` of all pairs.
 
     Raises:
         UserError: there is no set, or one is malformed.

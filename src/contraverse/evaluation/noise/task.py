@@ -52,7 +52,7 @@ def noise_robustness(
             without classes: everyday words.
         positive: class whose recall matters; None where there is none.
         batch_size: rows a batch.
-        progress: told the rows done; they add up to `NoiseSettings.progress_total`.
+        progress: called with the rows done; they add up to `NoiseSettings.progress_total`.
 
     Raises:
         UserError: there are no rows or no labels, the model reads images, or ``metric`` or ``positive`` is none.
@@ -129,7 +129,7 @@ class CellCounts:
 
 
 class _Score:
-    """A metric of outcomes: predicted classes (N,), or of a regression scores (N,)."""
+    """A metric on outcomes: predicted classes (N,), or of a regression scores (N,)."""
 
     def __init__(self, metric: str, labels: np.ndarray, outputs: int, names: Sequence[str]) -> None:
         self.metric, self.labels, self.outputs, self.names = metric, labels, outputs, names
@@ -170,7 +170,7 @@ class _Score:
         cell: "CellCounts",
         known: Sequence[NoiseExample],
     ) -> NoiseExample | None:
-        """First row that was right and is wrong, of a kind that has no example yet and of a row that is none."""
+        """First row that noise made wrong, for a kind without an example; no row is an example twice."""
         if not self.of_classes or cell.kind in {example.kind for example in known}:
             return None
         right = (clean == self.labels) & (outcome != self.labels)

@@ -1,4 +1,4 @@
-"""Rows with noise, and answers of a model to them of which each is asked for once."""
+"""Rows with noise, and a model's answers to them; each distinct row is computed once."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
