@@ -21,6 +21,7 @@ class Format(StrEnum):
     markdown = "markdown"
     csv = "csv"
     latex = "latex"
+    html = "html"
 
 
 def study(
@@ -94,6 +95,10 @@ def _report(plan: StudyConfig, results: Path, form: Format) -> str:
         return tables.csv_lines(made)
     if form is Format.latex:
         return "\n".join(map(tables.latex, made))
+    if form is Format.html:
+        from contraverse.reporting.study_html import html
+
+        return html(made, name=plan.name, question=plan.question, text=plan.text, printed=plan.printed)
     return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(table, plan.printed) for table in made)])
 
 

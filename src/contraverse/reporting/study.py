@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.metrics import TABLE
 from contraverse.evaluation.paired import PairedDifference, holm, paired_difference, unpack_rows
 from contraverse.reporting.names import MISSING, heading
 
@@ -26,7 +28,8 @@ class Mean:
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" + (f" ± {self.deviation:.1f}" if self.deviation is not None else "")
+        digits = _digits(self.metric)
+        return f"{self.mean:.{digits}f}" + (f" ± {self.deviation:.{digits}f}" if self.deviation is not None else "")
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class Comparison:
     corrected: float
 
     def __str__(self) -> str:
-        d = self.paired
+        d, digits = self.paired, _digits(self.metric)
         if np.isnan(d.low):
-            return f"{d.difference:+.1f}"
-        return f"{d.difference:+.1f} [{d.low:+.1f}, {d.high:+.1f}], p {_p(self.corrected)}"
+            return f"{d.difference:+.{digits}f}"
+        interval = f"[{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+        return f"{d.difference:+.{digits}f} {interval}, p {_p(self.corrected)}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | Non
         for pair in dict.fromkeys((c.first, c.second) for c in table.comparisons):
             own_pairs = {c.metric: c for c in table.comparisons if (c.first, c.second) == pair}
             sizes = dict.fromkeys(f"{c.paired.seeds} x {c.paired.rows}" for c in own_pairs.values())
-            least = [c.paired.detectable for c in own_pairs.values() if not np.isnan(c.paired.detectable)]
+            least = [c.paired.detectable for c in own_pairs.values() if _digits(c.metric) == 1]
+            least = [value for value in least if not np.isnan(value)]
             span = f"{min(least):.1f} to {max(least):.1f}" if least else MISSING
             cells = [str(own_pairs[name]) if name in own_pairs else MISSING for name in table.metrics]
             compared.append([" - ".join(pair), *cells, ", ".join(sizes), span])
@@ -167,6 +172,11 @@ def csv_lines(tables: Sequence[StudyTable]) -> str:
             row = [table.task, c.metric, c.first, c.second, d.difference, "", d.low, d.high, d.p_value, c.corrected]
             writer.writerow([*row, d.seeds])
     return out.getvalue()
+
+
+def _digits(metric: str) -> int:
+    """Digits after the point: one of figures in percent, three of cosines and distances."""
+    return 1 if MetricKey.read(metric).metric in TABLE else 3
 
 
 def _p(value: float) -> str:
