@@ -17,7 +17,7 @@ DOCS_STAMP := $(VENV)/.contraverse-docs-installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format method-pages docs build clean
+.PHONY: help setup quickstart test test-all check format method-pages results docs build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ format: $(STAMP) ## format the code and mend what the linter can
 
 method-pages: $(STAMP) ## write the tables of docs/methods: settings of each method, all methods
 	$(BIN)/python -m contraverse.methods._pages docs/methods
+
+results: $(STAMP) ## write the studies' part of docs/results.md from studies/ and docs/results/
+	$(BIN)/python -m contraverse.pipeline._results studies docs/results docs/results.md
 
 docs: $(DOCS_STAMP) ## build the documentation as a site into build/site, with an API reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -21,6 +21,8 @@ from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.methods._pages import pages
 from contraverse.models.storage import POSTPROCESSES
+from contraverse.pipeline._results import BEGIN
+from contraverse.pipeline._results import page as results_page
 from contraverse.recipes import RECIPES, configure, parse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -262,6 +264,15 @@ def test_a_new_page_gets_its_table_or_a_hint(tmp_path: Path) -> None:
             page.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=message):
             pages(tmp_path)
+
+
+def test_the_studies_part_of_the_results_is_that_of_their_lines() -> None:
+    """`make results` writes it."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    made = results_page(text, ROOT / "studies", ROOT / "docs" / "results")
+    assert made == text, "docs/results.md is old: make results"
+    changed = text.replace(BEGIN, BEGIN + "\nby hand")
+    assert results_page(changed, ROOT / "studies", ROOT / "docs" / "results") == text
 
 
 def test_every_page_of_a_method_is_of_one_that_exists() -> None:

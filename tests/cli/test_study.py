@@ -68,3 +68,12 @@ def test_a_study_ends_with_a_table_and_goes_on_from_its_lines(invoke: Any, file:
 def test_a_report_of_nothing_and_a_missing_file_are_told(invoke: Any, tmp_path: Path) -> None:
     assert "contraverse study report FILE" in invoke("study", "report", code=2).stderr
     assert "cannot be read" in invoke("study", tmp_path / "none.yaml", code=2).stderr
+
+
+def test_shipped_studies_are_listed_and_found_by_name(invoke: Any) -> None:
+    listed = invoke("study", "list").stdout
+    assert "scal-glue        paper" in listed
+    assert "carl-rar-small   small" in listed
+    plan = invoke("study", "carl-rar-small", "--dry-run").stdout
+    assert "20 of 20 cells are known" in plan
+    assert "test trec rar seed 1" in plan

@@ -12,7 +12,7 @@ import typer
 
 from contraverse.cli.console import doing, print_text, quiet, say
 from contraverse.errors import UserError
-from contraverse.recipes.study import Finished, StudyConfig, load_study, ready, total_cells
+from contraverse.recipes.study import Finished, StudyConfig, load_study, ready, shipped_studies, total_cells
 
 
 class Format(StrEnum):
@@ -26,7 +26,11 @@ class Format(StrEnum):
 
 def study(
     what: Annotated[
-        str, typer.Argument(metavar="FILE | report", help="A study's YAML file; or report, then the file.")
+        str,
+        typer.Argument(
+            metavar="FILE | NAME | report | list",
+            help="A study's YAML file, or the name of a shipped one; or report, then the file; or list.",
+        ),
     ],
     file: Annotated[Path | None, typer.Argument(help="The study's file, after report.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the cells in hand. (default: runs/study-NAME)")] = None,
@@ -46,6 +50,9 @@ def study(
     form: Annotated[Format, typer.Option("--format", help="Form of the report.")] = Format.markdown,
 ) -> None:
     """Train every cell of a study, or report what is finished: means, paired differences, intervals, tests."""
+    if what == "list":
+        print_text(_shipped())
+        return
     if what == "report" and file is None:
         raise UserError("a report is of a study's file", hint="contraverse study report FILE")
     path = Path(what) if file is None else file
@@ -84,13 +91,11 @@ def _work(
 
 
 def _report(plan: StudyConfig, results: Path, form: Format) -> str:
+    from contraverse.pipeline._results import study_tables
     from contraverse.pipeline.study import read_lines
     from contraverse.reporting import study as tables
 
-    finished = Finished(read_lines(results))
-    lines = [line for cell in ready(plan, finished) if (line := finished.line(cell)) is not None]
-    pairs = [(label, plan.baseline) for label in plan.methods if label != plan.baseline] + plan.pairs
-    made = [tables.tabulate(lines, task, pairs, list(plan.methods), plan.metrics) for task in plan.tasks]
+    made = study_tables(plan, read_lines(results))
     if form is Format.csv:
         return tables.csv_lines(made)
     if form is Format.latex:
@@ -130,3 +135,15 @@ def _listing(plan: StudyConfig, results: Path, probe: bool) -> str:
     else:
         listed.append("Hours are estimated from finished cells; --probe times a few steps of each task instead")
     return "\n".join(listed)
+
+
+def _shipped() -> str:
+    """Shipped studies, two lines each: name, scale, the paper's tables, cells; the question."""
+    listed = []
+    for name, path in shipped_studies().items():
+        plan = load_study(path)
+        listed += [
+            f"{name:<16} {plan.scale or '':<6} {total_cells(plan):>4} cells  {plan.shows}",
+            f"    {plan.question}",
+        ]
+    return "\n".join([*listed, "contraverse study NAME --dry-run lists the cells of one"])

@@ -44,16 +44,20 @@ class Selection(Section):
 class StudyConfig(Section):
     """Everything that decides a study.
 
-    ``question``: what it is to tell, and ``text``: what is said about its table, in Markdown. ``tasks``: by name the
-    settings of each task, ``task`` among them where the name is another. ``methods``: lines of the table by label.
-    ``settings``: of every cell. ``seeds``: of training, in the test stage. ``baseline``: the label that the others are
-    compared with, ``pairs``: further pairs, the second subtracted from the first. ``metrics``: columns of the table,
-    None for all. ``printed``: figures of a paper by label and column, shown beside ours and marked.
+    ``question``: what it is to tell, and ``text``: what is said about its table, in Markdown. ``scale``: ``paper`` with
+    a paper's model, rows and settings, or ``small``; ``shows``: the paper's tables and figures that it is of.
+    ``tasks``: by name the settings of each task, ``task`` among them where the name is another. ``methods``: lines of
+    the table by label. ``settings``: of every cell. ``seeds``: of training, in the test stage. ``baseline``: the label
+    that the others are compared with, ``pairs``: further pairs, the second subtracted from the first. ``metrics``:
+    columns of the table, None for all. ``printed``: figures of a paper by label and column, shown beside ours and
+    marked.
     """
 
     name: str = Field(pattern=r"^[\w-]+$")
     question: str
     text: str = ""
+    scale: Literal["paper", "small"] | None = None
+    shows: str = ""
     tasks: dict[str, dict[str, Any]] = Field(min_length=1)
     methods: dict[str, Entry] = Field(min_length=1)
     settings: dict[str, Any] = {}
@@ -109,13 +113,22 @@ class Cell:
         return f"{self.stage} {self.task} {self.method} seed {self.seed}{varied}"
 
 
+def shipped_studies() -> dict[str, Path]:
+    """Files of the studies that come with the package, by name."""
+    folder = Path(__file__).with_name("studies")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def load_study(file: str | Path) -> StudyConfig:
-    """The study that a YAML file describes.
+    """The study that a YAML file describes, or a shipped one by its name.
 
     Raises:
         UserError: the file cannot be read, or is no study; every cell of its selection is checked.
     """
-    written = notation.read_file(Path(file))
+    path = Path(file)
+    if not path.exists():
+        path = shipped_studies().get(str(file), path)
+    written = notation.read_file(path)
     if not isinstance(written, dict):
         raise UserError("holds no study", where=str(file), hint="see docs/studies.md")
     try:

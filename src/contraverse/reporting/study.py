@@ -119,8 +119,11 @@ def _paired(first: Sequence[Line], second: Sequence[Line], metric: str) -> Paire
     return paired_difference(scores[:, :1], scores[:, 1:])
 
 
-def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | None = None) -> str:
-    """The table and its comparisons; ``printed``: figures of the paper by label and metric, marked as such."""
+def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | None = None, *, level: int = 3) -> str:
+    """The table and its comparisons; ``printed``: figures of the paper by label and metric, marked as such.
+
+    ``level``: of the task's heading.
+    """
     header = ["method", "seeds", *map(heading, table.metrics)]
     rows = []
     for label in table.methods:
@@ -130,7 +133,7 @@ def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | Non
             if (value := (printed or {}).get(label, {}).get(name)) is not None:
                 cells[i] += f" (printed {value:g})"
         rows.append([label, str(max(cell.seeds for cell in own if cell is not None)), *cells])
-    parts = [f"### {table.task}\n", _grid(header, rows)]
+    parts = [f"{'#' * level} {table.task}\n", _grid(header, rows)]
     if table.comparisons:
         header = ["difference", *map(heading, table.metrics), "seeds x rows", "detectable"]
         compared = []

@@ -1,0 +1,24 @@
+"""Studies that come with the package: each is possible, on the tasks and with the models of its scale."""
+
+import pytest
+
+from contraverse.recipes.study import Finished, load_study, ready, shipped_studies, total_cells
+
+STUDIES = shipped_studies()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_shipped_study_is_possible_and_says_what_it_shows(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.scale == ("small" if name.endswith("-small") else "paper")
+    assert study.shows
+    assert len(study.seeds) >= 5
+    cells = list(ready(study, Finished([])))
+    assert 0 < len(cells) <= total_cells(study)
+    assert {cell.config.paper for cell in cells} == {study.scale == "paper"}
+
+
+def test_both_text_papers_are_there_at_both_scales() -> None:
+    shown = {(load_study(name).shows.split(",")[0], load_study(name).scale) for name in STUDIES}
+    assert shown == {(paper, scale) for paper in ("SCAL", "CARL/RAR") for scale in ("paper", "small")}
