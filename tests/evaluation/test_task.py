@@ -20,7 +20,7 @@ def test_the_evaluator_gives_the_metrics_of_the_predictions(
 
 
 def test_an_evaluator_is_refused_before_any_work(labelled: Callable[..., TextData]) -> None:
-    with pytest.raises(UserError, match="there are mcc,"):
+    with pytest.raises(UserError, match='did you mean "mcc"'):
         TaskEvaluator(labelled(4), ["mc"])
     with pytest.raises(UserError, match="no labels"):
         TaskEvaluator(TextData.from_rows([("the way",)]), ["accuracy"])

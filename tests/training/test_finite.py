@@ -83,7 +83,7 @@ def test_weights_of_the_last_step_are_looked_at(build: Build) -> None:
             yield Loss(loss, {"ce": loss.detach()})
 
     settings = {"max_steps": 1, "learning_rate": 3e38, "warmup_steps": 0, "optim": "sgd", "max_grad_norm": 0.0}
-    with pytest.raises(Diverged, match="the weights are not finite after step 1 of failing, first "):
+    with pytest.raises(Diverged, match="the weights are not finite after step 1 of steep, first "):
         build(Steep(0, 0, "loss"), **settings).train()
 
 
