@@ -28,7 +28,7 @@ NAVIGATION = {
     "Tutorials": ["tutorials/*.md"],
     "Methods": ["methods/README.md", "methods/*.md"],
     "Extending": ["extending.md"],
-    "Results": ["results.md", "noise.md", "evasion.md", "studies.md", "log.md"],
+    "Results": ["results.md", "noise.md", "evasion.md", "detectors.md", "studies.md", "log.md"],
     "Design": ["design.md", "scale.md", "glossary.md"],
     "Project": ["contributing.md", "changelog.md"],
 }

@@ -60,7 +60,6 @@ def test_a_sentence_encoder_is_measured_on_pairs(invoke: Any, encoder: Path, tmp
         (("--noise", "leet", "--noise-strengths", "6"), "'6' is not possible"),
         (("--noise", "leet", "--noise-strengths", ""), "strengths are 1 to 5"),
         (("--noise-strengths", "1"), "--noise-strengths: there is no noise for it"),
-        (("--positive", "yes"), "--positive: there is no noise for it"),
         (("--noise", "leet", "--positive", "maybe"), '--positive: no class is called "maybe"'),
         (("--noise", "leet", "--anli", "x"), "leave --anli out"),
     ],

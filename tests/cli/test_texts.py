@@ -66,7 +66,7 @@ def test_predict_writes_a_label_and_its_probability_for_every_row(
     else:
         frame = pd.read_json(output, lines=True) if suffix == ".jsonl" else pd.read_parquet(output)
     labels, probabilities = predicted(classifier)
-    assert list(frame.columns) == ["label", "probability"]
+    assert list(frame.columns) == ["row", "label", "probability", "probability_no", "probability_yes"]
     assert frame["label"].to_list() == labels
     np.testing.assert_allclose(frame["probability"].astype(float), probabilities, atol=1e-6)
 

@@ -11,7 +11,17 @@ OF_PGD = ("--step-size", "--random-start", "--restarts", "--shift", "--diagnosti
 ATTACKED = ("--attack", "--norm", "--relative", *OF_PGD)
 BEYOND = ("--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks")
 AUTOATTACK = ("--version", "--attacks", "--queries", "--state")
-TEXTS = ("--sts", "--anli", "--text", "--noise", "--noise-strengths", "--noise-draws", "--noise-side", "--positive")
+TEXTS = (
+    "--sts",
+    "--anli",
+    "--text",
+    "--noise",
+    "--noise-strengths",
+    "--noise-draws",
+    "--noise-side",
+    "--positive",
+    "--false-positive-rate",
+)
 IMAGES = (*BEYOND, *AUTOATTACK, "--bn-branch")
 
 

@@ -9,9 +9,10 @@ import typer
 from contraverse.attacks.table import attacks_of
 from contraverse.cli import evasion
 from contraverse.cli.console import say, with_options
+from contraverse.cli.detector import FalsePositiveRate, Positive
 from contraverse.cli.files import MODEL, Delimiter, Encoding, Pool, Split, Trust, check_target, load_model, write_whole
 from contraverse.cli.foreign import Arch, Normalise
-from contraverse.cli.noise import DrawCount, Noise, NoiseSide, Positive, Strengths
+from contraverse.cli.noise import DrawCount, Noise, NoiseSide, Strengths
 from contraverse.cli.request import Request, settings_of, with_settings
 
 ON_EMBEDDINGS_AND_PIXELS, AUTOATTACK = attacks_of("robust_accuracy"), attacks_of("auto_attack")
@@ -25,7 +26,8 @@ PANELS = {
         *("eps", "attack", "norm", "steps", "step_size", "random_start", "restarts", "relative", "rows"),
         *("diagnostics", "shift", "version", "attacks", "queries", "state"),
     ),
-    "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side", "positive"),
+    "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side"),
+    "Detector": ("positive", "false_positive_rate"),
     "Attacks on texts as texts": evasion.PANEL,
     "Images": ("corruptions", "corrupted", "unforeseen", "unforeseen_attacks", "bn_branch"),
     "Model and embeddings": (
@@ -113,6 +115,7 @@ def evaluate(
     noise_draws: DrawCount = None,
     noise_side: NoiseSide = None,
     positive: Positive = None,
+    false_positive_rate: FalsePositiveRate = None,
     pooling: Pool = None,
     sts: Annotated[
         str | None,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from contraverse.attacks.table import ATTACKS
 from contraverse.cli import evasion, image_evaluation, text_evaluation
 from contraverse.cli.checks import IMAGES, check_image_flags
+from contraverse.cli.detector import check_detector_flags
 from contraverse.cli.noise import check_noise_flags
 from contraverse.cli.request import Request
 from contraverse.errors import UserError
@@ -57,6 +58,7 @@ def _check_flags(request: Request) -> None:
         assert isinstance(request.settings, ImageEvaluationConfig)
         check_image_flags(request.flags, request.settings, encoder=request.is_encoder)
         return
+    check_detector_flags(request)
     check_noise_flags(request)
     own_norms = request.options["norm"] is None or request.options["norm"] in request.settings.spec.norms
     if ATTACKS[request.attack].measured_by == "auto_attack" or not own_norms or set(IMAGES) & set(request.flags):

@@ -79,7 +79,17 @@ _FLAGS = tuple("--" + name.replace("_", "-") for name in PANEL)
 _IDLE = (
     *("--eps", "--norm", "--steps", "--step-size", "--random-start", "--restarts", "--relative", "--shift"),
     *("--version", "--attacks", "--queries", "--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks"),
-    *("--bn-branch", "--sts", "--anli", "--noise", "--noise-strengths", "--noise-draws", "--noise-side", "--positive"),
+    *(
+        "--bn-branch",
+        "--sts",
+        "--anli",
+        "--noise",
+        "--noise-strengths",
+        "--noise-draws",
+        "--noise-side",
+        "--positive",
+        "--false-positive-rate",
+    ),
 )
 
 
@@ -171,6 +181,10 @@ def attack_texts(model: "TextModel", rows: "TextData", options: Mapping[str, Any
 
     access: Any = "labels" if options["labels"] else "scores" if options["scores"] else "gradients"
     target = ModelTarget(model, access, batch_size)
+    saved = model.detector
+    if saved is not None and options["threshold"] is None and options["against"] == saved.positive:
+        say(f"{saved.positive} is detected from its saved threshold on, a probability of {saved.threshold:.4g}")
+        options = {**options, "threshold": saved.threshold}
     suite = suite_of(options, target.labels)
     if options["attack_text"] and options["attack_text"] > len(rows.columns):
         raise UserError(f"a row has {len(rows.columns)} text", where="--attack-text")

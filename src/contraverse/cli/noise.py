@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contraverse.cli.console import counting, result, say, warn
-from contraverse.errors import UserError, unknown
+from contraverse.errors import UserError
 from contraverse.visible import visible
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ DrawCount = Annotated[int | None, typer.Option(min=1, help="Draws of each row; t
 NoiseSide = Annotated[
     Literal["both", "first", "second"] | None, typer.Option(help="Texts of a pair that change. (default: both)")
 ]
-Positive = Annotated[str | None, typer.Option(help="Class whose recall under noise is printed, as of a detector.")]
 
 
 def noise_values(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,13 +53,11 @@ def check_noise_flags(request: "Request") -> None:
         UserError: there is no noise for them, or the evaluation that is asked for has none.
     """
     options, settings = request.options, request.settings
-    idle = [name for name in ("noise_strengths", "noise_draws", "noise_side", "positive") if options[name] is not None]
+    idle = [name for name in ("noise_strengths", "noise_draws", "noise_side") if options[name] is not None]
     if idle and not settings.noise:
         raise UserError(
             "there is no noise for it", where=_flag(idle[0]), hint="name kinds with --noise, or --noise all"
         )
-    if settings.positive is not None and settings.positive not in (request.loaded.model.labels or ()):
-        raise unknown("class", settings.positive, request.loaded.model.labels or (), where="--positive")
     apart = options["anli"] is not None or (request.is_encoder and options["sts"] is None and settings.sts is None)
     if options["noise"] is not None and apart:
         raise UserError(

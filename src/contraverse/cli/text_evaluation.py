@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, get_args
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
+from contraverse.cli.detector import set_threshold, show_detection
 from contraverse.cli.files import Split, read_texts, tell, tell_tokens, text_model
 from contraverse.cli.noise import measure_noise_of_sts, measure_noise_of_task
 from contraverse.cli.request import Request, existing_file
@@ -23,12 +24,15 @@ def measure_task(request: Request) -> dict[str, Any]:
         splits = read_splits(request, task, data)
         rows = splits.need(split)
     notes = tell_tokens(loaded.model, rows)
+    set_threshold(request, splits)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     title = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
     say(f"Measuring {title}")
     with counting("Measuring", pipeline.progress_total(loaded.model, len(rows), settings)) as progress:
         evaluation = pipeline.measure_task(loaded.model, rows, task, settings, seed=data.seed, progress=progress)
     result.print(figures(title, columns_of(split, evaluation)))
+    if "detection" in evaluation:
+        show_detection(evaluation["detection"])
     _show_shift(evaluation)
     for note in evaluation.get("notes", ()):
         say(note)

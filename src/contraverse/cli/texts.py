@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from contraverse.cli.files import Loaded
+    from contraverse.models.detector import Detector
 
 Model = Annotated[str, typer.Argument(help=MODEL)]
 Input = Annotated[
@@ -121,9 +122,11 @@ def predict(
     force: Force = False,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Write the most probable label of every row and its probability, in order; a regression's score.
+    """Write the label of every row and the probability of each class, in order; a regression's score.
 
-    In a CSV file a label that begins as a formula of a spreadsheet does (=, +, -, @) stands after an apostrophe.
+    Rows of texts have their number, from 0. The label is the most probable class, or that of the threshold that was
+    saved with the model; its probability is followed by those of all classes. In a CSV file a label that begins as a
+    formula of a spreadsheet does (=, +, -, @) stands after an apostrophe.
     """
     check_target(output, (".csv", ".jsonl", ".parquet"), force)
     loaded = load_model(model, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code)
@@ -133,7 +136,7 @@ def predict(
     through = measured_route(loaded, bn_branch)
     if is_image_model(loaded):
         probabilities, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
-        _write_predictions(output, {"image": names} | _predictions(probabilities, labels))
+        _write_predictions(output, {"image": names} | _predictions(probabilities, labels, None))
         return
     rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
     tell_tokens(loaded.model, rows)
@@ -141,7 +144,10 @@ def predict(
 
     with counting("Predicting", len(rows)) as advance:
         logits = logits_of(loaded.model, rows, batch_size, progress=advance)
-    _write_predictions(output, _predictions(logits, labels))
+    saved = text_model(loaded, "predict").detector
+    if saved is not None:
+        say(f"{saved.positive} from a probability of {saved.threshold:.4g} on, the saved threshold")
+    _write_predictions(output, {"row": list(range(len(logits)))} | _predictions(logits, labels, saved))
 
 
 def _write_predictions(output: Path, columns: dict[str, list[Any]]) -> None:
@@ -159,15 +165,17 @@ def _width(loaded: "Loaded") -> int:
     return len(get_task(loaded.run.task).columns) if loaded.run else 1
 
 
-def _predictions(logits: "np.ndarray", labels: list[str]) -> dict[str, list[Any]]:
+def _predictions(logits: "np.ndarray", labels: list[str], detector: "Detector | None") -> dict[str, list[Any]]:
     from scipy.special import softmax
 
     if logits.shape[1] == 1:
         return {"score": logits[:, 0].tolist()}
     probabilities = softmax(logits.astype("float64"), axis=1)
+    chosen = logits.argmax(1) if detector is None else detector.decide(logits, labels)
     return {
-        "label": [labels[i] for i in logits.argmax(1)],
-        "probability": probabilities.max(1).round(6).tolist(),
+        "label": [labels[i] for i in chosen],
+        "probability": probabilities[range(len(chosen)), chosen].round(6).tolist(),
+        **{f"probability_{name}": probabilities[:, i].round(6).tolist() for i, name in enumerate(labels)},
     }
 
 

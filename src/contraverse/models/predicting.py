@@ -11,6 +11,7 @@ from torch import Tensor
 from contraverse.data import Encoded, EncodedText
 from contraverse.errors import UserError
 from contraverse.functional import all_parts, my_share
+from contraverse.models.detector import Detector
 from contraverse.models.inputs import image_pixels, text_data
 from contraverse.models.modes import evaluating
 from contraverse.types import Batch, BNBranch, Model
@@ -37,6 +38,8 @@ class Predictor(Model):
     ) -> list[str] | list[float]:
         """Label of each input: the name of its most probable class; of a regression its score.
 
+        A `TextModel` with a ``detector`` decides for its class by the threshold: see `Detector.decide`.
+
         Runs in eval mode without gradients, in the order of ``inputs``.
 
         Args:
@@ -51,7 +54,8 @@ class Predictor(Model):
         Raises:
             UserError: the model is an encoder without labels, or an input cannot be read.
         """
-        return labels_for(self._checked_logits(inputs, batch_size, bn_branch), self.label_names)
+        logits = self._checked_logits(inputs, batch_size, bn_branch)
+        return labels_for(logits, self.label_names, getattr(self, "detector", None))
 
     def predict_proba(self, inputs: Any, batch_size: int = 64, *, bn_branch: BNBranch = "adversarial") -> np.ndarray:
         """Probability of each class for each input, (N, C) float32; `label_names` names the columns.
@@ -150,11 +154,15 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
-def labels_for(logits: np.ndarray, labels: Sequence[str]) -> list[str] | list[float]:
-    """Most probable class of each row of ``logits`` (N, C) by name; of a regression, (N, 1), the score."""
+def labels_for(logits: np.ndarray, labels: Sequence[str], detector: Detector | None = None) -> list[str] | list[float]:
+    """Class of each row of ``logits`` (N, C) by name; of a regression, (N, 1), the score.
+
+    The class is the most probable one, or that of ``detector``'s decision.
+    """
     if len(labels) == 1:
         return [float(score) for score in logits[:, 0]]
-    return [labels[i] for i in logits.argmax(1)]
+    chosen = logits.argmax(1) if detector is None else detector.decide(logits, labels)
+    return [labels[i] for i in chosen]
 
 
 def probabilities(logits: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from contraverse.errors import UserError
 from contraverse.models import loading, st_folder
+from contraverse.models.detector import Detector, class_id
 from contraverse.models.finite import refuse_not_finite
 from contraverse.models.flow import Flow
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
@@ -43,6 +44,7 @@ class Stored(BaseModel):
     prompts: dict[str, str] = {}
     default_prompt: str | None = None
     normalize: Literal["unicode"] | None = None
+    detector: Detector | None = None
 
 
 def save(model: "TextModel", folder: Path) -> Path:
@@ -63,6 +65,8 @@ def save(model: "TextModel", folder: Path) -> Path:
         settings |= {"prompts": model.prompts, "default_prompt": model.default_prompt}
     if is_hardened(model.tokenizer):
         settings["normalize"] = UNICODE
+    if model.detector is not None:
+        settings["detector"] = model.detector.model_dump()
     return replace_folder(folder, settings, lambda new: _write(model, new))
 
 
@@ -131,4 +135,7 @@ def _load_own(folder: Path, cls: "type[TextModel]", origin: loading.Origin) -> "
             weights = load_file(folder / TAIL) if model.tail.state_dict() else {}
             model.tail.load_state_dict(weights)
     model.prompts, model.default_prompt = stored.prompts, stored.default_prompt
+    if stored.detector is not None:
+        class_id(stored.detector.positive, stored.labels, where=str(folder / SETTINGS))
+        model.detector = stored.detector
     return model.eval()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from contraverse.errors import UserError
 from contraverse.models import encoding, opening, own, predicting, storage
 from contraverse.models.checkup import positions_of
+from contraverse.models.detector import Detector
 from contraverse.models.encoding import run_encoder
 from contraverse.models.heads import build_head, find_head, own_pooler
 from contraverse.models.layers import cutting
@@ -60,6 +61,7 @@ class TextModel(predicting.Predictor):
             ``postprocess``, or None; training ignores them.
         prompts: texts by name that `encode` sets before each sentence; ``default_prompt`` names the one that it sets
             unless told.
+        detector: threshold by which `predict` decides for one class, or None: the most probable class is taken.
         reads_last: True for a decoder's classifier, which reads the last token that is no padding.
         notes: decisions of loading, in sentences for a reader.
     """
@@ -91,6 +93,7 @@ class TextModel(predicting.Predictor):
         self.tail: Tail | None = None
         self.prompts: dict[str, str] = {}
         self.default_prompt: str | None = None
+        self.detector: Detector | None = None
         self.reads_last = False
         self.trust_remote_code = False
         self.notes: list[str] = []

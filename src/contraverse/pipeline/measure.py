@@ -19,6 +19,7 @@ from contraverse.evaluation import (
     shift_attempts,
     uniformity,
 )
+from contraverse.evaluation.detection import detection
 from contraverse.evaluation.images import linear_separability
 from contraverse.evaluation.metrics import compute
 from contraverse.methods import METHODS
@@ -67,13 +68,26 @@ def measure_task(
     Returns:
         ``metrics``: on all rows, by name; of a classifier ``breakdown``, results by class and by row (see
         `breakdown_of`); where an attack was run also ``robustness``, in full, ``right``
-        (`RobustReport.right`) and ``shift`` on request; where only some rows were attacked ``drawn``, the figures on
-        these rows alone, clean accuracy included; of a dual model ``bn_branch``; ``notes`` for the
-        reader of the figures, if any.
+        (`RobustReport.right`) and ``shift`` on request; with a ``positive`` class ``detection``
+        (`contraverse.evaluation.detection.DetectionReport`), whose figures are among the metrics; where only
+        some rows were attacked ``drawn``, the figures on these rows alone, clean accuracy included; of a dual model
+        ``bn_branch``; ``notes`` for the reader of the figures, if any.
     """
     logits, labels = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch).predict(model)
     measured: dict[str, Any] = {"metrics": compute(task.metrics, logits, labels)}
     notes = list[str]()
+    if settings.positive is not None:
+        detector = getattr(model, "detector", None)
+        report = detection(
+            logits,
+            labels,
+            model.labels or (),
+            settings.positive,
+            detector=detector if detector is not None and detector.positive == settings.positive else None,
+            seed=seed,
+        )
+        measured["metrics"] |= report.values
+        measured["detection"] = report.to_dict()
     if model.dual:
         measured["bn_branch"] = bn_branch
         if bn_branch == "clean":
@@ -85,15 +99,15 @@ def measure_task(
             "bn_branch": bn_branch,
             "progress": progress,
         }
-        report = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
-        measured["robustness"] = report.to_dict()
-        measured["right"] = report.right
+        robust = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
+        measured["robustness"] = robust.to_dict()
+        measured["right"] = robust.right
         if settings.shift:
             measured["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()
         if len(attacked) < len(rows):
-            measured["drawn"] = {"rows": len(attacked), "metrics": report.metrics}
-            notes.append(subset_note(len(attacked), len(rows), seed, report.clean_accuracy))
-        measured["breakdown"] = breakdown_of(attacked, task, model.labels or (), report.logits, report.labels, report)
+            measured["drawn"] = {"rows": len(attacked), "metrics": robust.metrics}
+            notes.append(subset_note(len(attacked), len(rows), seed, robust.clean_accuracy))
+        measured["breakdown"] = breakdown_of(attacked, task, model.labels or (), robust.logits, robust.labels, robust)
     elif logits.shape[1] > 1:
         measured["breakdown"] = breakdown_of(rows, task, model.labels or (), logits, labels)
     if notes:

@@ -76,6 +76,7 @@ def write_reports(
             shifts=_parts({config.method.name: evaluation}, "shift"),
             breakdowns=_parts({config.method.name: evaluation}, "breakdown"),
             noises=_parts({config.method.name: evaluation}, "noise"),
+            detections=_parts({config.method.name: evaluation}, "detection"),
             log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
@@ -123,6 +124,7 @@ def write_comparison(
             shifts=_parts(evaluations, "shift"),
             breakdowns=_parts(evaluations, "breakdown"),
             noises=_parts(evaluations, "noise"),
+            detections=_parts(evaluations, "detection"),
             notes=notes,
             pictures=pictures,
             examples_under=pictures_under,

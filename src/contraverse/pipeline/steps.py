@@ -17,6 +17,7 @@ from contraverse.evaluation import StsSources
 from contraverse.methods import METHODS
 from contraverse.models import ImageModel, TextModel
 from contraverse.models.backbones import TIMM
+from contraverse.models.detector import class_id
 from contraverse.noise import NoiseMixture
 from contraverse.pipeline.measure import measure_task, progress_total
 from contraverse.pipeline.result import Counting, Say
@@ -93,6 +94,8 @@ class Steps(ABC, Generic[S, M]):
         train = splits.need("train")
         labels = torch.as_tensor(train.labels) if self.supervised and train.labels is not None else None
         self.method.check_data(TrainingInfo(len(train), labels=labels))
+        if self.supervised and self.config.evaluation.positive is not None:
+            class_id(self.config.evaluation.positive, train.label_names, where="evaluation.positive")
         if self.supervised:
             self.hide_labels(splits)
         else:

@@ -175,7 +175,10 @@ class EvaluationConfig(AttackConfig, Section):
     pairs, or ``hub`` (`contraverse.evaluation.find_sts`). ``split``: the rows that are measured, where there are test
     rows with labels: papers report GLUE on validation rows. ``noise``: kinds of noise on texts that the model is
     measured under, or ``all``; none for no noise. ``noise_strengths``, ``noise_draws`` and ``noise_side``: see
-    `contraverse.evaluation.NoiseSettings`. ``positive``: class whose recall matters, as of a detector.
+    `contraverse.evaluation.NoiseSettings`. ``positive``: class that a detector
+    is to find, against all others: its measures are added (`contraverse.evaluation.detection`), and its recall under
+    noise. ``false_positive_rate``: percent of the other classes' rows that may be detected; a run chooses the threshold
+    for it on validation rows and saves it with a model of texts.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -192,6 +195,7 @@ class EvaluationConfig(AttackConfig, Section):
     noise_draws: int = Field(default=1, ge=1)
     noise_side: Literal["both", "first", "second"] = "both"
     positive: str | None = None
+    false_positive_rate: float = Field(default=1.0, gt=0, lt=100)
 
     @field_validator("noise", mode="before")
     @classmethod

@@ -52,6 +52,8 @@ class ReportData:
             gives them.
         noises: results under noise on texts, by the run's name, as `contraverse.evaluation.NoiseReport.to_dict` gives
             them.
+        detections: measures of a detector, by the run's name, as
+            `contraverse.evaluation.detection.DetectionReport.to_dict` gives them.
         evasion: attacks on texts as texts, by name, as `contraverse.evasion.EvasionReport.to_dict` gives them.
         pictures: images under attack.
         log: rows of one run's ``metrics.jsonl``.
@@ -75,6 +77,7 @@ class ReportData:
     shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     breakdowns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     noises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    detections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evasion: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     log: Sequence[Mapping[str, Any]] = ()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from contraverse.reporting import by_class, by_row, curve, evasion, noise_section, sections
+from contraverse.reporting import by_class, by_row, curve, detection, evasion, noise_section, sections
 from contraverse.reporting.data import ReportData
 from contraverse.reporting.outcome import outcome
 from contraverse.reporting.sections import LONGEST_TEXT, Section, flat
@@ -25,6 +25,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("confusion", by_class.confusion),
     Figure("classes", by_class.accuracy_by_class),
     Figure("pairs", by_class.confused_pairs),
+    Figure("detector", detection.detector),
     Figure("noise", noise_section.under_noise),
     Figure("shift", sections.representation_shift),
     Figure("evasion", evasion.evasion),

@@ -1,0 +1,78 @@
+"""Detectors in ``contraverse evaluate``: the options, the threshold, and the table."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from contraverse.cli.console import result, say, warn
+from contraverse.errors import UserError
+from contraverse.visible import visible
+
+if TYPE_CHECKING:
+    from contraverse.cli.request import Request
+    from contraverse.data import TextSplits
+
+Positive = Annotated[
+    str | None,
+    typer.Option(help="Class to detect: AUROC, AUPRC, recall at few false positives, calibration; and under noise."),
+]
+FalsePositiveRate = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=100, help="Percent of the other validation rows detected at most: the threshold. (default: saved)"
+    ),
+]
+
+
+def check_detector_flags(request: "Request") -> None:
+    """Refuse a class that the model does not have, and a rate without a class.
+
+    Raises:
+        UserError: so it is.
+    """
+    from contraverse.models.detector import class_id
+
+    settings, rate = request.settings, request.options["false_positive_rate"]
+    if rate is not None and not 0 < rate < 100:
+        raise UserError(f"it lies between 0 and 100 %, not at {rate:g}", where="--false-positive-rate")
+    if settings.positive is None:
+        if rate is not None:
+            hint = "name the class to detect with --positive"
+            raise UserError("there is no class for it", where="--false-positive-rate", hint=hint)
+        return
+    class_id(settings.positive, request.loaded.model.labels, where="--positive")
+
+
+def set_threshold(request: "Request", splits: "TextSplits") -> None:
+    """Choose the model's threshold on the validation rows, unless it was saved with one for this class."""
+    settings, model = request.settings, request.loaded.model
+    if settings.positive is None:
+        return
+    saved = getattr(model, "detector", None)
+    if request.options["false_positive_rate"] is None and saved is not None and saved.positive == settings.positive:
+        return
+    from contraverse.pipeline.detector import fit_detector
+
+    say(fit_detector(model, splits.validation, settings))
+
+
+def show_detection(detection: Mapping[str, Any]) -> None:
+    """Print the measures of a detector with their intervals."""
+    from contraverse.reporting.detection import detection_rows
+
+    name = visible(detection["positive"])
+    title = (
+        f"{name} against the rest, {detection['positives']:,} of {detection['positives'] + detection['benign']:,} rows"
+    )
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("%", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for row in detection_rows(detection):
+        table.add_row(*map(escape, row))
+    result.print(table, soft_wrap=False)
+    for line in detection["warnings"]:
+        warn(line)
