@@ -55,7 +55,7 @@ def test_a_published_file_is_measured_and_used(
     assert found["metrics"]["accuracy@pgd-0.00392157"] <= accuracy
     said = " ".join(done.stderr.split())
     assert f"{file}: narrow, 2 classes" in said
-    assert "pixels are taken as they are (--normalise says otherwise)" in said
+    assert "pixels are taken as they are (change it with --normalise)" in said
     assert "0 to 1 are taken as dark, light" in said
     alone = tmp_path / "downloaded"
     alone.mkdir()
@@ -123,13 +123,13 @@ def test_what_is_wrong_with_a_file_is_said_and_nothing_in_it_is_run(
     said = " ".join(
         invoke("evaluate", wide[0], *args[2:], "--task", "cifar10", "--data", folder, code=2).stderr.split()
     )
-    assert "tells 2 classes apart, and cifar10 has 10" in said
+    assert "has 2 classes, and cifar10 has 10" in said
     (folder_of_three := tmp_path / "three").mkdir()
     for name in "abc":
         (folder_of_three / name).mkdir()
         Image.new("RGB", (8, 8)).save(folder_of_three / name / "0.png")
     said = " ".join(invoke("evaluate", wide[0], "--data", folder_of_three, "--eps", "none", code=2).stderr.split())
-    assert "tells 2 classes apart, and the images are of 3: a, b, c" in said
+    assert "has 2 classes, and the images are of 3: a, b, c" in said
 
 
 NETWORK = """

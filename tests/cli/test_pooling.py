@@ -91,7 +91,7 @@ def test_a_name_on_the_hub_is_measured_like_a_folder(
 def test_a_name_that_is_nowhere_is_refused_with_the_ways_out(invoke: Any, asked: list[Any], file: Path) -> None:
     for name in ("owner/none", "none", "runs/none"):
         said = invoke("encode", name, file, "--output", file.with_suffix(".npy"), code=2).stderr
-        assert "no model here, and none of this name can be had from the Hugging Face Hub" in said
+        assert "no model here, and no model of this name can be loaded from the Hugging Face Hub" in said
     assert asked == []
     assert not file.with_suffix(".npy").exists()
 

@@ -131,7 +131,7 @@ def test_the_usual_layouts_give_their_logits(tmp_path: Path, classifier: str, sh
     named = ImageModel.from_checkpoint(path, labels=("x", "y", "z"))
     assert named.labels == ["x", "y", "z"]
     assert torch.equal(named(batch).logits, model(batch).logits)
-    with pytest.raises(UserError, match="3 classes apart, and 2 labels"):
+    with pytest.raises(UserError, match="has 3 classes, and 2 labels"):
         ImageModel.from_checkpoint(path, labels=("x", "y"))
 
 

@@ -79,7 +79,7 @@ def load_model(
     if pooling is not None and pooling not in POOLINGS:
         raise UserError(f"no pooling is called {pooling!r}", where="--pooling", hint=f"known: {', '.join(POOLINGS)}")
     if module is not None and (pooling or arch or normalise):
-        raise UserError("a network of one's own has its own architecture, pooling and normalisation", where="--module")
+        raise UserError("a network of --module has its own architecture, pooling and normalisation", where="--module")
     with doing("Loading PyTorch…"):
         quiet()
         import torch
@@ -140,7 +140,7 @@ def _fetched(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=unread))
     except Exception as error:
         raise UserError(
-            "no model here, and none of this name can be had from the Hugging Face Hub",
+            "no model here, and no model of this name can be loaded from the Hugging Face Hub",
             where=name,
             hint="give the model/ folder of a finished run, any transformers folder, or a Hub name that can be reached",
         ) from error
@@ -190,7 +190,7 @@ def _run_of(folder: Path) -> "tuple[RunConfig | None, Columns | None]":
         if unknown:
             version = made_with(file)
             made = f", which contraverse {version} wrote" if version else ""
-            say(f"{file}{made}: this version does not know {', '.join(unknown)}, and goes without")
+            say(f"{file}{made}: this version does not know {', '.join(unknown)}, which is ignored")
         return run, _columns_of(run, candidate / "evaluation.json")
     return None, None
 

@@ -57,7 +57,7 @@ def load_weights(file: Path, arch: str | None, normalise: str | None) -> "ImageM
     classes = f"{len(model.labels)} classes" if model.labels else "no classifier"
     say(f"{file}: {model.backbone}, {classes}{', dual batch norm' if model.dual else ''}")
     for note in notes:
-        say(f"{note} (--normalise says otherwise)")
+        say(f"{note} (change it with --normalise)")
     return model
 
 

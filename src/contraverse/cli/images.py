@@ -75,7 +75,7 @@ def _with_classes(loaded: Loaded, task: "ImageTask") -> "ImageTask":
     if not loaded.numbered:
         return replace(task, labels=labels)
     if task.labels and len(task.labels) != len(labels):
-        raise UserError(f"the model tells {len(labels)} classes apart, and {task.name} has {len(task.labels)}")
+        raise UserError(f"the model has {len(labels)} classes, and {task.name} has {len(task.labels)}")
     return task
 
 
@@ -88,7 +88,7 @@ def _name_classes(loaded: Loaded, rows: "ImageData") -> None:
     names, count = list(rows.label_names or ()), len(loaded.model.labels or ())
     if len(names) != count:
         raise UserError(
-            f"the model tells {count} classes apart, and the images are of {len(names)}: {', '.join(names[:5])}",
+            f"the model has {count} classes, and the images are of {len(names)}: {', '.join(names[:5])}",
             where=rows.source,
             hint="its classes have no names: give its task with --task, or images with a folder for each class",
         )

@@ -63,7 +63,7 @@ def postprocess(
     source = load_model(name, pooling=pooling, trust_remote_code=trust_remote_code)
     loaded = text_model(source, "postprocess")
     if loaded.labels is not None:
-        raise UserError("a classifier has no sentence embeddings to put through it", where=name)
+        raise UserError("a classifier has no sentence embeddings to fit a map to", where=name)
     rows = _sentences(sentences, text, source, delimiter=delimiter, encoding=encoding)
     from contraverse.models import fit_flow, fit_whitening
 

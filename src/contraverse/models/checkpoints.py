@@ -98,7 +98,7 @@ def load(
         _check("classifier", weights.classifier, lambda: nn.Linear(width, classes), str(path))
         labels = labels or json.loads(beside.get("labels", "null")) or [str(i) for i in range(classes)]
         if len(labels) != classes:
-            raise UserError(f"tells {classes} classes apart, and {len(labels)} labels were given", where=str(path))
+            raise UserError(f"has {classes} classes, and {len(labels)} labels were given", where=str(path))
     mean, std = normalisation or weights.normalisation or IMAGENET
     model = cls(encoder, width, backbone=name, labels=labels, dual=weights.dual, mean=mean, std=std)
     _fill(model.encoder, weights.encoder)

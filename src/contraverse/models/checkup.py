@@ -109,7 +109,9 @@ def _probe(model: "TextModel", where: str) -> dict[str, Tensor]:
     special = set(tokenizer.all_special_ids)
     plain = list(dict.fromkeys(_next(top * i // _LONG, top, special) for i in range(_LONG)))
     if len(plain) < _LONG:
-        raise UserError(f"the tokenizer knows {top + 1 - len(special)} words", where=where, hint="give a whole one")
+        raise UserError(
+            f"the tokenizer knows {top + 1 - len(special)} words", where=where, hint="give a complete tokenizer"
+        )
     first = next((i for i in (tokenizer.cls_token_id, tokenizer.bos_token_id) if i is not None), plain[0])
     end = next((i for i in (tokenizer.sep_token_id, tokenizer.eos_token_id) if i is not None), plain[-1])
     # The end token may be the padding's id as well, which transformers' own classifiers then take for padding.
@@ -159,7 +161,9 @@ def _compare(
     network, dtype = type(model.encoder).__name__, model.encoder.dtype
     tokens, others, alone = (out.tokens for out in (plain, embedded, short))
     if not tokens[real].isfinite().all():
-        raise UserError("the weights give NaN or infinite numbers", where=where, hint="train it anew, more slowly")
+        raise UserError(
+            "the weights give NaN or infinite numbers", where=where, hint="train it again with a lower learning rate"
+        )
     if not _close(tokens[real], others[real], _ALIKE[dtype]):
         raise _unusable(f"a {network} reads word embeddings otherwise than their ids", where)
     if not _close(tokens[1, :_SHORT], alone[0], _ALIKE[dtype]):
@@ -179,7 +183,11 @@ def _compare(
             )
     h = plain.h if model.pooling in LAYERS else pool(tokens, real.long(), model.pooling)
     if _close(h[0], h[1], _EQUAL[dtype]):
-        raise UserError(f"a {network} gives every text the same vector", where=where, hint="are these its weights?")
+        raise UserError(
+            f"a {network} gives every text the same vector",
+            where=where,
+            hint="check that these are the weights of this model",
+        )
     return decoder
 
 

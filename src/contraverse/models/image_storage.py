@@ -83,7 +83,7 @@ def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "I
     if encoder is None:
         if stored.backbone is None:
             hint = "build one like it: ImageModel.load(folder, encoder=module)"
-            raise UserError("this model was made around a module of one's own", where=str(folder), hint=hint)
+            raise UserError("this model was made from a user's own module", where=str(folder), hint=hint)
         encoder = build_backbone(stored.backbone, pretrained=False, timm=stored.timm)[0]
     with damaged(folder / SETTINGS):
         model = cls(encoder, **stored.model_dump(exclude={"kind", "heads"}))

@@ -151,7 +151,9 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a search runs in one process", hint="start it without torchrun")
     if not space:
-        raise UserError("nothing is varied", hint="give --space, for example train.learning_rate=1e-5:1e-4:log")
+        raise UserError(
+            "the search has no settings to vary", hint="give --space, for example train.learning_rate=1e-5:1e-4:log"
+        )
     for name, values in space.items():
         for end in values.ends:
             change(plan.config, {name: end})
@@ -161,12 +163,12 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
             raise UserError("there is no accuracy to attack", where="--robust")
         if steps.sts is None or steps.sts.dev is None:
             hint = "set evaluation.sts to a folder of STS sets: the dev rows of STS-B decide (or hub)"
-            raise UserError("there is nothing to choose by", hint=hint)
+            raise UserError("there is no metric to compare trials by", hint=hint)
         return "stsb_spearman"
     splits = steps.load()
     task = splits.task
     if splits.validation is None:
-        raise UserError("there are no validation rows to choose by")
+        raise UserError("there are no validation rows to compare trials on")
     if plan.robust is not None and (task.kind != "classification" or not config.evaluation.epsilons):
         raise UserError("nothing is attacked", where="--robust", hint="set evaluation.epsilons, of a classifier")
     return task.metric if task.greater_is_better else "accuracy"

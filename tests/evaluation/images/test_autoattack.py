@@ -302,7 +302,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     one = ImageData.from_arrays(data.pixels, [0] * len(data), ["all"])
     with pytest.raises(UserError, match="needs two classes, and the model has a single one"):
         auto_attack(nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), one, 0.1)
-    with pytest.raises(UserError, match="tells 2 classes apart, and an image has the label 2"):
+    with pytest.raises(UserError, match="has 2 classes, and an image has the label 2"):
         auto_attack(LinearImages(classes=2), data, 0.1)
     with pytest.raises(UserError, match=r"gives a tensor of shape \(1, 3, 8, 8\)"):
         auto_attack(nn.Identity(), data, 0.1)

@@ -78,7 +78,7 @@ def _checked(logits: Any, labels: Tensor) -> Tensor:
         raise UserError(f"a classifier gives logits (images, classes), and this one gives {gives}")
     largest, classes = int(labels.max()), logits.shape[1]
     if largest >= classes:
-        raise UserError(f"the model tells {classes} classes apart, and an image has the label {largest}")
+        raise UserError(f"the model has {classes} classes, and an image has the label {largest}")
     return logits
 
 
