@@ -27,8 +27,8 @@ def jsd(tokens: Tensor, mask: Tensor, sentences: Tensor) -> Tensor:
     real = mask.bool()
     with torch.autocast(tokens.device.type, enabled=False):
         scores = torch.where(real.unsqueeze(-1), tokens.float() @ everyone.T, 0.0)
-        own = torch.zeros(rows, len(everyone), dtype=torch.bool, device=tokens.device)
-        own[torch.arange(rows), torch.arange(first, first + rows)] = True
+        columns = torch.arange(len(everyone), device=tokens.device)
+        own = columns == torch.arange(first, first + rows, device=tokens.device).unsqueeze(1)  # (B, all B)
         # DDP takes the mean over ranks, whose numbers of tokens differ: a rank's share of all is its sum times ranks.
         count = gather(real.sum().reshape(1)).sum().clamp(min=1) * rows / len(everyone)
         pairs = own.unsqueeze(1) & real.unsqueeze(-1)

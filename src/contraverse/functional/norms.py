@@ -73,8 +73,9 @@ def project(delta: Tensor, epsilon: float | Tensor | None, kind: Norm = "l2", sc
     if epsilon is None:
         return delta
     if kind == "linf":
-        limit = torch.as_tensor(epsilon, dtype=delta.dtype, device=delta.device)
-        return delta.clamp(-limit, limit)
+        # As a number it travels with the kernel; as a tensor it would be copied to the device in each attack step.
+        limit = epsilon.to(delta) if isinstance(epsilon, Tensor) else epsilon
+        return delta.clamp(-limit, limit)  # type: ignore[arg-type]
     size = norm(delta, "l2", scope)
     shrink = torch.where(size > epsilon, epsilon / torch.where(size > 0, size, 1.0), 1.0)
     return delta * shrink.to(delta.dtype)

@@ -1,8 +1,8 @@
 """DynACL: ACL's dual stream with annealed augmentations (Luo, Wang and Wang, 2023)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import Perturbation
 from contraverse.errors import UserError
-from contraverse.functional import gather
+from contraverse.functional import processes
 from contraverse.methods._settings import Momentum, Share, settings
 from contraverse.methods._views import halves, single_row_eval
 from contraverse.methods.acl_ds import TwoStreams
@@ -66,6 +66,13 @@ class DynACL(TwoStreams):
         self.rows, self.epochs = 0, 0.0
         self.seen: Tensor = nn.Buffer(torch.zeros((), dtype=torch.long))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move buffers to a device, except the count that every step reads: the host would have to wait for it."""
+        on_host = self.seen
+        super()._apply(fn, recurse)
+        self.seen = on_host
+        return self
+
     @property
     def augmentation_strength(self) -> float:  # type: ignore[override]
         """Strength s of the next step's views: 1 at first, never below 0."""
@@ -114,7 +121,7 @@ class DynACL(TwoStreams):
         strength = self.augmentation_strength
         for loss in super().losses(model, batch):
             yield Loss(loss.total, loss.parts | {"strength": torch.tensor(strength)})
-        self.seen += len(gather(batch["index"]))
+        self.seen += len(batch["index"]) * processes()
 
     def attack(self, model: nn.Module, views: Batch) -> tuple[Perturbation, Inputs]:
         with attacking(self.reference_model) if hasattr(self, "reference_model") else nullcontext():

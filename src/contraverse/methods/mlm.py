@@ -79,7 +79,9 @@ class MaskedLanguageModelling(Method):
 
     def choose(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Draw the positions to predict, (B, T) bool: a share of each row, never padding or special tokens."""
-        text = mask.bool() & ~torch.isin(ids, ids.new_tensor(self.special_ids))
+        text = mask.bool()
+        for special in self.special_ids:  # numbers travel with the kernel; a tensor of them would be copied each time
+            text = text & (ids != special)
         # argsort of argsort is each token's place in a random order; what is no text comes last.
         places = torch.rand(ids.shape, device=ids.device).masked_fill(~text, torch.inf).argsort(1).argsort(1)
         count = (text.sum(1, keepdim=True) * self.mlm_probability).round().clamp(min=1)  # (B, 1)

@@ -145,7 +145,7 @@ class Patches(nn.Module):
             visible: (B, V), which patches are seen.
             hidden: (B, M), which are not.
         """
-        places = self.places(features.shape[1]).to(features)
+        places = self.places(features.shape[1], features.device).to(features)  # (P, dim)
         seen = self.seen(_rows(features, visible)) + places[visible]
         queries = self.query.to(seen.dtype).expand(len(seen), 1, -1)
         # Fused attention saves nothing here, and in bfloat16 on a CPU its backward pass takes most of a step.
@@ -153,11 +153,14 @@ class Patches(nn.Module):
             summary = self.attention(torch.cat([queries, seen], 1))[:, :1]
         return (summary + places[hidden]) @ self.candidates(_rows(features, hidden)).mT / self.dim**0.5
 
-    def places(self, patches: int) -> Tensor:
-        """(P, dim): sines and cosines of each patch's row, then of its column, at dim / 4 frequencies from 1 down."""
+    def places(self, patches: int, device: torch.device | None = None) -> Tensor:
+        """(P, dim): sines and cosines of each patch's row, then of its column, at dim / 4 frequencies from 1 down.
+
+        Made on ``device``, so that no pass copies them there.
+        """
         side = math.isqrt(patches)
-        rates = 10_000.0 ** -(torch.arange(self.dim // 4) / (self.dim // 4))
-        angles = torch.arange(side).unsqueeze(1) * rates
+        rates = 10_000.0 ** -(torch.arange(self.dim // 4, device=device) / (self.dim // 4))  # (dim / 4,)
+        angles = torch.arange(side, device=device).unsqueeze(1) * rates  # (side, dim / 4)
         lines = torch.cat([angles.sin(), angles.cos()], 1)
         return torch.cat([lines.repeat_interleave(side, 0), lines.repeat(side, 1)], 1)
 

@@ -66,27 +66,37 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            alike: dict[tuple[bool, torch.device, torch.dtype], list[Tensor]] = {}
             for w in group["params"]:
-                if w.grad is None:
-                    continue
-                excluded = group["exclude_vectors"] and w.dim() <= 1
-                decay = 0.0 if excluded else group["weight_decay"]
-                update = w.grad.add(w, alpha=decay)
-                if not excluded:
-                    update *= _ratio(w, w.grad, group["trust"], decay)
-                state = self.state[w]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(w)
-                v = state["momentum_buffer"].mul_(group["momentum"]).add_(update, alpha=group["lr"])
-                w.sub_(v)
+                if w.grad is not None:
+                    excluded = group["exclude_vectors"] and w.dim() <= 1
+                    alike.setdefault((excluded, w.device, w.dtype), []).append(w)
+            for (excluded, _, _), weights in alike.items():
+                self._step_together(weights, group, excluded)
         return loss
 
+    def _step_together(self, weights: list[Tensor], group: dict[str, Any], excluded: bool) -> None:
+        """Move ``weights``, of one device and type, by a few operations over the list: a GPU starts few kernels."""
+        gradients: list[Tensor] = [w.grad for w in weights if w.grad is not None]
+        decay = 0.0 if excluded else group["weight_decay"]
+        updates = torch._foreach_add(gradients, weights, alpha=decay)
+        if not excluded:
+            torch._foreach_mul_(updates, _ratios(weights, gradients, group["trust"], decay))
+        for w in weights:
+            if "momentum_buffer" not in self.state[w]:
+                self.state[w]["momentum_buffer"] = torch.zeros_like(w)
+        velocities = [self.state[w]["momentum_buffer"] for w in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, updates, alpha=group["lr"])
+        torch._foreach_sub_(weights, velocities)
 
-def _ratio(w: Tensor, g: Tensor, trust: float, decay: float) -> Tensor:
-    """lambda, a scalar on the tensor's device: read nowhere on the CPU, so that a GPU does not wait."""
-    size, slope = w.norm(), g.norm()
-    ratio = trust * size / (slope + decay * size)
-    return torch.where((size > 0) & (slope > 0), ratio, 1.0)
+
+def _ratios(weights: list[Tensor], gradients: list[Tensor], trust: float, decay: float) -> list[Tensor]:
+    """lambda of each tensor, scalars on its device: read nowhere on the CPU, so that a GPU does not wait."""
+    sizes = torch.stack(torch._foreach_norm(weights))  # (P,)
+    slopes = torch.stack(torch._foreach_norm(gradients))  # (P,)
+    ratios = trust * sizes / (slopes + decay * sizes)
+    return list(torch.where((sizes > 0) & (slopes > 0), ratios, 1.0).unbind())
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"lars": LARS, "sgd": SGD}

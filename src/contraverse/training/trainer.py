@@ -55,6 +55,7 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "logging_nan_inf_filter": False,  # it would hide them, and wait for the device at every step
     "dataloader_pin_memory": torch.cuda.is_available(),
+    "accelerator_config": {"non_blocking": torch.cuda.is_available()},
     # Without it transformers refuses bf16 and trains apart, not together, what torchrun starts.
     "use_cpu": not torch.accelerator.is_available(),
 }
@@ -77,8 +78,7 @@ class Trainer(WatchedTrainer):
             ``eval_<name>`` and ``metric_for_best_model`` may name any.
         output_dir: holds ``metrics.jsonl`` and the checkpoints.
         args: all of transformers' arguments; give this or ``output_dir`` with single ones.
-        optimizer: ``name`` and settings for `build_optimizer`, in place of ``optim``; the weight decay is over all
-            that is trained.
+        optimizer: ``name`` and settings for `build_optimizer`, in place of ``optim``; all weights decay.
         schedule: ``name`` and settings of one of `SCHEDULES`, in place of ``lr_scheduler_type``.
         global_batch_size: rows of one step, over all processes and ``gradient_accumulation_steps``, in place of
             ``per_device_train_batch_size``.
@@ -135,12 +135,12 @@ class Trainer(WatchedTrainer):
             if output_dir is None:
                 raise UserError("Trainer needs an output_dir", hint='for example Trainer(..., output_dir="runs/mine")')
             report = ["tensorboard"] if is_tensorboard_available() else "none"
-            args = TrainingArguments(
-                output_dir=str(output_dir), **{**DEFAULTS, "report_to": report, **training_arguments}
-            )
+            training_arguments = {**DEFAULTS, "report_to": report, **training_arguments}
+            args = TrainingArguments(output_dir=str(output_dir), **training_arguments)
         refuse_split_weights(args)
-        if args.remove_unused_columns:  # transformers would remove all of them: it knows no batch of ours
-            args = dataclasses.replace(args, remove_unused_columns=False)
+        # transformers knows no batch of ours and would remove all columns; its filter waits at every step.
+        if args.remove_unused_columns or args.logging_nan_inf_filter:
+            args = dataclasses.replace(args, remove_unused_columns=False, logging_nan_inf_filter=False)
         if args.n_gpu > 1:
             raise UserError(
                 f"{args.n_gpu} GPUs in one process",

@@ -80,7 +80,12 @@ def test_items_and_batches() -> None:
     assert (batch["pixel_values"][1] == 1).all()
     assert batch["labels"].tolist() == [2, 1]
     assert batch["index"].tolist() == [2, 0]
+    at_once = ImageCollator()(data.__getitems__([2, 0]))
+    assert at_once.keys() == batch.keys()
+    assert all(torch.equal(at_once[name], batch[name]) and at_once[name].dtype == batch[name].dtype for name in batch)
+    assert [item["index"] for item in data.__getitems__([2, 0])] == [2, 0]  # for a collator of one's own
     without = ImageData(data.pixels, None, None)
+    assert set(ImageCollator()(without.__getitems__([0]))) == {"pixel_values", "index"}
     assert set(ImageCollator()([without[0]])) == {"pixel_values", "index"}
 
 

@@ -12,7 +12,15 @@ from scipy import stats
 from torch import Tensor
 
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
-from contraverse.data.images.transforms import color_jitter, crop, draw_crops, gaussian_blur, gray
+from contraverse.data.images.transforms import (
+    color_jitter,
+    crop,
+    draw_crops,
+    draw_jitter,
+    gaussian_blur,
+    gray,
+    plan_jitter,
+)
 from contraverse.errors import UserError
 
 
@@ -23,7 +31,7 @@ def images(count: int, side: int = 16) -> Tensor:
 
 
 def jitter_all(x: Tensor, spread: float, turn: float) -> Tensor:
-    return color_jitter(x, torch.arange(len(x)), spread, turn)
+    return color_jitter(x, *draw_jitter(torch.ones(len(x), dtype=torch.bool), spread, turn))
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
@@ -63,10 +71,11 @@ def test_a_crop_that_never_fits_is_the_whole_image() -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_enhancers_are_pillows(step: int) -> None:
-    from contraverse.data.images.transforms import _STEPS
-
     x, factors = images(12), torch.linspace(0.6, 1.4, 12)
-    ours = _STEPS[step](x, factors[:, None, None, None]).clamp(0, 1)
+    all_factors = torch.ones(12, 3)  # 1 changes nothing
+    all_factors[:, step] = factors
+    order = torch.rand(12, 4).argsort(1)
+    ours = color_jitter(x, *plan_jitter(torch.arange(12), all_factors, torch.zeros(12), order))
     for i in range(12):
         theirs = pil_views.enhance(x[i].double().numpy(), step, float(factors[i]))
         assert np.abs(ours[i].numpy() - theirs).max() < 2.1 / 255  # Pillow's grey values are bytes

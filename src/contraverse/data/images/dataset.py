@@ -161,6 +161,10 @@ class ImageData(Dataset[dict[str, Any]]):
         )
         return splits if isinstance(dataset, Mapping) else _only(splits)
 
+    def __getitems__(self, numbers: Sequence[int]) -> "ImageItems":
+        """Items ``numbers``, fetched at once, as a loader of torch asks for those of a batch."""
+        return ImageItems(self, numbers)
+
     @property
     def lengths(self) -> np.ndarray:
         """(N,) ones: an image is as long as any other, to who makes batches of items of like length."""
@@ -336,6 +340,27 @@ def _channels_first(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return pixels, top
 
 
+class ImageItems(Sequence[dict[str, Any]]):
+    """Items of an `ImageData` by their numbers: made one by one where they are asked for, or as one ``batch``."""
+
+    def __init__(self, data: ImageData, numbers: Sequence[int]) -> None:
+        self.data, self.numbers = data, list(numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.data[self.numbers[number]]
+
+    def batch(self) -> dict[str, Tensor]:
+        """The batch of `ImageCollator`, its bytes copied, cast and scaled once."""
+        index = torch.tensor(self.numbers)
+        batch = {"pixel_values": self.data.pixels[index].float().div_(255), "index": index}
+        if self.data.labels is not None:
+            batch["labels"] = self.data.labels[index]
+        return batch
+
+
 class ImageCollator:
     """Items of `ImageData` to one batch.
 
@@ -344,6 +369,8 @@ class ImageCollator:
     """
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        if isinstance(items, ImageItems):
+            return items.batch()
         batch = {
             "pixel_values": torch.stack([item["pixel_values"] for item in items]).float() / 255,
             "index": torch.tensor([item["index"] for item in items]),

@@ -1,12 +1,13 @@
 """Random views of images, drawn on the batch: on any device, each image with draws of its own.
 
 Every draw is made on the CPU, from torch's global generator: a seed, or a resumed run's state of the generator, gives
-the same views on every device, and nothing waits for the device to tell how many images a step concerns.
+the same views on every device. Draws travel there in one copy, and nothing waits for the device: how many images a step
+concerns is known on the host.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, validate_call
@@ -72,16 +73,20 @@ class SimCLRAugment:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         s, x = self.strength, _checked(pixels)
+        count = len(x)
+        flipped = torch.rand(count) < self.flip  # (B,)
+        box = draw_crops(count, (x.shape[2], x.shape[3]), (1 - (1 - self.smallest_crop) * s, 1.0))  # (B, 4)
+        jittered, grayed, blurred = torch.rand(3, count)  # (B,) each
+        jitter, sizes = draw_jitter(jittered < 0.8 * s, 0.4 * s, 0.1 * s)
+        sigma = torch.empty(count).uniform_(0.1, 2.0)  # (B,)
+        draws = (flipped, box, grayed < 0.2 * s, blurred < self.blur * s, sigma, *jitter)
+        flipped, box, grayed, blurred, sigma, *moved = to_device(x.device, *draws)
         with torch.autocast(x.device.type, enabled=False):
-            flipped = torch.rand(len(x)) < self.flip
-            box = draw_crops(len(x), (x.shape[2], x.shape[3]), (1 - (1 - self.smallest_crop) * s, 1.0))
-            x = crop(x, box, self.size, flipped, self.resample).clamp(0, 1)
-            jittered, grayed, blurred = torch.rand(3, len(x))
-            x = color_jitter(x, (jittered < 0.8 * s).nonzero()[:, 0], 0.4 * s, 0.1 * s)
-            x = _where(grayed < 0.2 * s, gray(x).expand_as(x), x)
-            sigma = torch.empty(len(x)).uniform_(0.1, 2.0)
+            x = crop(x, box, self.size, flipped.bool(), self.resample).clamp(0, 1)
+            x = color_jitter(x, Jitter(*moved), sizes)
+            x = _where(grayed.bool(), gray(x).expand_as(x), x)
             if self.blur:
-                x = _where(blurred < self.blur * s, gaussian_blur(x, sigma), x)
+                x = _where(blurred.bool(), gaussian_blur(x, sigma), x)
             return x.clamp(0, 1)
 
 
@@ -101,11 +106,11 @@ class CropFlip:
     def __call__(self, pixels: Tensor) -> Tensor:
         x = _checked(pixels)
         count, height, width = len(x), x.shape[2], x.shape[3]
-        top, left = (torch.randint(2 * self.padding + 1, (count,)).to(x.device) for _ in "yx")
-        flipped = (torch.rand(count) < self.flip).to(x.device)
+        top, left = (torch.randint(2 * self.padding + 1, (count,)) for _ in "yx")
+        top, left, flipped = to_device(x.device, top, left, torch.rand(count) < self.flip)
         windows = F.pad(x, (self.padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        x = windows[torch.arange(count, device=x.device), :, top, left]
-        return torch.where(flipped[:, None, None, None], x.flip(3), x)
+        x = windows[torch.arange(count, device=x.device), :, top.long(), left.long()]
+        return _where(flipped.bool(), x.flip(3), x)
 
 
 class OneView:
@@ -139,7 +144,19 @@ def _checked(pixels: Tensor) -> Tensor:
 
 
 def _where(chosen: Tensor, x: Tensor, other: Tensor) -> Tensor:
-    return torch.where(chosen.to(other.device)[:, None, None, None], x, other)
+    return torch.where(chosen[:, None, None, None], x, other)
+
+
+def to_device(device: torch.device, *draws: Tensor) -> list[Tensor]:
+    """The draws (of the host, any shapes) as float32 on ``device``, in one copy for which the host does not wait.
+
+    Whole numbers are exact up to 16,777,216.
+    """
+    packed = torch.cat([draw.flatten().float() for draw in draws])
+    if device.type == "cuda":  # else the driver copies it once more
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([draw.numel() for draw in draws])
+    return [part.view(draw.shape) for part, draw in zip(parts, draws, strict=True)]
 
 
 def draw_crops(count: int, shape: tuple[int, int], scale: tuple[float, float]) -> Tensor:
@@ -163,11 +180,14 @@ def draw_crops(count: int, shape: tuple[int, int], scale: tuple[float, float]) -
 
 
 def crop(x: Tensor, box: Tensor, size: int | None, flipped: Tensor, resample: Literal["bicubic", "bilinear"]) -> Tensor:
-    """The part ``box`` (B, 4: top, left, height, width) of each image at ``size``, mirrored where ``flipped``."""
-    top, left, height, width = box.to(x.device, torch.float32).unbind(1)
+    """The part ``box`` (B, 4: top, left, height, width) of each image at ``size``, mirrored where ``flipped``.
+
+    ``box`` and ``flipped`` (B,) bool are on the device of ``x``.
+    """
+    top, left, height, width = box.float().unbind(1)
     rows = _resampling(top, height, x.shape[2], size or x.shape[2], resample)
     columns = _resampling(left, width, x.shape[3], size or x.shape[3], resample)
-    columns = torch.where(flipped.to(x.device)[:, None, None], columns.flip(1), columns)
+    columns = torch.where(flipped[:, None, None], columns.flip(1), columns)
     return _product(rows, x, columns)
 
 
@@ -207,40 +227,77 @@ def gray(x: Tensor) -> Tensor:
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
-def color_jitter(x: Tensor, chosen: Tensor, spread: float, turn: float) -> Tensor:
-    """Brightness, contrast, saturation and hue of the images ``chosen`` (their numbers, on the CPU); others stay.
+class Jitter(NamedTuple):
+    """Color jitter of N images: what `plan_jitter` sorted on the host, or that on a device.
 
-    Brightness mixes an image with black, contrast with the mean of its grey values, saturation with its grey values:
-    ``f x + (1 - f) other``, f from U(max(0, 1 - spread), 1 + spread). The hue is turned by U(-turn, turn) of a turn.
-    Each step's result is clamped to [0, 1]; the order of the four is drawn for each image.
+    ``moves`` (5, N): numbers of images. Before each of the four steps images are taken in the order of a row, so that
+    those with the same operation stand side by side; the last row says where they stood in the batch.
+    ``amounts`` (4, N): factor or shift of each step, in that order.
     """
-    count = len(x)
+
+    moves: Tensor
+    amounts: Tensor
+
+
+def draw_jitter(chosen: Tensor, spread: float, turn: float) -> tuple[Jitter, list[list[int]]]:
+    """Draws for the images that ``chosen`` (B,) bool marks; see `plan_jitter`, and `color_jitter` for the values.
+
+    Factors are from U(max(0, 1 - spread), 1 + spread), the shift of the hue from U(-turn, turn) of a turn, and the
+    order of the four operations is drawn for each image. All B images have draws, so that those of one depend on no
+    other.
+    """
+    count = len(chosen)
     factors = torch.empty(count, 3).uniform_(max(0.0, 1 - spread), 1 + spread)
     shift = torch.empty(count).uniform_(-turn, turn)
     order = torch.rand(count, 4).argsort(1)
-    part = x[chosen.to(x.device)]
-    factors, shift, order = factors[chosen], shift[chosen], order[chosen]
-    for turn_of in order.unbind(1):
-        for step in range(4):
-            at = (turn_of == step).nonzero()[:, 0]
-            if len(at):
-                on_device = at.to(x.device)
-                images = part[on_device]
-                amount = (shift[at] if step == 3 else factors[at, step]).to(x.device)[:, None, None, None]
-                part[on_device] = _STEPS[step](images, amount).clamp(0, 1)
-    return x.index_copy(0, chosen.to(x.device), part)
+    return plan_jitter(chosen.nonzero()[:, 0], factors, shift, order)
 
 
-def _brightness(x: Tensor, f: Tensor) -> Tensor:
-    return f * x
+def plan_jitter(numbers: Tensor, factors: Tensor, shift: Tensor, order: Tensor) -> tuple[Jitter, list[list[int]]]:
+    """Sort the images ``numbers`` (N,) of a batch of B by operation, on the host, for each of the four steps.
+
+    Args:
+        numbers: numbers of the images that are changed, in order.
+        factors: (B, 3), of brightness, contrast and saturation.
+        shift: (B,), of the hue.
+        order: (B, 4) operations in their order: 0 to 2 as ``factors``, 3 the hue.
+
+    Returns:
+        The jitter, and for each step the numbers of images with each operation: on the host, so that no step waits
+        for a device to know how many they are.
+    """
+    amounts = torch.cat([factors, shift[:, None]], 1)[numbers].gather(1, order[numbers])  # (N, 4), by step
+    operations = order[numbers].mT  # (4, N)
+    places = operations.argsort(dim=1, stable=True)  # (4, N)
+    before = places[:-1].argsort(1)  # (3, N): where the step before put each image
+    moves = torch.cat([numbers[places[:1]], before.gather(1, places[1:]), numbers[places[-1:]]])  # (5, N)
+    sizes = torch.stack([(operations == operation).sum(1) for operation in range(4)], 1).tolist()
+    return Jitter(moves, amounts.mT.gather(1, places)), sizes
 
 
-def _contrast(x: Tensor, f: Tensor) -> Tensor:
-    return f * x + (1 - f) * gray(x).mean((2, 3), keepdim=True)
+def color_jitter(x: Tensor, jitter: Jitter, sizes: list[list[int]]) -> Tensor:
+    """Brightness, contrast, saturation and hue of the images in ``jitter``; others stay.
 
+    Brightness mixes an image with black, contrast with the mean of its grey values, saturation with its grey values:
+    ``f x + (1 - f) other``. Each step's result is clamped to [0, 1].
 
-def _saturation(x: Tensor, f: Tensor) -> Tensor:
-    return f * x + (1 - f) * gray(x)
+    Args:
+        x: (B, 3, H, W) pixels.
+        jitter: on the device of ``x``.
+        sizes: of `plan_jitter`.
+    """
+    if sum(sizes[0]) == 0:
+        return x
+    moves, part = jitter.moves.long(), x
+    for move, amount, (darker, flatter, paler, _) in zip(moves, jitter.amounts, sizes, strict=False):
+        part, amount = part[move], amount[:, None, None, None]  # (N, 3, H, W), (N, 1, 1, 1)
+        mixed = darker + flatter + paler
+        blend = amount[:mixed] * part[:mixed]
+        other = gray(part[darker:mixed])  # (flatter + paler, 1, H, W)
+        other[:flatter] = other[:flatter].mean((2, 3), keepdim=True)
+        blend[darker:] += (1 - amount[darker:mixed]) * other
+        part = torch.cat([blend, _hue(part[mixed:], amount[mixed:])]).clamp_(0, 1)
+    return x.index_copy(0, moves[-1], part)
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -254,14 +311,11 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
         (green - blue) / by,
         torch.where(value == green, 2 + (blue - red) / by, 4 + (red - green) / by),
     )
-    # How far each channel lies below the value, as a share of the chroma, over the six parts of the turn.
-    place = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    # How far each channel lies below the value, as a share of the chroma, over the six parts of the turn: 5, 3, 1.
+    place = torch.arange(5.0, 0.0, -2.0, device=x.device)[:, None, None]  # made there: a list would be copied
     k = place + (sextant + 6 * shift)
     k -= 6 * (k / 6).floor_()  # several times as fast as %
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
-
-
-_STEPS = (_brightness, _contrast, _saturation, _hue)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -269,12 +323,13 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
     At the borders the kernel is cut and divided by its sum.
     """
-    rows, columns = (_blurring(n, sigma).to(x.device) for n in x.shape[2:])
+    rows, columns = (_blurring(n, sigma) for n in x.shape[2:])
     return _product(rows, x, columns)
 
 
 def _blurring(n: int, sigma: Tensor) -> Tensor:
     radius = max(1, n // 20)
-    apart = torch.arange(n)[:, None] - torch.arange(n)
+    place = torch.arange(n, device=sigma.device)
+    apart = place[:, None] - place  # (n, n)
     weights = torch.exp(-(apart**2) / (2 * sigma[:, None, None] ** 2)) * (apart.abs() <= radius)
     return weights / weights.sum(2, keepdim=True)
