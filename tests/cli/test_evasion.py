@@ -81,11 +81,7 @@ def test_a_regression_is_refused(invoke: Any, tiny_model: Any, tmp_path: Path) -
 
 
 def test_a_strangers_classifier_is_attacked(invoke: Any, tiny_folder: Any, rows: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "stranger"
-    config = AutoConfig.from_pretrained(tiny_folder("distilbert"))
-    config.id2label, config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_folder("distilbert")).save_pretrained(folder)
+    folder = strangers(tiny_folder, tmp_path)
     state = tmp_path / "state.jsonl"
     command = ("evaluate", folder, "--task", "text", "--data", rows, "--attack", "unicode", *QUICK, "--state", state)
     first, again = invoke(*command), invoke(*command)
@@ -109,3 +105,43 @@ def test_figures_for_gates() -> None:
     noise = {"metric": "accuracy", "rows": 9, "mean": {"value": 65.0}, "by_kind": {"swap": 61.0}, "cells": [cell]}
     values = {name: figure.value for name, figure in figures_of({"noise": noise})["accuracy"].items()}
     assert values == {"noise": 65.0, "noise:swap": 61.0, "noise:swap@2": 60.0}
+
+
+def test_a_strangers_classifier_gets_a_report_of_attack_and_noise(
+    invoke: Any, tiny_folder: Any, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/contraverse", "evaluate", "stranger"])
+    folder, page = strangers(tiny_folder, tmp_path), tmp_path / "report.html"
+    command = ("evaluate", folder, "--task", "text", "--data", rows)
+    attack = ("--attack", "edits", "--budget", "1", *QUICK, "--noise", "swap", "--noise-strengths", "1")
+    gates = ("--gate", "accuracy[edits@1]>=0", "--gate", "accuracy[noise:swap@1]>=0", "--gate", "accuracy[noise]>=0")
+    shown = invoke(*command, *attack, *gates, "--report", page)
+    assert "3 gates passed" in shown.output
+    html = page.read_text(encoding="utf-8")
+    for words in ("Attacks on texts as texts", "Under noise", "1 character edits", "contraverse evaluate stranger"):
+        assert words in html, words
+    assert "<script" not in html
+    assert "is there already" in invoke(*command, *attack, "--report", page, code=2).output
+    assert "ends in .html" in invoke(*command, "--report", tmp_path / "r.txt", code=2).output
+    embeddings = ("--eps", ".5", "--steps", 1, "--rows", 6, "--no-diagnostics", "--report", page, "--force")
+    invoke(*command, *embeddings)
+    html = page.read_text(encoding="utf-8")
+    assert "ε=0.5" in html
+    assert "Attacks on texts as texts" not in html
+
+
+def test_a_gate_on_noise_that_was_not_asked_for_is_refused_before_the_work(
+    invoke: Any, classifier: Path, rows: Path
+) -> None:
+    command = ("evaluate", classifier, "--task", "text", "--data", rows, "--attack", "edits", "--noise", "swap", *QUICK)
+    assert "noise:drop" in invoke(*command, "--gate", "accuracy[noise:drop]>=0", code=2).output
+
+
+def strangers(tiny_folder: Any, tmp_path: Path) -> Path:
+    """Save a classifier as transformers does, without this package."""
+    folder = tmp_path / "stranger"
+    config = AutoConfig.from_pretrained(tiny_folder("distilbert"))
+    config.id2label, config.label2id = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_folder("distilbert")).save_pretrained(folder)
+    return folder

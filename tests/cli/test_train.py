@@ -183,7 +183,7 @@ def test_mistakes_stop_a_run_before_it_starts(
 
 
 def test_quickstart_compares_its_runs(invoke: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def quickstart(output: Path, say: Any) -> QuickstartResult:
+    def quickstart(output: Path, say: Any, counting: Any) -> QuickstartResult:
         runs = {
             name: RunResult(output / name, "test", {"accuracy": 96.4, "accuracy@pgd-0.3": robust}, {})
             for name, robust in (("ce", 42.8), ("scal", 76.0))

@@ -1,6 +1,8 @@
 """``contraverse evaluate``: metrics of a model, clean and under attack."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +35,7 @@ PANELS = {
     "Model and embeddings": (
         *("model_arch", "normalise", "module", "pooling", "sts", "anli", "trust_remote_code", "batch_size"),
     ),
-    "Output": ("output", "force"),
+    "Output": ("output", "report", "force"),
 }
 """Panels of ``--help``, and the options in each."""
 
@@ -147,7 +149,10 @@ def evaluate(
     found: evasion.Found = None,
     gate: evasion.Gates = None,
     output: Annotated[Path | None, typer.Option(help="Also write the results to this .json.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite --output.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write the results to this .html: one page with tables and plots.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite --output and --report.")] = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
@@ -155,6 +160,8 @@ def evaluate(
         context.fail("Missing argument 'MODEL', or --module.")
     if output is not None:
         check_target(output, (".json",), force)
+    if report is not None:
+        check_target(report, (".html",), force)
     if found is not None:
         check_target(found, (".jsonl",), force)
     options = {name: None if value in ((), []) else value for name, value in context.params.items()}
@@ -174,4 +181,12 @@ def evaluate(
         names = {"model": " ".join(filter(None, (module, model)))}
         write_whole(output, lambda file: json.dump({**names, **evaluation}, file, indent=2))
         say(f"written to {output}")
+    if report is not None:
+        from contraverse.pipeline.report import write_evaluation
+        from contraverse.reporting.runs import environment
+
+        command = shlex.join(["contraverse", *sys.argv[1:]])
+        name = model or str(module)
+        write_evaluation(report, name, evaluation, command=command, made_with=environment())
+        say(f"report written to {report}")
     evasion.check_gates(gate, evaluation)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from contraverse.cli.console import complain, counting, doing, result, say, warn
 from contraverse.cli.files import tell_tokens, text_model, write_whole
+from contraverse.cli.noise import check_noise_flags, measure_noise_of_task
 from contraverse.cli.request import Request
 from contraverse.errors import UserError, unknown
 from contraverse.visible import visible
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contraverse.data import TextData
     from contraverse.evasion import EvasionReport, Figures, Gate, Suite
     from contraverse.models import TextModel
+    from contraverse.recipes import EvaluationConfig
 
 TEXT_ATTACKS = {
     "edits": "at most k edits of characters",
@@ -79,17 +81,7 @@ _FLAGS = tuple("--" + name.replace("_", "-") for name in PANEL)
 _IDLE = (
     *("--eps", "--norm", "--steps", "--step-size", "--random-start", "--restarts", "--relative", "--shift"),
     *("--version", "--attacks", "--queries", "--corruptions", "--corrupted", "--unforeseen", "--unforeseen-attacks"),
-    *(
-        "--bn-branch",
-        "--sts",
-        "--anli",
-        "--noise",
-        "--noise-strengths",
-        "--noise-draws",
-        "--noise-side",
-        "--positive",
-        "--false-positive-rate",
-    ),
+    *("--bn-branch", "--sts", "--anli", "--false-positive-rate"),
 )
 
 
@@ -109,6 +101,7 @@ def check_flags(request: Request) -> bool:
         raise UserError(f"--attack {request.options['attack']} is for texts, and this model is one of images")
     if idle := ", ".join(flag for flag in _IDLE if flag in used):
         raise UserError(f"--attack {request.options['attack']} changes texts themselves, and takes no {idle}")
+    check_noise_flags(request)
     return True
 
 
@@ -119,11 +112,15 @@ def measure_evasion(request: Request) -> dict[str, Any]:
     model = text_model(request.loaded, "--attack")
     task, data = request.task_and_data()
     with doing("Reading data…"):
-        rows = read_splits(request, task, data).need(request.split)
+        splits = read_splits(request, task, data)
+        rows = splits.need(request.split)
     notes = tell_tokens(model, rows)
     count = request.options["rows"]
     chosen = rows if count is None else rows.sample(count, data.seed)
-    evaluation = attack_texts(model, chosen, request.options, request.settings.batch_size)
+    noise = request.settings if request.options["noise"] is not None else None
+    evaluation = attack_texts(model, chosen, request.options, request.settings.batch_size, noise)
+    if noise is not None:
+        evaluation |= measure_noise_of_task(request, splits, rows, task, data.seed)
     return {
         "task": task.name, "source": rows.source, "split": request.split, "rows": len(chosen), "notes": notes,
         **evaluation,
@@ -170,8 +167,30 @@ def _budgets(written: str) -> tuple[int, ...]:
     return tuple(sorted(set(budgets)))
 
 
-def attack_texts(model: "TextModel", rows: "TextData", options: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+def measure_evasion_of_run(request: Request, rows: "TextData", seed: int) -> dict[str, Any]:
+    """Print and return the results of the attacks that the run's ``evaluation.evasion`` names."""
+    from contraverse.pipeline.evasion import evasion_progress_total, evasion_rows, measure_evasion
+
+    settings = request.settings
+    say(f"Attacking {evasion_rows(len(rows), settings)} rows: {', '.join(settings.evasion)}")
+    with counting("Attacking", evasion_progress_total(len(rows), settings)) as progress:
+        reports = measure_evasion(
+            text_model(request.loaded, "evaluation.evasion"), rows, settings, seed=seed, progress=progress
+        )
+    _show(reports)
+    return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
+
+
+def attack_texts(
+    model: "TextModel",
+    rows: "TextData",
+    options: Mapping[str, Any],
+    batch_size: int,
+    noise: "EvaluationConfig | None" = None,
+) -> dict[str, Any]:
     """Attack ``rows``, print the results and return them for JSON; what evades is written to ``--found``.
+
+    ``noise``: settings of the noise that is measured beside the attack, for gates; None for none.
 
     Raises:
         UserError: an option is impossible, or the model is no classifier.
@@ -189,24 +208,28 @@ def attack_texts(model: "TextModel", rows: "TextData", options: Mapping[str, Any
     if options["attack_text"] and options["attack_text"] > len(rows.columns):
         raise UserError(f"a row has {len(rows.columns)} text", where="--attack-text")
     gates = [Gate.parse(written) for written in options["gate"] or ()]
-    _check_gates(gates, suite)
+    _check_gates(gates, suite, noise)
     successes_file = options["found"]
     say(f"Attacking {len(rows)} rows: {', '.join(suite.names)}")
     with counting("Attacking", suite.total(len(rows))) as progress:
         reports = evade_suite(target, rows, suite, state=options["state"], progress=progress)
+    _show(reports)
+    if successes_file is not None:
+        count = write_successes(successes_file, [report for name, report in reports.items() if name != "standard"])
+        say(f"{count} texts that evade written to {successes_file}")
+    return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
+
+
+def _show(reports: "Mapping[str, EvasionReport]") -> None:
+    """Print the tables, notes and warnings of each attack, and examples of the last, the worst of all."""
     for report in reports.values():
         result.print(table(report))
         for note in report.notes:
             say(note)
         for warning in report.warnings:
             warn(warning)
-    worst = list(reports.values())[-1]
-    for success in worst.successes[:_SHOWN]:
+    for success in list(reports.values())[-1].successes[:_SHOWN]:
         result.print(_example(success))
-    if successes_file is not None:
-        count = write_successes(successes_file, [report for name, report in reports.items() if name != "standard"])
-        say(f"{count} texts that evade written to {successes_file}")
-    return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
 
 
 def _example(success: Any) -> str:
@@ -310,8 +333,8 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
     return figures
 
 
-def _check_gates(gates: "Sequence[Gate]", suite: "Suite") -> None:
-    """Refuse a gate on what this attack does not measure, before the work."""
+def _check_gates(gates: "Sequence[Gate]", suite: "Suite", noise: "EvaluationConfig | None") -> None:
+    """Refuse a gate on what this attack, and the noise beside it, do not measure, before the work."""
     from contraverse.evasion.gate import Figure
 
     conditions = ["clean", "attack", *suite.names, *(["standard"] if len(suite.names) > 1 else [])]
@@ -320,6 +343,10 @@ def _check_gates(gates: "Sequence[Gate]", suite: "Suite") -> None:
     expected = {"accuracy": there, "flip_rate": {name: there[name] for name in conditions if name != "clean"}}
     if suite.goal.against is not None:
         expected["recall"] = there
+    if noise is not None:
+        under = ["noise", *(f"noise:{kind}" for kind in noise.noise)]
+        under += [f"noise:{kind}@{strength}" for kind in noise.noise for strength in noise.noise_strengths]
+        expected["accuracy"] = there | dict.fromkeys(under, Figure(None, 0))
     for gate in gates:
         if gate.metric == "recall" and "recall" not in expected:
             raise UserError(f"{gate.written}: recall is of one class", where="--gate", hint="name it with --against")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from contraverse.cli.console import counting, doing, figures, result, say, warn
 from contraverse.cli.detector import set_threshold, show_detection
+from contraverse.cli.evasion import measure_evasion_of_run
 from contraverse.cli.files import Split, read_texts, tell, tell_tokens, text_model
 from contraverse.cli.noise import measure_noise_of_sts, measure_noise_of_task
 from contraverse.cli.request import Request, existing_file
@@ -40,6 +41,8 @@ def measure_task(request: Request) -> dict[str, Any]:
         warn(warning)
     if settings.noise:
         evaluation |= measure_noise_of_task(request, splits, rows, task, data.seed)
+    if settings.evasion and request.options["noise"] is None and len(loaded.model.labels or ()) > 1:
+        evaluation |= measure_evasion_of_run(request, rows, data.seed)
     evaluation["notes"] = [*notes, *evaluation.get("notes", ())]
     return {"task": task.name, "source": rows.source, "split": split, "rows": len(rows), **evaluation}
 

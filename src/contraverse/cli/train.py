@@ -137,9 +137,9 @@ def quickstart(
         quiet()
         from contraverse import pipeline
     if images:
-        done = pipeline.quickstart_images(output or Path("runs/quickstart-images"), say=say)
+        done = pipeline.quickstart_images(output or Path("runs/quickstart-images"), say=say, counting=counting)
     else:
-        done = pipeline.quickstart(output or Path("runs/quickstart"), say=say)
+        done = pipeline.quickstart(output or Path("runs/quickstart"), say=say, counting=counting)
     columns = {name: run.metrics for name, run in done.runs.items()}
     result.print(figures("test rows", columns))
     result.print(f"report  {done.report}", markup=False)

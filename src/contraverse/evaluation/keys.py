@@ -56,13 +56,26 @@ def noise_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
     return {MetricKey(noise["metric"], "noise"): noise["mean"]["value"]} if noise else {}
 
 
+def evasion_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    """Accuracy at each budget of ``evaluation["evasion"]``, reports by attack; empty without such an attack."""
+    return {
+        MetricKey("accuracy", name, at["budget"]): at["accuracy"]["percent"]
+        for name, report in (evaluation.get("evasion") or {}).items()
+        for at in report["at"]
+        if at["accuracy"]["percent"] is not None
+    }
+
+
 def clean_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """``evaluation["metrics"]`` without those under attack or noise, which an evaluation in JSON holds by name."""
-    attacked = set(map(str, attacked_accuracy(evaluation) | noise_metrics(evaluation)))
+    """``evaluation["metrics"]`` without those under attacks or noise, which an evaluation in JSON holds by name."""
+    attacked = set(map(str, _others(evaluation)))
     return {name: value for name, value in evaluation["metrics"].items() if name not in attacked}
 
 
 def named_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """All metrics of an evaluation by name, for JSON: the clean ones, then those under attack and noise."""
-    others = attacked_accuracy(evaluation) | noise_metrics(evaluation)
-    return {**clean_metrics(evaluation), **{str(key): value for key, value in others.items()}}
+    """All metrics of an evaluation by name, for JSON: the clean ones, then those under attacks and noise."""
+    return {**clean_metrics(evaluation), **{str(key): value for key, value in _others(evaluation).items()}}
+
+
+def _others(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    return attacked_accuracy(evaluation) | noise_metrics(evaluation) | evasion_metrics(evaluation)

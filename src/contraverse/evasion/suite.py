@@ -29,6 +29,8 @@ from contraverse.noise.additions import HARMLESS
 
 BUDGETS = {"edits": (1, 2, 4), "append": (1, 2, 4), "swap-words": (1, 2, 3), "unicode": (1, 2, 4)}
 """Attacks by name, and the budgets of each where none are given."""
+STANDARD = "standard"
+"""All attacks, the worst of them for each row."""
 OTHER_CLASS = "other-class"
 
 
@@ -52,7 +54,7 @@ class Suite:
         diagnostics: whether each attack is checked (`believe`).
     """
 
-    attack: str = "standard"
+    attack: str = STANDARD
     budgets: tuple[int, ...] | None = None
     goal: Goal = field(default_factory=Goal)
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -66,15 +68,15 @@ class Suite:
     diagnostics: bool = True
 
     def __post_init__(self) -> None:
-        if self.attack != "standard" and self.attack not in BUDGETS:
-            raise unknown("attack on texts", self.attack, [*BUDGETS, "standard"])
+        if self.attack != STANDARD and self.attack not in BUDGETS:
+            raise unknown("attack on texts", self.attack, [*BUDGETS, STANDARD])
         if self.phrase is not None and self.pool is not None:
             raise UserError("a phrase or a pool of words is appended, not both")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Attacks that are run."""
-        return tuple(BUDGETS) if self.attack == "standard" else (self.attack,)
+        return tuple(BUDGETS) if self.attack == STANDARD else (self.attack,)
 
     def budgets_of(self, name: str) -> tuple[int, ...]:
         """Budgets of one attack. A phrase is added once."""
@@ -138,7 +140,7 @@ def evade_suite(
                                                                 for row in report.rows if row.attacked):  # fmt: skip
             report.notes.append(f"{name}: no row has anything that this attack may change")
     if len(reports) > 1:
-        reports["standard"] = worst(list(reports.values()))
+        reports[STANDARD] = worst(list(reports.values()))
     return reports
 
 

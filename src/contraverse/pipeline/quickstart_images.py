@@ -11,7 +11,7 @@ from contraverse.pipeline.folder import new_folder
 from contraverse.pipeline.pictures import attacked_pictures
 from contraverse.pipeline.quickstart import QuickstartResult
 from contraverse.pipeline.report import write_comparison
-from contraverse.pipeline.result import RunResult, Say, read_json, silent
+from contraverse.pipeline.result import Counting, RunResult, Say, read_json, silent, uncounted
 from contraverse.pipeline.run import run
 from contraverse.recipes import configure
 
@@ -42,7 +42,9 @@ FINE_TUNING: dict[str, Any] = {
 }
 
 
-def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say = silent) -> QuickstartResult:
+def quickstart_images(
+    output: str | Path = "runs/quickstart-images", *, say: Say = silent, counting: Counting = uncounted
+) -> QuickstartResult:
     """Pre-train on scikit-learn's digits in two ways, learn adversarially from few labels, and compare under attack.
 
     ``output`` holds a run for each pre-training and one for each classifier.
@@ -52,10 +54,10 @@ def quickstart_images(output: str | Path = "runs/quickstart-images", *, say: Say
     """
     output = Path(output)
     with new_folder(output, say):
-        return _quickstart(output, say)
+        return _quickstart(output, say, counting)
 
 
-def _quickstart(output: Path, say: Say) -> QuickstartResult:
+def _quickstart(output: Path, say: Say, counting: Counting) -> QuickstartResult:
     runs: dict[str, RunResult] = {}
     before: dict[str, float] = {}
     notes = ["Settings were chosen on validation images."]
@@ -64,13 +66,15 @@ def _quickstart(output: Path, say: Say) -> QuickstartResult:
         if start != "random":
             say(f"[{start}]")
             first = configure(start, task=TASK, settings={**_common("resnet8"), **PRETRAINING})
-            settings["model.name"] = str(run(first, output / start, say=say).paths["model"])
+            settings["model.name"] = str(run(first, output / start, say=say, counting=counting).paths["model"])
             training = read_json(output / start / "evaluation.json")["training"]
             before[name] = training["seconds"]
             cost = f"{training['forward_units']} a step and {before[name]:.0f} s"
             notes.append(f"Before, {name} trained on all images without labels: {cost}, which are counted in its time.")
         say(f"[{start}-trades]")
-        runs[name] = run(configure("trades", task=TASK, settings=settings), output / f"{start}-trades", say=say)
+        runs[name] = run(
+            configure("trades", task=TASK, settings=settings), output / f"{start}-trades", say=say, counting=counting
+        )
     models = {name: ImageModel.load(result.paths["model"]) for name, result in runs.items()}
     attack = AttackSettings(attack="pgd", norm="linf", steps=20)
     pictures = attacked_pictures(models, load_images(TASK).need("test"), EPSILONS[1], attack)

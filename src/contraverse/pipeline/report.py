@@ -77,10 +77,57 @@ def write_reports(
             breakdowns=_parts({config.method.name: evaluation}, "breakdown"),
             noises=_parts({config.method.name: evaluation}, "noise"),
             detections=_parts({config.method.name: evaluation}, "detection"),
+            evasion=_parts({config.method.name: evaluation}, "evasion"),
             log=read_metrics(folder / "metrics.jsonl"),
         ),
     )
     return paths_of(folder)
+
+
+def write_evaluation(
+    path: Path, model: str, evaluation: dict[str, Any], *, command: str, made_with: dict[str, Any]
+) -> Path:
+    """Write one page of an evaluation of a saved model, whatever it measured.
+
+    Args:
+        path: of the page.
+        model: name or folder of the model.
+        evaluation: as `measure_task` gives it, with ``task``, ``split``, ``rows`` and ``notes`` where they are known.
+        command: makes the page again.
+        made_with: packages and machine.
+    """
+    name, rows = Path(model).name or model, evaluation.get("rows")
+    attack = evaluation.get("robustness", {}).get("attack", {})
+    facts = [str(evaluation[key]) for key in ("task", "source") if evaluation.get(key)]
+    facts += [f"{rows:,} {evaluation['split']} rows"] if rows else []
+    measured = evaluation if evaluation.get("metrics") else {**evaluation, "metrics": _clean_accuracy(evaluation)}
+    return write_report(
+        path,
+        ReportData(
+            title=f"{name}, evaluated",
+            runs=[Measured.of(name, measured)],
+            metric=next(iter(measured["metrics"]), "accuracy"),
+            attack=_shown(attack),
+            test_rows=rows,
+            facts=facts,
+            environment=made_with,
+            command=command,
+            notes=evaluation.get("notes", ()),
+            warnings=_warnings(evaluation),
+            shifts=_parts({name: evaluation}, "shift"),
+            breakdowns=_parts({name: evaluation}, "breakdown"),
+            noises=_parts({name: evaluation}, "noise"),
+            evasion=_parts({name: evaluation}, "evasion"),
+        ),
+    )
+
+
+def _clean_accuracy(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Accuracy without an attack, of an evaluation that holds attacks on texts alone."""
+    for report in evaluation.get("evasion", {}).values():
+        if (accuracy := report["clean"]["accuracy"]["percent"]) is not None:
+            return {"accuracy": accuracy}
+    return {}
 
 
 def paths_of(folder: Path) -> dict[str, Path]:
@@ -125,6 +172,7 @@ def write_comparison(
             breakdowns=_parts(evaluations, "breakdown"),
             noises=_parts(evaluations, "noise"),
             detections=_parts(evaluations, "detection"),
+            evasion=_parts(evaluations, "evasion"),
             notes=notes,
             pictures=pictures,
             examples_under=pictures_under,

@@ -23,6 +23,7 @@ from contraverse.models.normalizing import harden
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import Modules, read_modules
 from contraverse.noise import NoiseMixture
+from contraverse.pipeline.evasion import evasion_progress_total, evasion_rows, measure_evasion
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
 from contraverse.pipeline.noise import measure_noise, measure_noise_sts, noise_progress_total, noise_settings
 from contraverse.pipeline.result import Counting, Say
@@ -139,7 +140,8 @@ class TextSteps(Steps[TextSplits, TextModel]):
         if model.labels is not None:
             measured = self.measure_classifier(splits, model, say=say, counting=counting)
             rows = splits.need(measured["split"])
-            return measured | self._measure_noise(splits, model, rows, say=say, counting=counting)
+            measured |= self._measure_noise(splits, model, rows, say=say, counting=counting)
+            return measured | self._measure_evasion(model, rows, say=say, counting=counting)
         return self._measure_encoder(splits, model, say=say, counting=counting, test=test)
 
     def _measure_noise(
@@ -152,6 +154,17 @@ class TextSteps(Steps[TextSplits, TextModel]):
         say(f"Measuring under noise: {', '.join(settings.noise)}")
         with counting("Noise", noise_progress_total(len(rows), settings, seed)) as progress:
             return measure_noise(model, rows, splits.task, settings, seed=seed, train=splits.train, progress=progress)
+
+    def _measure_evasion(self, model: TextModel, rows: TextData, *, say: Say, counting: Counting) -> dict[str, Any]:
+        """Attack a classifier's texts as texts where the configuration names attacks; nothing where it names none."""
+        settings, seed = self.config.evaluation, self.config.data.seed
+        if not settings.evasion or len(model.labels or ()) < 2:
+            return {}
+        count = evasion_rows(len(rows), settings)
+        say(f"Attacking {count:,} texts as texts: {', '.join(settings.evasion)}")
+        with counting("Attacking", evasion_progress_total(len(rows), settings)) as progress:
+            reports = measure_evasion(model, rows, settings, seed=seed, progress=progress)
+        return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
 
     def _measure_encoder(
         self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool

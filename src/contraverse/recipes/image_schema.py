@@ -102,6 +102,9 @@ class ImageEvaluationConfig(EvaluationConfig):
     def _refuse_noise(self) -> "ImageEvaluationConfig":
         if self.noise:
             raise UserError("noise is for texts", where="evaluation.noise", hint="for images: evaluate --corruptions")
+        if self.evasion:
+            hint = "for images: evaluate --attack autoattack"
+            raise UserError("evasion is for texts", where="evaluation.evasion", hint=hint)
         return self
 
 

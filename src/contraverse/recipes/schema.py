@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contraverse.attacks.settings import AttackConfig
-from contraverse.errors import UserError
+from contraverse.errors import UserError, unknown
 from contraverse.noise import NoiseMixture, parse_kinds
 from contraverse.recipes import notation
 from contraverse.units import Number
@@ -178,7 +178,10 @@ class EvaluationConfig(AttackConfig, Section):
     `contraverse.evaluation.NoiseSettings`. ``positive``: class that a detector
     is to find, against all others: its measures are added (`contraverse.evaluation.detection`), and its recall under
     noise. ``false_positive_rate``: percent of the other classes' rows that may be detected; a run chooses the threshold
-    for it on validation rows and saves it with a model of texts.
+    for it on validation rows and saves it with a model of texts. ``evasion``: attacks on a classifier's texts as texts
+    (`contraverse.evasion.BUDGETS`), or ``standard`` for all of them. ``evasion_budgets``: numbers of changes, None for
+    each attack's own. ``evasion_rows``: attack at most so many rows, None for ``rows``. ``diagnostics`` checks these
+    attacks, too, where it is true and no number.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -196,11 +199,30 @@ class EvaluationConfig(AttackConfig, Section):
     noise_side: Literal["both", "first", "second"] = "both"
     positive: str | None = None
     false_positive_rate: float = Field(default=1.0, gt=0, lt=100)
+    evasion: list[str] = []
+    evasion_budgets: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
+    evasion_rows: int | None = Field(default=None, ge=1)
 
     @field_validator("noise", mode="before")
     @classmethod
     def _check_noise(cls, written: Any) -> Any:
         return parse_kinds(written) if written and isinstance(written, str | list) else written
+
+    @field_validator("evasion", mode="before")
+    @classmethod
+    def _check_evasion(cls, written: Any) -> Any:
+        if not written or not isinstance(written, str | list):
+            return written
+        from contraverse.evasion.suite import BUDGETS, STANDARD  # loads torch, which other settings do without
+
+        names = [name.strip() for name in written.split(",")] if isinstance(written, str) else written
+        for name in names:
+            if name not in (*BUDGETS, STANDARD):
+                raise unknown("attack on texts", name, [*BUDGETS, STANDARD], where="evaluation.evasion")
+        if STANDARD in names and len(names) > 1:
+            hint = f"write {STANDARD} alone, or leave it out"
+            raise UserError(f"{STANDARD} is all attacks on texts", where="evaluation.evasion", hint=hint)
+        return list(dict.fromkeys(names))
 
 
 class OptimizerConfig(Section):

@@ -54,7 +54,8 @@ class ReportData:
             them.
         detections: measures of a detector, by the run's name, as
             `contraverse.evaluation.detection.DetectionReport.to_dict` gives them.
-        evasion: attacks on texts as texts, by name, as `contraverse.evasion.EvasionReport.to_dict` gives them.
+        evasion: attacks on texts as texts, by the run's name and then the attack's, as
+            `contraverse.evasion.EvasionReport.to_dict` gives them.
         pictures: images under attack.
         log: rows of one run's ``metrics.jsonl``.
         digits: after the decimal point.
@@ -78,7 +79,7 @@ class ReportData:
     breakdowns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     noises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     detections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    evasion: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evasion: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
     log: Sequence[Mapping[str, Any]] = ()
     digits: int = 1

@@ -9,16 +9,18 @@ from contraverse.reporting.sections import Section, draw
 
 
 def evasion(data: ReportData) -> Section | None:
-    """Rates under attacks on texts as texts, a row for each attack and budget."""
+    """Rates under attacks on texts as texts, a row for each run, attack and budget."""
     if not data.evasion:
         return None
+    several = len(data.evasion) > 1
     header = ("Attack", "Budget", "n", "Accuracy", "Flip rate", "95 %", "Queries")
-    rows = [row for name, report in data.evasion.items() for row in _rows(name, report)]
+    attacks = [(run, name, report) for run, reports in data.evasion.items() for name, report in reports.items()]
+    rows = [row for run, name, report in attacks for row in _rows(f"{run}, {name}" if several else name, report)]
     notes = [
         "Worst case of each row: a text within the budget that the classifier, asked anew, gets wrong. Flip rate: of "
         "the rows that were right."
     ]
-    notes += [f"To be doubted: {warning}." for report in data.evasion.values() for warning in report["warnings"]]
+    notes += [f"To be doubted: {warning}." for _, _, report in attacks for warning in report["warnings"]]
     return Section("Attacks on texts as texts", draw("grid", header=header, rows=rows, note=" ".join(notes)), wide=True)
 
 

@@ -24,13 +24,20 @@ def is_percent(metric: str) -> bool:
 
 
 def heading(key: str | MetricKey) -> str:
-    """A metric's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3"."""
+    """A metric's name at the head of a column: ``accuracy@pgd-0.3`` is "Accuracy, PGD ε=0.3".
+
+    A budget of an attack on texts has no ε: ``accuracy@edits-2`` is "Accuracy, edits 2".
+    """
     metric, under, epsilon = MetricKey.read(key) if isinstance(key, str) else key
     name = label(metric)
     name = name[:1].upper() + name[1:] if metric in TABLE else name
     if under is None:
         return name
     if epsilon is not None:
+        from contraverse.evasion.suite import BUDGETS, STANDARD  # slow to load, and there already where it was attacked
+
+        if under in (*BUDGETS, STANDARD):
+            return f"{name}, {under} {epsilon:g}"
         return f"{name}, {attack_label(under)} ε={shown(epsilon)}"
     words = plain(under).replace("imagenet_c_", "ImageNet-C's ").replace("_", " ")
     return f"{name}, {words}"
