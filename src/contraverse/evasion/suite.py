@@ -1,5 +1,6 @@
 """Attacks by name, one or all of them, with the checks of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ BUDGETS = {"edits": (1, 2, 4), "append": (1, 2, 4), "swap-words": (1, 2, 3), "un
 STANDARD = "standard"
 """All attacks, the worst of them for each row."""
 OTHER_CLASS = "other-class"
+
+
+def parse_attacks(written: str | Sequence[str]) -> list[str]:
+    """Names of attacks, as a list or separated by commas, each once.
+
+    Raises:
+        UserError: there is no such attack, or ``standard`` is not alone.
+    """
+    names = [name.strip() for name in written.split(",")] if isinstance(written, str) else [str(n) for n in written]
+    for name in names:
+        if name not in BUDGETS and name != STANDARD:
+            raise unknown("attack on texts", name, [*BUDGETS, STANDARD])
+    if STANDARD in names and len(names) > 1:
+        raise UserError(f"{STANDARD} is all attacks on texts", hint=f"write {STANDARD} alone, or leave it out")
+    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

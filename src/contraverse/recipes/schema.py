@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from contraverse.attacks.settings import AttackConfig
-from contraverse.errors import UserError, unknown
+from contraverse.errors import UserError
 from contraverse.noise import NoiseMixture, parse_kinds
 from contraverse.recipes import notation
 from contraverse.units import Number
@@ -213,16 +213,9 @@ class EvaluationConfig(AttackConfig, Section):
     def _check_evasion(cls, written: Any) -> Any:
         if not written or not isinstance(written, str | list):
             return written
-        from contraverse.evasion.suite import BUDGETS, STANDARD  # loads torch, which other settings do without
+        from contraverse.evasion.suite import parse_attacks  # loads torch, which other settings do without
 
-        names = [name.strip() for name in written.split(",")] if isinstance(written, str) else written
-        for name in names:
-            if name not in (*BUDGETS, STANDARD):
-                raise unknown("attack on texts", name, [*BUDGETS, STANDARD], where="evaluation.evasion")
-        if STANDARD in names and len(names) > 1:
-            hint = f"write {STANDARD} alone, or leave it out"
-            raise UserError(f"{STANDARD} is all attacks on texts", where="evaluation.evasion", hint=hint)
-        return list(dict.fromkeys(names))
+        return parse_attacks(written)
 
 
 class OptimizerConfig(Section):
