@@ -133,20 +133,14 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _check_noise(self) -> "DataConfig":
         if self.noise_except and self.noise is None:
-            hint = "set data.noise as well: data.noise=all"
-            raise UserError(
-                "holds kinds out of the training noise, and there is none", where="data.noise_except", hint=hint
-            )
+            message, hint = "holds kinds out of the training noise, and there is none", "set data.noise=all as well"
+            raise UserError(message, where="data.noise_except", hint=hint)
         if self.noise is not None and not set(self.noise.kinds) - set(self.noise_except):
             raise UserError("holds every kind of data.noise out", where="data.noise_except")
         return self
 
     def mixture(self, seed: int) -> NoiseMixture | None:
-        """Noise of training, without the kinds that are held out; None without noise.
-
-        Args:
-            seed: of training.
-        """
+        """Noise of training with seed ``seed``, without the kinds that are held out; None without noise."""
         if self.noise is None:
             return None
         kinds = [kind for kind in self.noise.kinds if kind not in self.noise_except]
@@ -175,13 +169,12 @@ class EvaluationConfig(AttackConfig, Section):
     pairs, or ``hub`` (`contraverse.evaluation.find_sts`). ``split``: the rows that are measured, where there are test
     rows with labels: papers report GLUE on validation rows. ``noise``: kinds of noise on texts that the model is
     measured under, or ``all``; none for no noise. ``noise_strengths``, ``noise_draws`` and ``noise_side``: see
-    `contraverse.evaluation.NoiseSettings`. ``positive``: class that a detector
-    is to find, against all others: its measures are added (`contraverse.evaluation.detection`), and its recall under
-    noise. ``false_positive_rate``: percent of the other classes' rows that may be detected; a run chooses the threshold
-    for it on validation rows and saves it with a model of texts. ``evasion``: attacks on a classifier's texts as texts
-    (`contraverse.evasion.BUDGETS`), or ``standard`` for all of them. ``evasion_budgets``: numbers of changes, None for
-    each attack's own. ``evasion_rows``: attack at most so many rows, None for ``rows``. ``diagnostics`` checks these
-    attacks, too, where it is true and no number.
+    `contraverse.evaluation.NoiseSettings`. ``positive``: class that a detector is to find
+    (`contraverse.evaluation.detection`), and its recall under noise. ``false_positive_rate``: percent of the other
+    rows that may be detected; a run chooses the threshold for it on validation rows and saves it with a model of texts.
+    ``evasion``: attacks on a classifier's texts as texts (`contraverse.evasion.BUDGETS`), or ``standard`` for all.
+    ``evasion_budgets``: numbers of changes, None for each attack's own. ``evasion_rows``: attack at most so many rows,
+    None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
