@@ -35,12 +35,10 @@ def result(kind: str, before: str, after: str, queries: int) -> Any:
 
     class Text:
         def __init__(self, text: str) -> None:
-            self.embedding_shape = text.split()
+            self.words = text.split()
 
         def all_words_diff(self, other: "Text") -> set[int]:
-            return {
-                i for i, (a, b) in enumerate(zip(self.embedding_shape, other.embedding_shape, strict=True)) if a != b
-            }
+            return {i for i, (a, b) in enumerate(zip(self.words, other.words, strict=True)) if a != b}
 
     texts = (SimpleNamespace(attacked_text=Text(text)) for text in (before, after))
     made = type(f"{kind}AttackResult", (), {})()

@@ -59,7 +59,7 @@ def test_from_a_folder_to_a_measured_classifier(invoke: Any, folder: Path, tmp_p
 
     invoke("predict", second, folder / "test", "--output", tmp_path / "p.csv")
     lines = (tmp_path / "p.csv").read_text().splitlines()
-    assert lines[0] == "image,label,probability"
+    assert lines[0] == "image,label,probability,probability_dark,probability_light"
     assert len(lines) == 13
     right = sum(f"/{line.split(',')[1]}/" in line for line in lines[1:])
     assert 100 * right / 12 == pytest.approx(metrics["accuracy"])
@@ -153,7 +153,10 @@ def test_clusters_in_the_place_of_labels(invoke: Any, folder: Path, tmp_path: Pa
         (("train", "trades", "--task", "images", "--data", "/no/such/folder"), "/no/such/folder"),
         (("train", "trades", "--set", "train.schedule.name=cosin"), "train.schedule"),
         (("train", "trades", "--set", "model.dual=maybe"), "model.dual"),
-        (("train", "acl-ds", "--set", "train.num_train_epochs=5"), "a warm-up of 10 epochs leaves none of 5"),
+        (
+            ("train", "acl-ds", "--set", "train.num_train_epochs=5", "--set", "train.schedule.warmup_epochs=10"),
+            "a warm-up of 10 epochs leaves none of 5",
+        ),
         (("train", "acl-ds", "--set", "train.optimizer.nesterov=true"), "train.optimizer"),
         (("train", "trades", "--task", "digits", "--model", "resnet9"), "resnet9"),
         (("train", "trades", "--set", "method.epsilon=0/255"), "method.epsilon"),

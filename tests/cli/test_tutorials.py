@@ -61,7 +61,7 @@ def test_somebodys_classifier(
     (tmp_path / "their-classifier" / "contraverse.json").unlink()
     for name in ("tickets.csv", "tickets-test.csv"):
         (tmp_path / name).write_text(rows.read_text())
-    evaluate, train = commands("own-csv.md", "**From somebody's classifier.**")
+    evaluate, train = commands("own-csv.md", "**Start from an existing classifier.**")
     ran(invoke, evaluate)
     assert "drawn anew" not in ran(invoke, train)
     assert (tmp_path / "runs" / "tickets-theirs" / "model" / "config.json").is_file()

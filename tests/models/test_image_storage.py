@@ -62,7 +62,7 @@ def test_the_folder_is_readable_and_holds_no_pickle(tmp_path: Path) -> None:
 def test_a_module_of_ones_own_needs_another_like_it_to_be_loaded(tmp_path: Path) -> None:
     model = shaken(ImageModel(own(), 4, labels=CLASSES, dual=True, mean=MEAN, std=STD)).eval()
     model.save(tmp_path / "model")
-    with pytest.raises(UserError, match="one's own") as caught:
+    with pytest.raises(UserError, match="user's own module") as caught:
         ImageModel.load(tmp_path / "model")
     assert "encoder=" in str(caught.value.hint)
     loaded = ImageModel.load(tmp_path / "model", encoder=own())

@@ -8,7 +8,7 @@ from contraverse.models import loading
 from contraverse.models.checkup import check_model
 from contraverse.models.layers import keep_layers as keep
 from contraverse.models.layers import reinit_layers as reinit
-from contraverse.models.normalizing import mismatch
+from contraverse.models.normalizing import MARK, mismatch
 from contraverse.models.pooling import Pooling, check_pooling
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def open_model(
         if max_length is not None:
             notes.append(f"{origin.name} has {positions} positions: texts are cut there, not at {max_length} tokens")
         model.max_length = positions
-    if note := mismatch(tokenizer, config):
+    if hasattr(config, MARK) and (note := mismatch(tokenizer, config)):
         notes.append(note)
     model.notes = notes
     return model

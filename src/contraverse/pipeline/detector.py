@@ -4,7 +4,7 @@ from contraverse.data import Rows
 from contraverse.errors import UserError
 from contraverse.evaluation import TaskEvaluator
 from contraverse.evaluation.detection import choose_threshold
-from contraverse.models import AnyModel, TextModel
+from contraverse.models import AnyModel
 from contraverse.recipes import EvaluationConfig
 
 
@@ -18,7 +18,7 @@ def fit_detector(model: AnyModel, validation: Rows | None, settings: EvaluationC
         UserError: the model has no such class.
     """
     assert settings.positive is not None
-    if not isinstance(model, TextModel):
+    if model.modality == "images":
         return "no threshold was chosen: models of images keep none"
     model.detector = None
     if validation is None or validation.labels is None:

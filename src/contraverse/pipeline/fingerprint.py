@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -102,9 +102,9 @@ def _rows(steps: Steps[Any, Any], data: TextData | ImageData) -> dict[str, Any]:
 
 def _noise(steps: Steps[Any, Any], splits: AnySplits) -> str | None:
     """Hash of the noise that the first training rows get in the first epoch, so that its code counts; None without."""
-    noise, train = steps.noise, splits.need("train")
-    if noise is None or not isinstance(train, TextData):
+    if steps.noise is None:
         return None
+    noise, train = steps.noise, cast(TextData, splits.need("train"))  # images are refused beside noise
     rows = [noise.apply(texts, row, 0, steps.method.text_views) for row, texts in enumerate(train.texts[:_NOISY])]
     written = repr((noise, rows)).encode("utf-8", "backslashreplace")
     return hashlib.blake2b(written, digest_size=16).hexdigest()
