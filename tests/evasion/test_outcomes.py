@@ -13,6 +13,9 @@ def test_the_interval_is_wilsons(hits: int, n: int) -> None:
     interval = Rate(hits, n).interval
     assert interval is not None
     assert interval == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-6)
+    z, share = 1.959963984540054, hits / n  # written out: its ends solve |share - p| = z sqrt(p (1 - p) / n)
+    for end in (interval[0] / 100, interval[1] / 100):
+        assert abs(share - end) == pytest.approx(z * (end * (1 - end) / n) ** 0.5, abs=1e-6)
 
 
 def test_a_rate_of_nothing_is_undefined() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import consistency_reference
+from reference.differences import slope
 from reference.driving import Watched, flat, gradients, losses_of, make
 from reference.tiny import random_batch
 from torch import nn
@@ -65,11 +66,11 @@ def test_consistency_is_the_equation(symmetric: bool, a: float) -> None:
 
     assert loss.total.item() == pytest.approx(total(x, y), rel=1e-5)
     slopes = [
-        consistency_reference.slope(lambda at: total(at, y), x),
-        consistency_reference.slope(lambda at: total(x, at), y),
+        slope(lambda at: total(at, y), x),
+        slope(lambda at: total(x, at), y),
     ]
-    for parameter, slope in zip((model.clean, model.noisy), slopes, strict=True):
-        np.testing.assert_allclose(parameter.grad.numpy(), slope, atol=1e-5)
+    for parameter, gradient in zip((model.clean, model.noisy), slopes, strict=True):
+        np.testing.assert_allclose(parameter.grad.numpy(), gradient, atol=1e-5)
 
 
 @pytest.mark.parametrize("divergence", ["symmetric", "self-teaching"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from reference import freelb_reference, smart_reference
+from reference.differences import slope
 from reference.driving import Watched, losses_of
 from reference.freelb_reference import Array, Classifier
 from reference.weighted_words import WeightedWords, cut, ragged, random_classifier
@@ -52,7 +53,7 @@ def test_a_step_climbs_the_divergence_and_adds_it(name: str, norm: str, steps: i
         logits, delta = logits_of(like, ids), start
         target = logits(np.zeros_like(start))
         for _ in range(steps):
-            g = smart_reference.slope(lambda d, f=logits, p=target: smart_reference.symmetric_kl(p, f(d)), delta)
+            g = slope(lambda d, f=logits, p=target: smart_reference.symmetric_kl(p, f(d)), delta)
             delta = freelb_reference.step(delta, g, 0.2, epsilon, norm)
         np.testing.assert_allclose(end, delta, atol=2e-4)
         ends.append(logits(end))

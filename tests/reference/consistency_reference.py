@@ -1,15 +1,12 @@
 """Self-Teaching (Zhuang and Zuccon 2022) and R-Drop (Liang et al. 2021) on classes, in plain loops over rows.
 
-Written from the equations, in float64; gradients at the logits are central differences.
+Written from the equations, in float64.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float64]
+from reference.differences import Array
 
 
 def probabilities(logits: Sequence[float]) -> list[float]:
@@ -35,16 +32,3 @@ def loss(
             apart = divergence(probabilities(teacher[row].tolist()), q)
         total += -math.log(p[label]) - a * math.log(q[label]) + b * apart
     return total / len(labels)
-
-
-def slope(of: Callable[[Array], float], at: Array, h: float = 1e-5) -> Array:
-    """Gradient by central differences."""
-    result = np.zeros_like(at)
-    for index in np.ndindex(*at.shape):
-        ends = []
-        for sign in (1, -1):
-            moved = at.copy()
-            moved[index] += sign * h
-            ends.append(of(moved))
-        result[index] = (ends[0] - ends[1]) / (2 * h)
-    return result

@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from reference.differences import Array, slope
 
-Array = NDArray[np.float64]
 Logits = Callable[[Array], Array]
 
 
@@ -38,19 +37,6 @@ def squared(p: Array, q: Array) -> float:
 def mean_of(distance: Callable[[Array, Array], float], p: Array, q: Array) -> float:
     """R_s and D_Breg, eqs. (2) and (4): the mean over rows of a distance of logits (B, C)."""
     return sum(distance(a, b) for a, b in zip(p, q, strict=True)) / len(p)
-
-
-def slope(of: Callable[[Array], float], at: Array, h: float = 1e-5) -> Array:
-    """Gradient by central differences."""
-    result = np.zeros_like(at)
-    for index in np.ndindex(*at.shape):
-        ends = []
-        for sign in (1, -1):
-            moved = at.copy()
-            moved[index] += sign * h
-            ends.append(of(moved))
-        result[index] = (ends[0] - ends[1]) / (2 * h)
-    return result
 
 
 def project(delta: Array, epsilon: float | None) -> Array:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from reference import infobert_reference, nce, sentence_reference, smart_reference
+from reference.differences import slope
 from reference.freelb_reference import random_sentence, slope_by_differences
 from reference.weighted_words import random_classifier
 
@@ -115,8 +116,8 @@ def test_the_clean_prediction_has_no_slope(random: np.random.Generator) -> None:
         return weight @ (delta.ravel() + 1)
 
     clean = model(np.zeros((1, 4)))
-    slope = smart_reference.slope(lambda d: smart_reference.symmetric_kl(clean, model(d)), np.zeros((1, 4)))
-    np.testing.assert_allclose(slope, 0, atol=1e-6)
+    gradient = slope(lambda d: smart_reference.symmetric_kl(clean, model(d)), np.zeros((1, 4)))
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
 # InfoBERT

@@ -8,9 +8,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from reference.differences import Array, slope
 
-Array = NDArray[np.float64]
 Logits = Callable[[Array], Array]
 
 
@@ -63,19 +62,9 @@ def power_iteration(matrix: Array, start: Array, steps: int) -> Array:
     return d.reshape(start.shape)
 
 
-def slope(of: Callable[[Array], float], at: Array, h: float = 1e-6) -> Array:
-    """Gradient by central differences."""
-    result = np.zeros_like(at)
-    for index in np.ndindex(*at.shape):
-        moved = np.zeros_like(at)
-        moved[index] = h
-        result[index] = (of(at + moved) - of(at - moved)) / (2 * h)
-    return result
-
-
 def perturbation(model: Logits, start: Array, *, xi: float, epsilon: float, steps: int) -> Array:
     """r_vadv, eqs. (13) to (15): ``steps`` times ``d <- unit of grad_r D at r = xi d``; then ``epsilon d``."""
     clean, d = model(np.zeros_like(start)), unit(start)
     for _ in range(steps):
-        d = unit(slope(lambda r: divergence(clean, model(r)), xi * d))
+        d = unit(slope(lambda r: divergence(clean, model(r)), xi * d, h=1e-6))
     return epsilon * d

@@ -170,14 +170,11 @@ def _pushed_away(
 
 
 def _features(model: AnyModel, batch: Batch, bn_branch: BNBranch, delta: Tensor | None = None) -> Tensor:
-    h = model(batch, delta=delta, want=("h",), bn_branch=bn_branch).h
-    assert isinstance(h, Tensor)
+    h: Tensor = model(batch, delta=delta, want=("h",), bn_branch=bn_branch).h
     return h.float()
 
 
 @torch.no_grad()
 def _features_and_margin(model: AnyModel, batch: Batch, delta: Tensor, bn_branch: BNBranch) -> tuple[Tensor, Tensor]:
     out = model(batch, delta=delta, want=("h", "logits"), bn_branch=bn_branch)
-    assert isinstance(out.h, Tensor)
-    assert isinstance(out.logits, Tensor)
     return out.h.float(), margin(out.logits.float(), batch["labels"])

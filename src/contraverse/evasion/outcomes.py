@@ -1,13 +1,11 @@
 """Results of an attack: rows, rates with their intervals, and texts that evaded the classifier."""
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from contraverse.evaluation.adversaries.rewriting import edits, words_of
+from scipy.stats import binomtest
 
-Z = 1.959963984540054
-"""Quantile of a 95 % interval."""
+from contraverse.evaluation.adversaries.rewriting import edits, words_of
 
 
 class Rate(NamedTuple):
@@ -26,12 +24,8 @@ class Rate(NamedTuple):
         """Wilson's 95 % interval in percent; None of nothing."""
         if not self.n:
             return None
-        share, square = self.hits / self.n, Z * Z / self.n
-        centre = (share + square / 2) / (1 + square)
-        half = Z * math.sqrt(share * (1 - share) / self.n + square / (4 * self.n)) / (1 + square)
-        # At the ends the formula is 0 or 1 but for rounding.
-        low = 0.0 if self.hits == 0 else 100 * (centre - half)
-        return low, 100.0 if self.hits == self.n else 100 * (centre + half)
+        bounds = binomtest(self.hits, self.n).proportion_ci(method="wilson")
+        return 100 * float(bounds.low), 100 * float(bounds.high)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -131,6 +131,8 @@ StepSize = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Gamma = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 """Size of a random start."""
 Steps = Annotated[int, Field(ge=1)]
+VirtualSteps = Annotated[int, Field(ge=0)]
+"""Number of steps from noise; 0 keeps the noise as it is."""
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """Weight of a term of the loss."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -90,8 +90,7 @@ class AdversarialToAdversarial(Method):
 
     def features(self, model: nn.Module, views: Batch, delta: Tensor | None, bn_branch: BNBranch) -> Tensor:
         """Projections z (2B, Z) in fp32 of ``views`` (2B rows), with ``delta`` (2B rows) added or not, in one pass."""
-        z = model(views, delta=delta, want=("z",), bn_branch=bn_branch).z
-        assert isinstance(z, Tensor)
+        z: Tensor = model(views, delta=delta, want=("z",), bn_branch=bn_branch).z
         return z.float()
 
     def contrast(self, z: Tensor) -> Tensor:

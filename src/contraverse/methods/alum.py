@@ -5,15 +5,14 @@ from functools import partial
 
 from torch import nn
 
-from contraverse.attacks import NormBall
-from contraverse.functional import Norm, Scope, squared_distance, supervised_loss, symmetric_kl
-from contraverse.methods._settings import Limit, Sigma, StepSize, Weight, settings
-from contraverse.methods.smart import AttackSteps, virtual_attack
-from contraverse.types import Batch, Loss, Method
+from contraverse.functional import squared_distance, supervised_loss, symmetric_kl
+from contraverse.methods._settings import Weight, settings
+from contraverse.methods._virtual import VirtualAdversarial
+from contraverse.types import Batch, Loss
 
 
 @settings
-class ALUM(Method):
+class ALUM(VirtualAdversarial):
     """Virtual adversarial training: penalize the largest change of the prediction within epsilon, label-free.
 
         L = l(f(x; theta), y) + alpha max_delta l(f(x + delta; theta), f(x; theta))     eq. (4)
@@ -42,30 +41,14 @@ class ALUM(Method):
 
     weight: Weight = 1.0
     """Weight alpha of the adversarial term; the paper's for fine-tuning (10 in pre-training)."""
-    epsilon: Limit = 0.02
-    """Largest norm of a perturbation per `scope`; the paper's is 1e-5. null is no limit."""
-    step_size: StepSize = 0.02
-    """Length eta of one attack step; the paper's is 1e-3."""
-    sigma: Sigma = 0.005
-    """Standard deviation of the noise that the attack starts from; the paper's is 1e-5."""
-    steps: AttackSteps = 1
-    """Number K of attack steps; 0 keeps the noise as it is."""
-    norm: Norm = "linf"
-    """Norm of perturbations and gradients."""
-    scope: Scope = "sequence"
-    """Extent of a gradient's norm (and of an L2 perturbation's): a whole sequence, a token, or the batch."""
-    share_dropout: bool = True
-    """Draw the same dropout masks in the clean and the perturbed passes."""
 
     def setup(self) -> None:
-        self.ball = NormBall(self.epsilon, self.step_size, self.norm, self.scope, normalize_grad=True)
+        super().setup()
         self.cost = f"{6 + 2 * self.steps}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]
-        clean, perturbed, log = virtual_attack(
-            model, batch, self.ball, sigma=self.sigma, steps=self.steps, share_dropout=self.share_dropout
-        )
+        clean, perturbed, log = self.attack(model, batch)
         distance = squared_distance if labels.is_floating_point() else partial(symmetric_kl, constant_targets=True)
         ce, virtual = supervised_loss(clean, labels), distance(perturbed, clean).mean()
         yield Loss(ce + self.weight * virtual, {"ce": ce.detach(), "virtual": virtual.detach()} | log)

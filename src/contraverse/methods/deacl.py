@@ -76,8 +76,7 @@ class DeACL(Method):
         """Features (B, H) of the teacher for the clean inputs."""
         if not hasattr(self, "reference_model"):
             raise ValueError("call set_reference_model(copy) before the first step (Trainer does)")
-        h = self.reference_model(batch, want=("h",)).h
-        assert isinstance(h, Tensor)
+        h: Tensor = self.reference_model(batch, want=("h",)).h
         return h
 
 

@@ -1,73 +1,18 @@
 """SMART (Jiang et al., 2020): smoothness-inducing regularization and Bregman proximal point updates."""
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from contraverse.attacks import (
-    NormBall,
-    Objective,
-    Perturbation,
-    SharedDropout,
-    attack_step,
-    perturbation_inputs,
-)
-from contraverse.functional import Norm, Scope, squared_distance, supervised_loss, symmetric_kl
-from contraverse.methods._settings import Limit, Momentum, Sigma, StepSize, Weight, settings
-from contraverse.types import Ball, Batch, Loss, Method
-
-AttackSteps = Annotated[int, Field(ge=0)]
-Distance = Callable[[Tensor, Tensor], Tensor]
-
-
-class Virtual(NamedTuple):
-    """Logits (B, C) of the clean and of the perturbed input, and the log of the attack."""
-
-    clean: Tensor
-    perturbed: Tensor
-    log: dict[str, Tensor]
-
-
-def prediction_distance(labels: Tensor) -> Distance:
-    """Distance l_s of two predictions, (B,): symmetrized KL of class logits, squared distance of scores."""
-    return squared_distance if labels.is_floating_point() else symmetric_kl
-
-
-def virtual_attack(
-    model: nn.Module, batch: Batch, ball: Ball, *, sigma: float, steps: int, share_dropout: bool
-) -> Virtual:
-    """Search the perturbation that changes the prediction most, by ``steps`` steps from noise of N(0, sigma^2).
-
-    Without noise the distance is at its minimum and has no gradient. Costs 2 forward-units a step, and two forwards
-    that can be trained on.
-    """
-    inputs, distance = perturbation_inputs(model, batch), prediction_distance(batch["labels"])
-    masks = SharedDropout(inputs.values.device) if share_dropout else nullcontext
-
-    def predict(delta: Tensor | None = None) -> Tensor:
-        with masks():
-            logits = model(batch, delta=delta).logits
-        assert isinstance(logits, Tensor)
-        return logits.float()
-
-    clean = predict()
-    delta = torch.where(inputs.mask, sigma * torch.randn_like(inputs.values), 0.0)
-    zero_grad_rows = torch.zeros((), dtype=torch.long, device=delta.device)
-    for _ in range(steps):
-        delta.requires_grad_()
-        perturbed = predict(delta)
-        loss = Objective(distance(perturbed, clean.detach()), perturbed)
-        delta, zero_rows = attack_step(delta, ball, inputs, loss=loss)
-        zero_grad_rows = zero_grad_rows + zero_rows
-    return Virtual(clean, predict(delta), Perturbation(delta, zero_grad_rows).log(inputs))
+from contraverse.functional import supervised_loss
+from contraverse.methods._settings import Momentum, Weight, settings
+from contraverse.methods._virtual import VirtualAdversarial, prediction_distance
+from contraverse.types import Batch, Loss
 
 
 @settings
-class SMART(Method):
+class SMART(VirtualAdversarial):
     """Smoothness-inducing regularization plus Bregman proximal point updates.
 
         F(theta)  = L(theta) + lambda_s R_s(theta) + mu D_Breg(theta, theta~)           eqs. (1), (3)
@@ -104,23 +49,9 @@ class SMART(Method):
     """Weight of the proximal point term, the paper's value; 0 needs no copy of the model."""
     momentum: Momentum = 0.99
     """Momentum beta of the averaged weights theta~."""
-    epsilon: Limit = 0.02
-    """Largest norm of a perturbation per `scope`; the paper's is 1e-5. null is no limit."""
-    step_size: StepSize = 0.02
-    """Length eta of one attack step; the paper's is 1e-3."""
-    sigma: Sigma = 0.005
-    """Standard deviation of the noise that the attack starts from; the paper's is 1e-5."""
-    steps: AttackSteps = 1
-    """Number K of attack steps; 0 keeps the noise as it is."""
-    norm: Norm = "linf"
-    """Norm of perturbations and gradients."""
-    scope: Scope = "sequence"
-    """Extent of a gradient's norm (and of an L2 perturbation's): a whole sequence, a token, or the batch."""
-    share_dropout: bool = True
-    """Draw the same dropout masks in the clean and the perturbed passes."""
 
     def setup(self) -> None:
-        self.ball = NormBall(self.epsilon, self.step_size, self.norm, self.scope, normalize_grad=True)
+        super().setup()
         self.needs_reference_model = self.mu > 0
         self.cost = f"{6 + 2 * self.steps + (self.mu > 0)}F"
 
@@ -133,9 +64,7 @@ class SMART(Method):
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, distance = batch["labels"], prediction_distance(batch["labels"])
-        clean, perturbed, log = virtual_attack(
-            model, batch, self.ball, sigma=self.sigma, steps=self.steps, share_dropout=self.share_dropout
-        )
+        clean, perturbed, log = self.attack(model, batch)
         ce, smoothness = supervised_loss(clean, labels), distance(perturbed, clean).mean()
         total = ce + self.weight * smoothness
         parts = {"ce": ce.detach(), "smoothness": smoothness.detach()} | log
@@ -149,6 +78,5 @@ class SMART(Method):
         """Logits (B, C) under the averaged weights theta~."""
         if not hasattr(self, "reference_model"):
             raise ValueError("call set_reference_model(copy) before the first step (Trainer does), or take mu=0")
-        logits = self.reference_model(batch).logits
-        assert isinstance(logits, Tensor)
+        logits: Tensor = self.reference_model(batch).logits
         return logits

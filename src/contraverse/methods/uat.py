@@ -212,6 +212,5 @@ class UAT(Method):
             return self.targets[batch["index"]]
         if not hasattr(self, "reference_model"):
             raise ValueError("call set_targets(logits), or set_reference_model(copy), before the first step")
-        logits = self.reference_model(batch, bn_branch="clean").logits
-        assert isinstance(logits, Tensor)
+        logits: Tensor = self.reference_model(batch, bn_branch="clean").logits
         return logits

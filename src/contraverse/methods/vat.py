@@ -15,8 +15,7 @@ from contraverse.attacks import (
     perturbation_inputs,
 )
 from contraverse.functional import kl, labelled_loss, squared_distance
-from contraverse.methods._settings import Epsilon, Weight, settings
-from contraverse.methods.smart import AttackSteps
+from contraverse.methods._settings import Epsilon, VirtualSteps, Weight, settings
 from contraverse.models.modes import keeping_statistics
 from contraverse.types import Batch, Loss, Method
 
@@ -66,7 +65,7 @@ class VAT(Method):
     """L2 norm of the perturbation of a whole input, in the units of the word embeddings or pixels."""
     xi: Epsilon = 1e-2
     """L2 norm of the perturbation at which the power iteration takes its gradients; the paper's is 1e-6."""
-    steps: AttackSteps = 1
+    steps: VirtualSteps = 1
     """Number K of power iterations; 0 perturbs at random."""
 
     def setup(self) -> None:

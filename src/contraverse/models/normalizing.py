@@ -33,6 +33,11 @@ UNICODE = "unicode"
 """Name of the normalisation in settings, in ``contraverse.json`` and in ``config.json``."""
 MARK = "text_normalization"
 """Attribute of a network's configuration that names the normalisation which its texts go through."""
+NOT_HARDENED = (
+    f"config.json says {MARK}={UNICODE}, and the tokenizer beside it has no such normaliser, or an older one: "
+    "texts reach the network otherwise than in training; contraverse harden adds it"
+)
+"""Note on a network that was trained on normalised texts, beside a tokenizer that does not normalise."""
 REACH = 63
 """Code points of a word before and after a look-alike, at most, for it to be folded: bounds the time of a search."""
 PROBES = (
@@ -177,16 +182,6 @@ def make_plain(folder: Path, inputs: list[str]) -> None:
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
     settings.pop("auto_map", None)
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def mismatch(tokenizer: Any, config: PretrainedConfig) -> str | None:
-    """Give a note where the network is marked as one of normalised texts and the tokenizer does not normalise."""
-    if getattr(config, MARK, None) != UNICODE or is_hardened(tokenizer):
-        return None
-    return (
-        f"config.json says {MARK}={UNICODE}, and the tokenizer beside it has no such normaliser, or an older one: "
-        "texts reach the network otherwise than in training; contraverse harden adds it"
-    )
 
 
 @cache

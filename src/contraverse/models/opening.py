@@ -8,7 +8,7 @@ from contraverse.models import loading
 from contraverse.models.checkup import check_model
 from contraverse.models.layers import keep_layers as keep
 from contraverse.models.layers import reinit_layers as reinit
-from contraverse.models.normalizing import MARK, mismatch
+from contraverse.models.normalizing import MARK, NOT_HARDENED, UNICODE, is_hardened
 from contraverse.models.pooling import Pooling, check_pooling
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def open_model(
         if max_length is not None:
             notes.append(f"{origin.name} has {positions} positions: texts are cut there, not at {max_length} tokens")
         model.max_length = positions
-    if hasattr(config, MARK) and (note := mismatch(tokenizer, config)):
-        notes.append(note)
+    if getattr(config, MARK, None) == UNICODE and not is_hardened(tokenizer):
+        notes.append(NOT_HARDENED)
     model.notes = notes
     return model
 
