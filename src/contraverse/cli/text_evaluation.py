@@ -139,12 +139,8 @@ def read_splits(request: Request, task: "Task", data: DataConfig) -> "TextSplits
     task = task_for(task, loaded.model.labels or [])
     file = existing_file(data.source)
     trained = loaded.columns if loaded.run is not None and loaded.run.task == task.name else None
-    splits = load_splits(
-        task,
-        {str(split): file} if file else data.source,
-        trained=trained,
-        **data.model_dump(exclude={"source", "adversaries", "noise", "noise_except"}),
-    )
+    where = data.where() | {"source": {str(split): file} if file else data.source, "adversaries": None}
+    splits = load_splits(task, trained=trained, **where)
     tell(splits, file)
     there = [name for name in get_args(Split) if getattr(splits, name) is not None]
     if split not in there and there:

@@ -1,12 +1,16 @@
 """The decision of a detector: a threshold on the score of one class, saved with its model."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import expit
 
 from contraverse.errors import UserError, unknown
+from contraverse.models.folders import SETTINGS
+from contraverse.writing import write_json
 
 
 def log_odds(logits: np.ndarray, positive: int) -> np.ndarray:
@@ -67,3 +71,9 @@ class Detector(BaseModel):
         others = np.array(logits, dtype=np.float64)
         others[:, class_id(self.positive, labels)] = -np.inf
         return np.where(self.detects(logits, labels), class_id(self.positive, labels), others.argmax(1))
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Add ``detector`` to the settings of the saved model in ``folder``; its weights are not written again."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    write_json(folder / SETTINGS, {**settings, "detector": detector.model_dump()})

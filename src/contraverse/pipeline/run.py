@@ -16,6 +16,7 @@ from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.evaluation.keys import named_metrics
 from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.models import AnyModel, load_model
+from contraverse.models.detector import Detector, save_detector
 from contraverse.pipeline.detector import fit_detector
 from contraverse.pipeline.dry_run import dry_run
 from contraverse.pipeline.fingerprint import check_fingerprint, fingerprint
@@ -152,8 +153,8 @@ def _run_one(
         with sharing():
             splits.notes.append(fit_detector(saved, splits.validation, config.evaluation))
         say(f"  {splits.notes[-1]}")
-        if first and getattr(saved, "detector", None) is not None:
-            saved.save(output / MODEL)
+        if first and isinstance(detector := getattr(saved, "detector", None), Detector):
+            save_detector(detector, output / MODEL)
     with sharing():
         measured = steps.measure(splits, saved, say=say, counting=counting, test=test)
     notes = [*splits.notes, *measured.get("notes", [])]
