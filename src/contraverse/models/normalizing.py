@@ -35,7 +35,7 @@ MARK = "text_normalization"
 """Attribute of a network's configuration that names the normalisation which its texts go through."""
 NOT_HARDENED = (
     f"config.json says {MARK}={UNICODE}, and the tokenizer beside it has no such normaliser, or an older one: "
-    "texts reach the network otherwise than in training; contraverse harden adds it"
+    "texts are tokenized differently than in training; contraverse harden adds it"
 )
 """Note on a network that was trained on normalised texts, beside a tokenizer that does not normalise."""
 REACH = 63
