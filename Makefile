@@ -28,10 +28,10 @@ quickstart: $(STAMP) ## train and attack two classifiers on the bundled encoder,
 	$(BIN)/contraverse quickstart $(ARGS)
 
 test: $(STAMP) ## run the tests, without those marked slow, gpu or network
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-all: $(STAMP) ## run the slow tests too
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m 'not network and not gpu' $(ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not network and not gpu' $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import direction, spelling; changes nothing
 	$(BIN)/ruff format --check .
