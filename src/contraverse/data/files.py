@@ -1,27 +1,22 @@
-"""Readers of local files: CSV, TSV, JSON lines, JSON, Parquet and plain text, gz and bz2 too.
+"""Local files: their kinds and bytes, their text in UTF-8 or the encoding that the user names, and their tables.
 
-A fault of a file as a whole is a `UserError`. A fault of one row (ragged, malformed) becomes a `BadRow` with its line,
-and the reader goes on, so that one pass finds all of them.
+CSV, TSV, JSON lines, JSON, Parquet and plain text can be read, gz and bz2 too. A fault of a file as a whole is a
+`UserError`.
 """
 
 import bz2
 import codecs
-import csv
 import gzip
-import io
 import re
 import zlib
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from contraverse.data.decoding import decode
-from contraverse.data.json_rows import read_json
-from contraverse.data.parquet import column_values, declared_classes, open_parquet
-from contraverse.data.tables import BadRow, Table
+from contraverse.data.formats import read_delimited, read_json
+from contraverse.data.tables import BadRow, Table, check_names, column_values, declared_classes, open_parquet
 from contraverse.errors import UserError, nearest
 
 EXTENSIONS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
@@ -235,153 +230,96 @@ def _read_parquet(data: bytes, path: Path) -> Table:
     )
 
 
-def check_names(names: Sequence[str], where: str, hint: str | None = None) -> None:
-    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8, with this ``hint``."""
-    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
-    if twice:
-        raise UserError(
-            f"the header names {', '.join(map(repr, twice))} more than once",
-            where=where,
-            hint="Rename one of these columns.",
-        )
-    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
-        raise UserError("the header is not valid UTF-8", where=where, hint=hint or "Write it in UTF-8.")
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LOOKED_AT = 1 << 20
+_MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_MANY = 0.3
+"""Share of letters beyond ASCII that no European text in Latin script reaches."""
 
 
-_SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
-"""The first line that Excel writes and reads to say what separates the fields."""
-_MARKS = (",", ";", "\t", "|")
-_TRIED = 200
-"""Lines by which the separator is told."""
+def decode(data: bytes, path: Path, encoding: str | None = None) -> tuple[str, str | None]:
+    """The text of a file, and a hint for whoever meets bytes that are not UTF-8, which become lone surrogates.
 
-
-def read_delimited(
-    text: str,
-    path: Path,
-    delimiter: str | None = None,
-    headerless: tuple[str, ...] = (),
-    *,
-    usual: str = ",",
-    hint: str | None = None,
-) -> Table:
-    """Read a table with a header line, and before it perhaps Excel's line ``sep=;``.
-
-    ``delimiter`` None: what the line ``sep=`` says, else that one of comma, semicolon, tab and | in the header with
-    which the fewest of the first lines are faulty, ``usual`` before others. ``headerless``: the names of the columns if
-    the first line has as many fields and a bare number among them, which no header has. ``hint``: the way out where the
-    header is not UTF-8.
+    ``encoding``: any that Python knows; None for UTF-8. A byte order mark is dropped.
 
     Raises:
-        UserError: there is no header, it names a column twice, or it is not UTF-8.
+        UserError: there is no such encoding, the file is not in it, or is UTF-16 or UTF-32 and none is named.
     """
-    lines = list(io.StringIO(text, newline=""))
-    notes = []
-    named = _SEP.fullmatch(lines[0]) if lines else None
-    if named is not None:
-        lines[0] = "\n"  # keeps the numbers of the others
-        delimiter = delimiter or named[1]
-    if delimiter is None:
-        delimiter, unsure = _told_by_rows(lines, usual)
-        if unsure:
-            notes.append(f"{path}: fields are separated by {_spoken(delimiter)} (told by the rows; --delimiter)")
-    records = _quoted(lines, delimiter)
-    if delimiter == "\t" and '"' in text:
-        # GLUE's tables are not quoted: a quotation mark there is a letter like any other. Read as quoted, such a table
-        # loses rows; a table that is quoted has, read as plain, ragged rows wherever it makes a difference.
-        records = min(
-            records, _unquoted(lines, delimiter), key=lambda parsed: (len(parsed.faults), -len(parsed.fields))
+    if encoding is not None:
+        return _named(data, path, encoding), None
+    if (other := _wide(data)) is not None:
+        name, marked = other
+        raise UserError(
+            f"is {name[:6].upper()}{'' if marked else ' without a byte order mark'}, not UTF-8",
+            where=str(path),
+            hint=f"Read it as it is with --encoding {name}, or convert it: {_convert(name, path)}",
         )
-    if not records.fields:
-        raise UserError("is empty", where=str(path), hint="Expected a header line and at least one row.")
-    if records.faults and records.faults[0][0] < records.lines[0]:
-        raise UserError(f"the header {records.faults[0][1]}", where=str(path))
-
-    names, fields, numbers = tuple(name.strip() for name in records.fields[0]), records.fields, records.lines
-    if len(names) == len(headerless) and any(name.isdigit() for name in names):
-        names = headerless
-    else:
-        fields, numbers = fields[1:], numbers[1:]
-        check_names(names, str(path), hint)
-    place = {name: i for i, name in enumerate(names)}
-    return Table(
-        where=str(path),
-        names=names,
-        column=lambda name: [row[place[name]] for row in fields],
-        rows=numbers,
-        unit="line",
-        faults=[BadRow(str(path), "line", line, problem) for line, problem in records.faults],
-        blank=records.blank - (named is not None),
-        notes=notes,
-    )
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    return text, _hint(data, path) if any("\udc80" <= letter <= "\udcff" for letter in text) else None
 
 
-def _told_by_rows(lines: list[str], usual: str) -> tuple[str, bool]:
-    """The separator, and whether another might have been meant."""
-    header = next((line for line in lines if line.strip()), "")
-    marks = [mark for mark in sorted(_MARKS, key=lambda mark: mark != usual) if mark in header]
-    if len(marks) < 2:
-        return (marks[0], marks[0] == "|") if marks else (usual, False)
-    faults = {}
-    for mark in marks:
-        records = _quoted(lines[:_TRIED], mark)
-        if records.fields and len(records.fields[0]) > 1:  # else the header holds it within quotes alone
-            faults[mark] = len(records.faults)
-    chosen = min(faults, key=lambda mark: faults[mark], default=usual)
-    return chosen, len(faults) > 1
-
-
-def _spoken(mark: str) -> str:
-    return {"\t": "a tab"}.get(mark, repr(mark))
-
-
-_LONGEST = 2**31 - 1
-"""Characters of a field: the csv module's own limit, 131,072, is below a long document."""
-
-
-class _Records:
-    """``fields[i]`` are the fields of the record that began on line ``lines[i]``; ``faults`` are (line, problem)."""
-
-    def __init__(self) -> None:
-        self.fields: list[list[str]] = []
-        self.lines: list[int] = []
-        self.faults: list[tuple[int, str]] = []
-        self.blank = 0
-
-    def add(self, fields: list[str], line: int) -> None:
-        width = len(self.fields[0]) if self.fields else len(fields)
-        if not fields:
-            self.blank += 1
-        elif len(fields) != width:
-            self.faults.append((line, f"has {len(fields)} fields, the header has {width}"))
-        else:
-            self.fields.append(fields)
-            self.lines.append(line)
-
-
-def _quoted(lines: list[str], delimiter: str) -> _Records:
-    """Parse with double quotes (RFC 4180). A quote gone wrong costs its own line only: reading resumes after it."""
-    records, start = _Records(), 0
-    limit = csv.field_size_limit(_LONGEST)
+def _named(data: bytes, path: Path, encoding: str) -> str:
     try:
-        while start < len(lines):
-            rest = map(lines.__getitem__, range(start, len(lines)))
-            reader, line = csv.reader(rest, delimiter=delimiter, strict=True), start + 1
-            try:
-                for fields in reader:
-                    records.add(fields, line)
-                    line = start + reader.line_num + 1
-                break
-            except csv.Error as error:
-                records.faults.append((line, f"has a double quote that is not closed or not doubled ({error})"))
-                start = line
-    finally:
-        csv.field_size_limit(limit)
-    return records
+        known = codecs.lookup(encoding)
+        if not known._is_text_encoding:  # base64, rot13, zlib
+            raise LookupError
+    except (LookupError, ValueError) as error:
+        hint = "For example utf-8, utf-16, windows-1252, latin-1, gb18030, shift_jis."
+        raise UserError(f"there is no encoding {encoding!r}", where="--encoding", hint=hint) from error
+    try:
+        return data.decode(known.name).removeprefix("\ufeff")
+    except UnicodeError as error:
+        at = getattr(error, "start", 0)
+        line = data[:at].count(b"\n") + 1
+        raise UserError(
+            f"is not {encoding}: byte 0x{data[at]:02x} on line {line}" if at < len(data) else f"is not {encoding}",
+            where=str(path),
+            hint="Leave --encoding out for UTF-8, or name another.",
+        ) from error
 
 
-def _unquoted(lines: list[str], delimiter: str) -> _Records:
-    records = _Records()
-    for number, line in enumerate(lines, start=1):
-        record = line.rstrip("\r\n")
-        records.add(record.split(delimiter) if record else [], number)
-    return records
+def _wide(data: bytes) -> tuple[str, bool] | None:
+    """The name of the encoding where characters have two or four bytes, and whether a mark says so."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return name, True
+    some = data[:_LOOKED_AT]
+    if b"\0" not in some or len(data) % 2:
+        return None
+    # All NUL bytes are on one side of the characters there, and a line feed has two bytes.
+    for name, low in (("utf-16-le", 0), ("utf-16-be", 1)):
+        text = some.decode(name, "replace")
+        if b"\0" not in some[low::2] and "\n" in text and text.count("\ufffd") <= (len(some) < len(data)):
+            return name, False
+    return None
+
+
+def _hint(data: bytes, path: Path) -> str:
+    """A guess at the encoding of what is not UTF-8 as a whole."""
+    whole = len(_MULTIBYTE.findall(data))
+    broken = sum(byte > 0x7F for byte in _MULTIBYTE.sub(b"", data))
+    if whole > broken:
+        return f"Most of {path.name} is UTF-8: these rows alone are broken, or of another encoding."
+    high = sum(byte > 0xBF for byte in data)
+    letters = high + sum(97 <= byte | 32 <= 122 for byte in data)
+    try:
+        data.decode("windows-1252")
+    except UnicodeError:
+        western = False
+    else:
+        western = high <= _MANY * letters
+    if western:
+        return (
+            "A file that is not UTF-8 is read with --encoding windows-1252 (Excel's on Windows) or another, "
+            f"or converted: {_convert('windows-1252', path)}"
+        )
+    return "A file that is not UTF-8 is read with --encoding: windows-1251, gb18030, shift_jis, euc-kr, or its own."
+
+
+def _convert(encoding: str, path: Path) -> str:
+    return f"iconv -f {encoding} -t utf-8 {path.name} > utf8-{path.name}"

@@ -30,13 +30,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from contraverse.data.columns import Columns
-from contraverse.data.dataset import TextData, TextSplits
+from contraverse.data.dataset import Labels, TextData, TextSplits
 from contraverse.data.files import AS_IT_IS, Form, extension, read_table
-from contraverse.data.in_memory import is_table
 from contraverse.data.reading import Read, read_source
+from contraverse.data.sources import is_table
 from contraverse.data.splits import SPLITS, OnBadRow, SplitName
 from contraverse.data.tasks import TASKS, Task
-from contraverse.data.values import Labels
 from contraverse.errors import UserError, unknown
 
 _SHOWN = 5

@@ -14,9 +14,7 @@ from typing import Any
 from contraverse.data.columns import HIDDEN, NOT_UTF8, Columns, arrange, find_columns, text_problem
 from contraverse.data.dataset import TextData
 from contraverse.data.files import AS_IT_IS, Form, is_local, read_table
-from contraverse.data.folder import find_files
-from contraverse.data.hub import load_hub
-from contraverse.data.in_memory import is_table, read_in_memory
+from contraverse.data.sources import find_files, is_table, load_hub, read_in_memory
 from contraverse.data.splits import SPLITS, OnBadRow, SplitName
 from contraverse.data.tables import BadRow, Table
 from contraverse.data.tasks import Task

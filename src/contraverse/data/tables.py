@@ -1,8 +1,16 @@
-"""A table as a source gives it: columns of raw values, before anything is known about texts and labels."""
+"""Tables as a source gives them: columns of raw values, before anything is known about texts and labels.
 
+Parquet files become the Arrow table in them, its columns Python values.
+"""
+
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from contraverse.errors import UserError
 
 Unit = Literal["line", "row"]
 
@@ -40,3 +48,55 @@ class Table:
     """Remedy for rows that are not UTF-8."""
     plain: bool = False
     """Lines of text, which have no columns that could be mistaken."""
+
+
+def check_names(names: Sequence[str], where: str, hint: str | None = None) -> None:
+    """Raise a `UserError` where two columns have one name, or one has a name that is not UTF-8, with this ``hint``."""
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    if twice:
+        raise UserError(
+            f"the header names {', '.join(map(repr, twice))} more than once",
+            where=where,
+            hint="Rename one of these columns.",
+        )
+    if any("\ud800" <= letter <= "\udfff" for name in names for letter in name):
+        raise UserError("the header is not valid UTF-8", where=where, hint=hint or "Write it in UTF-8.")
+
+
+def open_parquet(data: bytes, path: Path) -> Any:
+    """The Arrow table in the bytes of a Parquet file; ``path`` names it in messages.
+
+    Raises:
+        UserError: it is damaged, or no Parquet at all.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(pa.BufferReader(data)).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"cannot be read as Parquet: {str(error).splitlines()[0]}",
+            where=str(path),
+            hint="The file is damaged, cut short, or not Parquet at all.",
+        ) from error
+
+
+def column_values(column: Any) -> Sequence[Any]:
+    """The column as Python values; bytes are decoded as text is."""
+    import pyarrow as pa
+
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = column.cast(pa.large_binary()).to_pylist()
+    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
+
+
+def declared_classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Class names that `datasets` wrote into a Parquet file: its integers mean nothing without them."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contraverse.data import get_task, load_splits
 from contraverse.data.files import read_table
-from contraverse.data.hub import load_hub
+from contraverse.data.sources import load_hub
 from contraverse.data.splits import SplitName
 from contraverse.data.tables import Table
 from contraverse.errors import UserError

@@ -7,16 +7,20 @@ from typing import Any
 
 from contraverse.data.files import check_regular, not_there
 from contraverse.data.files import is_local as is_path
-from contraverse.data.folder import SHARD, match_names
-from contraverse.data.hub import hub_splits, tables_by_split
 from contraverse.data.images.arrays import BUNDLED, Sources, read_array_folder, read_bundled, read_npz
 from contraverse.data.images.dataset import ImageData, ImageSplits
-from contraverse.data.images.encoded import caches, read_datasets, read_parquet
-from contraverse.data.images.folders import read_classes, read_image_folder, wrapped
+from contraverse.data.images.listing import (
+    caches,
+    read_classes,
+    read_datasets,
+    read_image_folder,
+    read_parquet,
+    wrapped,
+)
 from contraverse.data.images.reading import ImageReader, find_classes
 from contraverse.data.images.source import EXTENSIONS, ImageSource, spelled
 from contraverse.data.images.tasks import ImageTask, get_image_task
-from contraverse.data.in_memory import in_python, python_words
+from contraverse.data.sources import SHARD, hub_splits, in_python, match_names, python_words, tables_by_split
 from contraverse.data.splits import (
     SPLITS,
     OnBadRow,
