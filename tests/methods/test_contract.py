@@ -27,6 +27,7 @@ from reference.images import image_batch, tiny
 from reference.tiny import take
 from torch import Tensor
 
+from contraverse.functional import weighting_classes
 from contraverse.methods import METHODS
 from contraverse.models import ImageModel, TextModel
 from contraverse.types import Method
@@ -379,3 +380,18 @@ def test_what_is_not_finite_is_counted_and_not_added(case: str, model_for: Any, 
     assert (delta[1] == 0).all()
     assert (delta[[0, 2, 3]].flatten(1).norm(dim=1) > 0).all()
     assert int(loss.parts["zero_grad_rows"]) == 1
+
+
+WEIGHED = [case for case, (name, _) in CASES.items() if METHODS[name].requires == "labels"]
+
+
+@pytest.mark.parametrize("case", WEIGHED)
+def test_the_weights_of_classes_reach_every_method_with_labels(case: str, model_for: Any, full_batch: Any) -> None:
+    """Without a line in the method: equal weights change nothing, others do."""
+    grads = []
+    for weights in (None, torch.ones(3), torch.tensor([1.0, 3.0, 0.25])):
+        method = make(case)
+        with weighting_classes(weights):
+            grads.append(flat(gradients(method, model_for(method), full_batch)))
+    torch.testing.assert_close(grads[1], grads[0], rtol=1e-3, atol=1e-5)
+    assert (grads[2] - grads[0]).norm() > 0.02 * grads[0].norm()

@@ -19,7 +19,7 @@ from contraverse.functional.processes import (
     sharing,
     wait_for_all,
 )
-from contraverse.functional.supervised import labelled_loss, supervised_loss
+from contraverse.functional.supervised import labelled_loss, supervised_loss, weighting_classes
 
 __all__ = [
     "AnyOf",
@@ -56,5 +56,6 @@ __all__ = [
     "supervised_loss",
     "symmetric_kl",
     "wait_for_all",
+    "weighting_classes",
     "zero_grad",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contraverse.attacks import NormBall, Perturbation, perturbation_inputs, pgd
 from contraverse.errors import UserError
-from contraverse.functional import Norm, kl, labelled_loss
+from contraverse.functional import Norm, kl, labelled_loss, supervised_loss
 from contraverse.methods._settings import (
     EPSILON,
     STEP_SIZE,
@@ -165,7 +165,7 @@ class UAT(Method):
         attack, log = ce_attack(model, batch, attacked, self.ball, steps=self.steps)
         outputs = model(ForwardCalls((ForwardCall(batch), ForwardCall(batch, attack.delta, bn_branch="adversarial"))))
         clean, adversarial = (out.logits for out in outputs)
-        ce = F.cross_entropy(adversarial.float(), labels, reduction="none", ignore_index=UNLABELLED)  # (B,)
+        ce = supervised_loss(adversarial, labels, reduction="none")  # (B,), 0 without a label
         distilled = self.temperature**2 * distillation(adversarial, targets, self.temperature)  # (B,)
         share = self.alpha * known
         divergence = kl(clean, adversarial).mean()

@@ -214,6 +214,8 @@ def _train(
         schedule=_set_fields(config.train.schedule),
         global_batch_size=config.train.global_batch_size,
         sync_batch_norm=config.train.sync_batch_norm,
+        class_weights=config.train.class_weights,
+        batches=config.train.batches,
         early_stopping_patience=validation.patience,
         log_file=output / LOG,
         **arguments,

@@ -22,6 +22,7 @@ from contraverse.noise import NoiseMixture
 from contraverse.pipeline.measure import measure_task, progress_total
 from contraverse.pipeline.result import Counting, Say
 from contraverse.recipes import ImageRunConfig, RunConfig, Stage, split_stages
+from contraverse.training.classes import check_classes, weights_of_classes
 from contraverse.types import UNLABELLED, Method, TrainingInfo
 
 AnySplits = TextSplits | ImageSplits
@@ -102,9 +103,22 @@ class Steps(ABC, Generic[S, M]):
             self.drop_labels(splits)
         if not test:
             splits.test = None
+        self._check_classes(splits)
         if self.supervised:
             splits.notes.extend(missing_classes(splits))
         return splits
+
+    def _check_classes(self, splits: S) -> None:
+        """Check the weights of classes and the balance of batches, and note them."""
+        train, rows = self.config.train, splits.need("train")
+        if train.batches == "balanced":
+            check_classes(self.method, rows, "train.batches")
+        if train.class_weights is not None:
+            names = rows.label_names or ()
+            weights = weights_of_classes(train.class_weights, self.method, rows, names).tolist()
+            listed = [f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True)]
+            more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+            splits.notes.append(f"the cross-entropy is weighted by class: {', '.join(listed[:8])}{more}")
 
     @abstractmethod
     def check_rows(self, splits: S) -> None:

@@ -247,7 +247,9 @@ class TrainConfig(Section):
     say. ``global_batch_size``: rows of one step of the optimizer, over all processes and accumulated batches; each
     process gets its share. A recipe's batch is this one. ``per_device_train_batch_size``, where it is set over a
     recipe, takes its place. ``sync_batch_norm``: with several processes, batch norms in training take their statistics
-    over the rows of all of them, as one process with the whole batch does.
+    over the rows of all of them, as one process with the whole batch does. ``class_weights``: weights of the classes'
+    cross-entropy, ``balanced`` for n / (C n_c), or a weight for each class by name (others have 1). ``batches``:
+    ``balanced`` holds every class equally often in a batch. Both are for methods that train on labels.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -257,6 +259,8 @@ class TrainConfig(Section):
     schedule: ScheduleConfig | None = None
     global_batch_size: int | None = Field(default=None, ge=1)
     sync_batch_norm: bool = False
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    batches: Literal["shuffled", "balanced"] = "shuffled"
 
     @model_validator(mode="after")
     def _check_batch(self) -> "TrainConfig":

@@ -1,9 +1,13 @@
 """Checks and preparation of rows and views for a model and a method."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from contraverse.data import Encoded, EncodedText, ImageSplits, NoisyText, Splits, TextData
 from contraverse.data.encoding import matched
@@ -12,7 +16,7 @@ from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.models.inputs import as_rows, encode_rows
 from contraverse.noise import NoiseMixture
-from contraverse.types import Method
+from contraverse.types import Method, TrainingInfo
 
 Views = OneView | TwoViews
 
@@ -114,3 +118,31 @@ def views_for(model: AnyModel, method: Method, views: Views | None) -> Views | N
     if method.augmentation_strength is not None and not hasattr(getattr(views, "augment", None), "strength"):
         raise UserError(f"{method.name} sets the strength of the views", hint="give views=TwoViews(SimCLRAugment())")
     return views
+
+
+def training_info(model: AnyModel, rows: Encoded, args: TrainingArguments) -> TrainingInfo:
+    """Collect the facts about rows, model and length of training that a method may prepare by."""
+    labels, an_epoch = rows.labels, _epoch_rows(args, len(rows))
+    in_steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    info = TrainingInfo(
+        num_examples=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
+        hidden_size=model.width,
+        labels=None if labels is None else torch.as_tensor(labels),
+        epochs=float(args.num_train_epochs) if args.max_steps <= 0 else in_steps / max(1, an_epoch),
+        epoch_examples=an_epoch,
+    )
+    if isinstance(model, ImageModel):
+        return info
+    return dataclasses.replace(
+        info,
+        vocab_size=model.embedding_shape[0],
+        mask_id=model.tokenizer.mask_token_id,
+        special_ids=tuple(model.tokenizer.all_special_ids),
+    )
+
+
+def _epoch_rows(args: TrainingArguments, rows: int) -> int:
+    at_once = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last:
+        return rows // at_once * at_once
+    return rows if args.world_size == 1 else math.ceil(rows / at_once) * at_once

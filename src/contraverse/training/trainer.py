@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import load_file
@@ -15,18 +15,27 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import Encoded, EncodedText, LengthGroupedSampler, NoisyText
+from contraverse.data import LengthGroupedSampler, NoisyText
 from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
-from contraverse.functional import from_all, from_first, rank, share_buffers, sharing
-from contraverse.models import AnyModel, ImageModel
+from contraverse.functional import from_all, from_first, rank, share_buffers, sharing, weighting_classes
+from contraverse.models import AnyModel
 from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.noise import NoiseMixture
 from contraverse.training.callbacks import Progress
+from contraverse.training.classes import BalancedSampler, ClassWeights, balanced_sampler, weights_of_classes
 from contraverse.training.finite import WatchedTrainer
-from contraverse.training.inputs import Views, check_method, check_model, encoded, views_for, with_noise
+from contraverse.training.inputs import (
+    Views,
+    check_method,
+    check_model,
+    encoded,
+    training_info,
+    views_for,
+    with_noise,
+)
 from contraverse.training.lars import build_optimizer
 from contraverse.training.log import MetricsLog
 from contraverse.training.ranks import (
@@ -38,7 +47,7 @@ from contraverse.training.ranks import (
 )
 from contraverse.training.schedules import build_schedule
 from contraverse.training.step import step
-from contraverse.types import Batch, Evaluator, Method, TrainingInfo
+from contraverse.types import Batch, Evaluator, Method
 from contraverse.writing import sync
 
 METHOD_STATE = "method.safetensors"
@@ -83,6 +92,8 @@ class Trainer(WatchedTrainer):
         global_batch_size: rows of one step, over all processes and ``gradient_accumulation_steps``, in place of
             ``per_device_train_batch_size``.
         sync_batch_norm: with several processes, batch norms in training take their statistics over the rows of all.
+        class_weights: of the cross-entropy: ``"balanced"``, or weights by class name (`class_weights`).
+        batches: ``"shuffled"``, or ``"balanced"``: every class equally often in a batch (`BalancedSampler`).
         early_stopping_patience: stop after so many evaluations that did not improve ``metric_for_best_model``.
         callbacks: further ones of transformers'.
         log_file: where to write ``metrics.jsonl`` instead of into ``output_dir``.
@@ -115,6 +126,8 @@ class Trainer(WatchedTrainer):
         schedule: Mapping[str, Any] | None = None,
         global_batch_size: int | None = None,
         sync_batch_norm: bool = False,
+        class_weights: ClassWeights | None = None,
+        batches: Literal["shuffled", "balanced"] = "shuffled",
         early_stopping_patience: int | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         log_file: Path | None = None,
@@ -157,8 +170,15 @@ class Trainer(WatchedTrainer):
         rows = with_noise(model, method, encoded(model, method, train), noise)
         self.own_optimizer, self.own_schedule = optimizer, schedule
         self.views = views_for(model, method, views)
-        method.prepare(_facts(model, rows, args))
+        method.prepare(training_info(model, rows, args))
         self.method = method.to(args.device)
+        weights = None if class_weights is None else weights_of_classes(class_weights, method, rows, model.labels)
+        self.class_weights = None if weights is None else weights.to(args.device)
+        self._sampler: LengthGroupedSampler | BalancedSampler | None = None
+        if batches == "balanced":
+            self._sampler = balanced_sampler(method, rows, args)
+        elif batches != "shuffled":
+            raise UserError(f"batches are shuffled or balanced, not {batches!r}")
         self.evaluators = dict(evaluators or {})
         self.rows = MetricsLog(log_file or Path(str(args.output_dir)) / "metrics.jsonl")
         # Sum and count of each part since the last log; tensors, since reading one makes a GPU wait.
@@ -166,7 +186,6 @@ class Trainer(WatchedTrainer):
         self._counts: set[str] = set()  # parts that count rows
         self._each: list[dict[str, Any]] = []  # the sums of every process, for a checkpoint
         self._resumed: dict[str, Any] = {}
-        self._sampler: LengthGroupedSampler | None = None
         super().__init__(
             model=model,
             args=args,
@@ -228,7 +247,9 @@ class Trainer(WatchedTrainer):
             self.accelerator.backward(loss * share)
 
         no_sync = partial(self.accelerator.no_sync, model)
-        for parts in step(self.method, model, batch, backward=backward, no_sync=no_sync):
+        with weighting_classes(self.class_weights):
+            logs = step(self.method, model, batch, backward=backward, no_sync=no_sync)
+        for parts in logs:
             for name, value in parts.items():
                 summed, count = self._parts.get(name, (0.0, 0))
                 self._parts[name] = (summed + value.detach(), count + 1)
@@ -288,6 +309,8 @@ class Trainer(WatchedTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         data: Any = train_dataset if train_dataset is not None else self.train_dataset
+        if isinstance(self._sampler, BalancedSampler):
+            return self._sampler
         if self.args.train_sampling_strategy != "group_by_length":
             sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(data)
             return sampler
@@ -329,33 +352,6 @@ class Trainer(WatchedTrainer):
         check_processes(folder, len(running["processes"]))
         self._load_method(folder)
         self._resumed = {**running, **running["processes"][rank()]}
-
-
-def _epoch_rows(args: TrainingArguments, rows: int) -> int:
-    at_once = args.train_batch_size * args.world_size
-    if args.dataloader_drop_last:
-        return rows // at_once * at_once
-    return rows if args.world_size == 1 else math.ceil(rows / at_once) * at_once
-
-
-def _facts(model: AnyModel, rows: Encoded, args: TrainingArguments) -> TrainingInfo:
-    labels, an_epoch = rows.labels, _epoch_rows(args, len(rows))
-    in_steps = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    training_info = TrainingInfo(
-        num_examples=len(rows.data) if isinstance(rows, EncodedText) else len(rows),
-        hidden_size=model.width,
-        labels=None if labels is None else torch.as_tensor(labels),
-        epochs=float(args.num_train_epochs) if args.max_steps <= 0 else in_steps / max(1, an_epoch),
-        epoch_examples=an_epoch,
-    )
-    if isinstance(model, ImageModel):
-        return training_info
-    return dataclasses.replace(
-        training_info,
-        vocab_size=model.embedding_shape[0],
-        mask_id=model.tokenizer.mask_token_id,
-        special_ids=tuple(model.tokenizer.all_special_ids),
-    )
 
 
 class _AfterStep(TrainerCallback):
