@@ -14,7 +14,7 @@ from torch import Tensor
 from contraverse.attacks import perturbation_inputs
 from contraverse.errors import UserError
 from contraverse.models import TextModel
-from contraverse.models.layers import reinit_layers
+from contraverse.models.encoding import reinit_layers
 from contraverse.types import HeadSpec
 
 Make = Callable[..., TextModel]

@@ -1,7 +1,11 @@
-"""A run goes on with the rows, classes and start that it was started with, or not at all."""
+"""A run goes on with the rows, classes and start that it was started with, or not at all; its machine is noted."""
 
 import csv
+import getpass
 import json
+import shutil
+import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from contraverse.errors import UserError
 from contraverse.pipeline import Interrupted, run
+from contraverse.pipeline.fingerprint import _commit, environment
 from contraverse.recipes import RunConfig
 
 Configured = Callable[..., RunConfig]
@@ -85,3 +90,45 @@ def test_another_start_and_other_processes_are_refused(
     assert "torchrun --nproc-per-node 4" in str(caught.value)
     file.unlink()  # of an older version
     run(stopped, tmp_path / "run", resume=True)
+
+
+def test_the_environment_names_versions_and_nobody() -> None:
+    made_with = environment()
+    assert {"python", "torch", "transformers", "contraverse", "platform", "cpus", "threads"} <= set(made_with)
+    assert made_with["threads"] == 1
+    text = json.dumps(made_with)
+    assert socket.gethostname() not in text
+    assert str(Path.home()) not in text
+    assert getpass.getuser() not in text.split('"')
+
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *settings, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@needs_git
+def test_the_commit_is_that_of_the_checkout_that_tracks_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "package" / "module.py"
+    file.parent.mkdir()
+    file.write_text("x = 1\n")
+    assert _commit(file) is None
+    git(tmp_path, "init", "-q")
+    (tmp_path / "other.txt").write_text("")
+    git(tmp_path, "add", "other.txt")
+    git(tmp_path, "commit", "-q", "-m", "somebody else's project")
+    assert _commit(file) is None
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "ours")
+    assert _commit(file) == git(tmp_path, "rev-parse", "HEAD")
+    file.write_text("x = 2\n")
+    assert _commit(file) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_no_git_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _commit(Path(__file__)) is None

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForMaskedLM
 
-from contraverse.models.heads import ReconstructionHead
-from contraverse.models.mlm_heads import start_from_checkpoint
+from contraverse.models.heads import ReconstructionHead, start_from_checkpoint
 from contraverse.pipeline.folder import same_commit
 from contraverse.pipeline.text import init_text_model, pinned
 from contraverse.recipes import ModelConfig, RunConfig, change, configure, load, split_stages

@@ -1,15 +1,10 @@
-import getpass
 import json
-import shutil
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from contraverse.errors import UserError
-from contraverse.reporting import environment, read_run
-from contraverse.reporting.runs import _commit
+from contraverse.reporting import read_run
 
 
 @pytest.fixture
@@ -85,45 +80,3 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, name: str, content: b
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         read_run(folder)
-
-
-def test_the_environment_names_versions_and_nobody() -> None:
-    found = environment()
-    assert {"python", "torch", "transformers", "contraverse", "platform", "cpus", "threads"} <= set(found)
-    assert found["threads"] == 1
-    text = json.dumps(found)
-    assert socket.gethostname() not in text
-    assert str(Path.home()) not in text
-    assert getpass.getuser() not in text.split('"')
-
-
-needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-
-
-def git(folder: Path, *arguments: str) -> str:
-    settings = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(folder), *settings, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-@needs_git
-def test_the_commit_is_that_of_the_checkout_that_tracks_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "package" / "module.py"
-    file.parent.mkdir()
-    file.write_text("x = 1\n")
-    assert _commit(file) is None
-    git(tmp_path, "init", "-q")
-    (tmp_path / "other.txt").write_text("")
-    git(tmp_path, "add", "other.txt")
-    git(tmp_path, "commit", "-q", "-m", "somebody else's project")
-    assert _commit(file) is None
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-q", "-m", "ours")
-    assert _commit(file) == git(tmp_path, "rev-parse", "HEAD")
-    file.write_text("x = 2\n")
-    assert _commit(file) == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
-
-
-def test_no_git_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert _commit(Path(__file__)) is None

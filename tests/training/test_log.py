@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from contraverse.training import read_metrics
-from contraverse.training.log import MetricsLog
+from contraverse.training.callbacks import MetricsLog
 
 
 def test_rows_are_read_as_written(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """Attacks: where a perturbation may live (balls), how the worst one is sought, and the table of all of them.
 
-The names below load torch when they are used; `contraverse.attacks.table` and `contraverse.attacks.settings` do not.
+The names below load torch when they are used; `contraverse.attacks.table` does not.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from contraverse.attacks.settings import AttackConfig, AttackSettings
-from contraverse.attacks.table import ATTACKS, AttackSpec, attack_label, attacks_of
+from contraverse.attacks.table import ATTACKS, AttackConfig, AttackSettings, AttackSpec, attack_label, attacks_of
 
 if TYPE_CHECKING:
     from contraverse.attacks.auto_pgd import apgd, dlr, margin

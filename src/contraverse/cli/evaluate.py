@@ -182,8 +182,8 @@ def evaluate(
         write_whole(output, lambda file: json.dump({**names, **evaluation}, file, indent=2))
         say(f"written to {output}")
     if report is not None:
+        from contraverse.pipeline.fingerprint import environment
         from contraverse.pipeline.report import write_evaluation
-        from contraverse.reporting.runs import environment
 
         command = shlex.join(["contraverse", *sys.argv[1:]])
         name = model or str(module)

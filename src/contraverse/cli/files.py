@@ -155,7 +155,7 @@ def _pool(model: "AnyModel", pooling: str) -> None:
         raise UserError(f"the model's embedding is {model.embedding}, made with its own pooling", where="--pooling")
     if pooling == "last-two" and model.encoder.config.num_hidden_layers < 2:
         raise UserError("pooling last-two needs two layers, and this encoder has one", where="--pooling")
-    from contraverse.models.checkup import check_model
+    from contraverse.models.opening import check_model
 
     model.pooling = pooling  # type: ignore[assignment]  # one of POOLINGS
     check_model(model, "--pooling", choose_pooling=False)

@@ -7,12 +7,11 @@ from contraverse.evaluation.metrics import METRICS
 from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evaluate_nli, load_anli
 from contraverse.evaluation.noise import NoiseReport, NoiseSettings, noise_robustness, noise_sts
 from contraverse.evaluation.own_models import AdversarialExamples, attack
-from contraverse.evaluation.predict import predict
-from contraverse.evaluation.robustness import Attacked, RobustReport, robust_accuracy, rows_done
+from contraverse.evaluation.predict import TaskEvaluator, predict
+from contraverse.evaluation.robustness import Attacked, RobustReport, evaluate, robust_accuracy, rows_done
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
 from contraverse.evaluation.sts import StsbDev, StsReport, StsScores, evaluate_sts
 from contraverse.evaluation.sts_sets import STS_ON_HUB, STS_SETS, StsSet, StsSources, find_sts, load_sts
-from contraverse.evaluation.task import TaskEvaluator, evaluate
 
 __all__ = [
     "ANLI_ROUNDS",

@@ -1,5 +1,6 @@
-"""Predictions of a model on a whole data set, in its order, and the plumbing that every evaluator shares."""
+"""Predictions of a model on a whole data set, in its order, and the metrics of a task from them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from contraverse.data import Encoded, Rows, TextData
 from contraverse.data.encoding import matched
 from contraverse.errors import UserError
+from contraverse.evaluation.metrics import check_names, compute
 from contraverse.models import AnyModel
 from contraverse.models.inputs import as_rows, encode_rows
 from contraverse.models.predicting import (
@@ -19,7 +21,9 @@ from contraverse.models.predicting import (
 )
 from contraverse.types import BNBranch
 
-__all__ = ["Progress", "batches", "encode_data", "labels_of", "logits_of", "predict", "settle_others"]
+__all__ = [
+    "Progress", "TaskEvaluator", "batches", "encode_data", "labels_of", "logits_of", "predict", "settle_others",
+]  # fmt: skip
 
 
 def predict(
@@ -75,3 +79,33 @@ def labels_of(data: Rows) -> np.ndarray:
     if data.labels is None:
         raise UserError("the data set has no labels to evaluate against")
     return np.asarray(data.labels)
+
+
+class TaskEvaluator:
+    """Called with a model, gives its ``metrics`` (percent) on ``data``; hand it to ``Trainer(evaluators=...)``.
+
+    Args:
+        data: labelled rows.
+        metrics: names from `METRICS`.
+        batch_size: rows a batch.
+        bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
+
+    Raises:
+        UserError: no such metric, or ``data`` has no labels.
+    """
+
+    def __init__(
+        self, data: Rows, metrics: Sequence[str], batch_size: int = 64, *, bn_branch: BNBranch = "adversarial"
+    ) -> None:
+        check_names(metrics)
+        self.data, self.labels, self.metrics, self.batch_size = data, labels_of(data), tuple(metrics), batch_size
+        self.bn_branch: BNBranch = bn_branch
+
+    def __call__(self, model: AnyModel) -> dict[str, float]:
+        return compute(self.metrics, *self.predict(model))
+
+    def predict(self, model: AnyModel) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and labels (N,), these as numbers of the model's classes."""
+        rows = matched(self.data, model.labels)
+        labels = self.labels if rows is self.data else labels_of(rows)
+        return predict(model, rows, self.batch_size, bn_branch=self.bn_branch), labels

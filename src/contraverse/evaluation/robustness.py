@@ -17,8 +17,9 @@ from contraverse.evaluation.diagnostics import Diagnosis, diagnose, diagnosed_ro
 from contraverse.evaluation.metrics import accuracy
 from contraverse.evaluation.own_models import measurable
 from contraverse.evaluation.paired import pack_rows
-from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
+from contraverse.evaluation.predict import Progress, TaskEvaluator, encode_data, labels_of, predict
 from contraverse.models import AnyModel, ImageModel, TextModel, attacking
+from contraverse.types import BNBranch
 
 
 @dataclass(frozen=True)
@@ -245,3 +246,37 @@ def _attack_survivors(
         attacked.gradients,
         attacked.zero_grad_rows,
     )
+
+
+def evaluate(
+    model: AnyModel,
+    data: Rows,
+    *,
+    metrics: Sequence[str] = ("accuracy",),
+    epsilons: Sequence[float] = (),
+    batch_size: int = 64,
+    bn_branch: BNBranch = "adversarial",
+    **attack: Any,
+) -> dict[str, float]:
+    """Clean metrics and, where ``epsilons`` are given, robust accuracy, all in percent.
+
+    Keys are the metrics' names and ``accuracy@pgd-0.3`` for each epsilon.
+
+    Args:
+        model: a classifier or regressor.
+        data: labelled rows.
+        metrics: names from `METRICS`.
+        epsilons: radii of the attack; none is no attack.
+        batch_size: rows a batch.
+        bn_branch: which set of a dual model's batch norms; others, and texts, ignore it.
+        attack: ``norm``, ``steps``, ``step_size``, ``restarts``, ``random_start``, ``relative``, ``seed``: see
+            `robust_accuracy`, which gives a full report instead of two numbers.
+
+    Raises:
+        UserError: no such metric, no labels, or an attack on a regression.
+    """
+    data = encode_data(model, data)
+    results = TaskEvaluator(data, metrics, batch_size, bn_branch=bn_branch)(model)
+    if epsilons:
+        results |= robust_accuracy(model, data, epsilons, batch_size=batch_size, bn_branch=bn_branch, **attack).metrics
+    return results

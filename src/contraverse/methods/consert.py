@@ -12,8 +12,8 @@ from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import nt_xent
 from contraverse.methods._settings import Epsilon, Temperature, one_step_ball, settings
 from contraverse.methods._views import second_view
+from contraverse.models.encoding import mean_pool
 from contraverse.models.modes import evaluating
-from contraverse.models.pooling import mean_pool
 from contraverse.types import Batch, Loss, Method, TrainingInfo
 
 View = Literal["shuffle", "token-cutoff", "feature-cutoff", "dropout", "adversarial", "none"]

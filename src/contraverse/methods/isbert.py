@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from contraverse.functional import jsd
-from contraverse.models.pooling import mean_pool
+from contraverse.models.encoding import mean_pool
 from contraverse.types import Batch, HeadSpec, Loss, Method
 
 

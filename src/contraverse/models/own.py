@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
-from contraverse.models.checkup import check_model
 from contraverse.models.modes import evaluating
+from contraverse.models.opening import check_model
 
 if TYPE_CHECKING:
     from contraverse.models.image import ImageModel

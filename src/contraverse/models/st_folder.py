@@ -9,15 +9,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from contraverse.errors import UserError
+from contraverse.models.encoding import LAYERS, Pooling
 from contraverse.models.heads import NGrams, own_pooler
 from contraverse.models.loading import damaged, read_json, read_object
-from contraverse.models.pooling import LAYERS, Pooling
 from contraverse.models.tail import DenseSpec, LayerNormSpec, NormalizeSpec, Spec, Tail
 
 if TYPE_CHECKING:
     from contraverse.models.text import TextModel
 
-MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+MODULES, POOLING, PROMPTS = "modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"
+MARKS = (MODULES, POOLING)
+"""Files by one of which a folder is known as one of sentence-transformers."""
 _TRANSFORMER = (
     "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
     "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
@@ -68,7 +70,7 @@ def read_modules(folder: Path) -> Modules | None:
     """
     path = folder / MODULES
     if not path.is_file():
-        stored = folder / "1_Pooling" / "config.json"
+        stored = folder / POOLING
         return Modules(folder, _pooling(stored)) if stored.is_file() else None
     listed = read_json(path)
     with damaged(path):

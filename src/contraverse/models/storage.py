@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from contraverse.errors import UserError
 from contraverse.models import loading, st_folder
 from contraverse.models.detector import Detector, class_id
+from contraverse.models.encoding import Pooling
 from contraverse.models.finite import refuse_not_finite
 from contraverse.models.flow import Flow
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
 from contraverse.models.normalizing import UNICODE, is_hardened, make_plain
 from contraverse.models.opening import open_model
-from contraverse.models.pooling import Pooling
 from contraverse.models.postprocess import Postprocess
 from contraverse.models.tail import Spec, Tail
 from contraverse.models.whitening import Whitening

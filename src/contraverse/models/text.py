@@ -12,17 +12,14 @@ from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
 from contraverse.models import encoding, opening, own, predicting, storage
-from contraverse.models.checkup import positions_of
 from contraverse.models.detector import Detector
-from contraverse.models.encoding import run_encoder
-from contraverse.models.heads import build_head, find_head, own_pooler
-from contraverse.models.layers import cutting
+from contraverse.models.encoding import Pooling, check_pooling, cutting, pool, run_encoder
+from contraverse.models.heads import build_head, find_head, grown, own_pooler
+from contraverse.models.inputs import TokenReport, count_tokens
 from contraverse.models.loading import Origin
-from contraverse.models.mlm_heads import grown
-from contraverse.models.pooling import Pooling, check_pooling, pool
+from contraverse.models.opening import positions_of
 from contraverse.models.postprocess import Postprocess
 from contraverse.models.tail import Tail
-from contraverse.models.tokens import TokenReport, count_tokens
 from contraverse.types import (
     NOT_REQUESTED,
     Batch,
@@ -52,7 +49,7 @@ class TextModel(predicting.Predictor):
         encoder: the Hugging Face model, classifier included.
         tokenizer: its fast tokenizer, padding on the right.
         labels: class names in the order of the logits; one name is a regression; None is a sentence encoder.
-        pooling: makes ``h`` of the tokens' hidden states: see `contraverse.models.pooling.pool`.
+        pooling: makes ``h`` of the tokens' hidden states: see `contraverse.models.encoding.pool`.
         embedding: output that `encode` returns: ``"h"``; ``"z"`` (SimCSE's "keep the pooler at test"); or ``"ngrams"``,
             the mean over real tokens of the output of the head of that name (IS-BERT).
         max_length: tokens at which training and prediction cut an input; `encode` does not.
@@ -119,7 +116,7 @@ class TextModel(predicting.Predictor):
     ) -> Self:
         """Load a Hub name, a folder, or ``"minilm"``: all-MiniLM-L6-v2, which arrives with the installation.
 
-        Everything is tried on a tiny batch before it is returned: see `contraverse.models.checkup`.
+        Everything is tried on a tiny batch before it is returned: see `contraverse.models.opening`.
 
         Args:
             name_or_path: the encoder.

@@ -1,8 +1,11 @@
-"""Fingerprint of what a run trains on, so that it goes on with the same or not at all."""
+"""Origin of a run's figures: rows and weights, so that it goes on with the same or not at all; packages and machine."""
 
 import hashlib
 import os
+import platform
+import subprocess
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +16,7 @@ from contraverse.data import ImageData, TextData
 from contraverse.errors import UserError
 from contraverse.pipeline.steps import AnySplits, Steps
 
+PACKAGES = ("contraverse", "transformers", "datasets", "accelerate", "sentence-transformers", "numpy")
 SPLITS = ("train", "validation", "test")
 _NOISY = 256
 """Training rows whose noise is part of the fingerprint."""
@@ -123,3 +127,38 @@ def _weights(path: Path) -> dict[str, list[Any]] | None:
 def _file(path: Path) -> list[Any]:
     with path.open("rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()]
+
+
+def environment() -> dict[str, Any]:
+    """Packages and machine that figures may depend on; no name of a user, a host or a folder.
+
+    ``python``, packages' versions, ``platform``, ``cpus`` (logical), ``threads`` (of torch), ``gpu`` (names, where
+    there are any) and, where the package runs from a git checkout, its ``commit`` (``-dirty``: with changes).
+    """
+    versions: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {package: version(package) for package in PACKAGES}
+    versions |= {
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        versions["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if commit := _commit(Path(__file__)):
+        versions["commit"] = commit
+    return versions
+
+
+def _commit(file: Path) -> str | None:
+    # Only where git tracks this very file: an installed package may lie inside a checkout of something else.
+    try:
+        tracked = _git(file, "ls-files", "--error-unmatch", file.name)
+        described = _git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described if tracked else None
+
+
+def _git(file: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(file.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

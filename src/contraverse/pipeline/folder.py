@@ -12,11 +12,11 @@ from contraverse.data import any_task
 from contraverse.errors import UserError
 from contraverse.evaluation.keys import named_metrics
 from contraverse.models import is_image_model
+from contraverse.pipeline.fingerprint import environment
 from contraverse.pipeline.lock import LOCK, one_writer
 from contraverse.pipeline.report import paths_of, write_reports
 from contraverse.pipeline.result import RunResult, Say, read_json
 from contraverse.recipes import RunConfig, load
-from contraverse.reporting import environment
 from contraverse.training import remove_all
 from contraverse.writing import PARTIAL, write_json, write_text
 

@@ -20,7 +20,7 @@ from contraverse.reporting import (
     write_model_card,
     write_report,
 )
-from contraverse.training.log import read_metrics
+from contraverse.training.callbacks import read_metrics
 
 
 def write_reports(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from contraverse.pipeline.board import Board
+from contraverse.pipeline.fingerprint import environment
 from contraverse.pipeline.lock import exclusive
 from contraverse.pipeline.result import Interrupted, Say, silent
 from contraverse.pipeline.run import run
 from contraverse.recipes import change
 from contraverse.recipes.study import Cell, Finished, StudyConfig, ready, total_cells
-from contraverse.reporting import environment
 from contraverse.reporting.names import duration
 from contraverse.writing import append_json_line, read_json_lines
 

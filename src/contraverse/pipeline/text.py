@@ -21,7 +21,7 @@ from contraverse.models.folders import SETTINGS
 from contraverse.models.loading import Origin, classes_of, commit_of, load_config
 from contraverse.models.normalizing import harden
 from contraverse.models.opening import listed, open_model
-from contraverse.models.st_folder import Modules, read_modules
+from contraverse.models.st_folder import MARKS, Modules, read_modules
 from contraverse.noise import NoiseMixture
 from contraverse.pipeline.evasion import evasion_progress_total, evasion_rows, measure_evasion
 from contraverse.pipeline.measure import measure_shift, measure_sts, progress_total
@@ -55,7 +55,7 @@ class TextSteps(Steps[TextSplits, TextModel]):
 
     def model_on_hub(self) -> bool:
         name = self.config.model.name
-        return name != "minilm" and not is_backbone(name) and not is_local(name)
+        return name != "minilm" and not is_local(name) and not is_backbone(name)
 
     @property
     def _measures_sts(self) -> bool:
@@ -224,11 +224,11 @@ def init_text_model(
         UserError: no such model, or a number of layers that it does not have.
     """
     folder = Path(settings.name)
-    if is_backbone(settings.name) and not folder.exists():
+    if not folder.exists() and is_backbone(settings.name):
         raise UserError(f"{settings.name} reads images, and this is a task of texts", where="model.name")
     trained_here, notes = (folder / SETTINGS).is_file(), list[str]()
     modules = None
-    if not trained_here and folder.is_dir():
+    if not trained_here and any((folder / mark).is_file() for mark in MARKS):
         try:
             modules = read_modules(folder)
         except UserError as error:

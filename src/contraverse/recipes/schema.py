@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from contraverse.attacks.settings import AttackConfig
+from contraverse.attacks.table import AttackConfig
 from contraverse.errors import UserError
 from contraverse.noise import NoiseMixture, parse_kinds
 from contraverse.recipes import notation
@@ -40,7 +40,7 @@ class ModelConfig(Section):
     """The encoder that training starts from.
 
     ``name``: ``minilm`` (bundled), a folder, or a name on the Hugging Face Hub. ``pooling``: see
-    `contraverse.models.pooling.pool`; ``cls`` of a decoder is its last token. ``embedding``: whether a sentence
+    `contraverse.models.encoding.pool`; ``cls`` of a decoder is its last token. ``embedding``: whether a sentence
     encoder gives the pooled features ``h``, the projected ``z``, or the mean of IS-BERT's ``ngrams``. ``keep_layers``:
     use only the lower k layers; ``reinit_layers``: draw the last n of these anew. Both make a start from which there
     is more to learn. ``dtype``: of the weights; ``attn_implementation``: transformers' name of an attention.

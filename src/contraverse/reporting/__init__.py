@@ -7,7 +7,7 @@ from contraverse.reporting.html import FIGURES, render_report, write_report
 from contraverse.reporting.model_card import ModelCard, render_model_card, write_model_card
 from contraverse.reporting.outcome import outcome
 from contraverse.reporting.pictures import AttackedPicture, Picture, data_uri, stretched
-from contraverse.reporting.runs import Run, environment, read_run
+from contraverse.reporting.runs import Run, read_run
 from contraverse.reporting.tables import Table, summarise
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "accuracy_curve",
     "compare",
     "data_uri",
-    "environment",
     "outcome",
     "read_run",
     "render_model_card",

@@ -1,18 +1,12 @@
-"""Reading of run folders, and the environment of a run."""
+"""Reading of run folders."""
 
 import json
-import os
-import platform
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from contraverse.errors import UserError
 from contraverse.recipes import notation
-
-PACKAGES = ("contraverse", "transformers", "datasets", "accelerate", "sentence-transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -52,43 +46,6 @@ def read_run(folder: str | Path) -> Run:
         log=_log(folder / "metrics.jsonl"),
         evaluation=_mapping(measured) if measured.is_file() else None,
     )
-
-
-def environment() -> dict[str, Any]:
-    """Packages and machine that figures may depend on; no name of a user, a host or a folder.
-
-    ``python``, packages' versions, ``platform``, ``cpus`` (logical), ``threads`` (of torch), ``gpu`` (names, where
-    there are any) and, where the package runs from a git checkout, its ``commit`` (``-dirty``: with changes).
-    """
-    import torch
-
-    versions: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__}
-    versions |= {package: version(package) for package in PACKAGES}
-    versions |= {
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        versions["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if commit := _commit(Path(__file__)):
-        versions["commit"] = commit
-    return versions
-
-
-def _commit(file: Path) -> str | None:
-    # Only where git tracks this very file: an installed package may lie inside a checkout of something else.
-    try:
-        tracked = _git(file, "ls-files", "--error-unmatch", file.name)
-        described = _git(file, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described if tracked else None
-
-
-def _git(file: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(file.parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.noise import NoiseMixture
-from contraverse.training.callbacks import Progress
+from contraverse.training.callbacks import MetricsLog, Progress
 from contraverse.training.classes import BalancedSampler, ClassWeights, balanced_sampler, weights_of_classes
 from contraverse.training.finite import WatchedTrainer
 from contraverse.training.inputs import (
@@ -37,7 +37,6 @@ from contraverse.training.inputs import (
     with_noise,
 )
 from contraverse.training.lars import build_optimizer
-from contraverse.training.log import MetricsLog
 from contraverse.training.ranks import (
     batch_of_process,
     check_processes,
