@@ -25,6 +25,7 @@ LAYERS = (
     ("evaluation",),
     ("evasion",),
     ("recipes",),
+    ("planning",),
     ("reporting",),
     ("pipeline",),
     ("cli",),

@@ -276,6 +276,10 @@ class Method(nn.Module):
     """Forward-units of one step, for example ``"7F"``."""
     cost_with_noise: str = ""
     """Forward-units of a step on batches with a ``noisy`` view; empty where they are those of ``cost``."""
+    graphs: int = 1
+    """Forward passes whose activations a step holds at once, at most; 0 of a frozen encoder that is not attacked."""
+    gathered: int = 0
+    """Tensors of features (B, width of z or h) that a step gathers from all processes, those of attacks included."""
     passes: int = 1
     """Number of losses that the next step yields; read once a step, so it may be a property of the buffers."""
     heads: Mapping[str, HeadSpec] = {}

@@ -23,6 +23,7 @@ from contraverse.cli.evaluate import evaluate
 from contraverse.cli.export import export
 from contraverse.cli.harden import harden
 from contraverse.cli.listing import list_
+from contraverse.cli.plan import plan
 from contraverse.cli.postprocess import postprocess
 from contraverse.cli.search import search
 from contraverse.cli.study import study
@@ -138,6 +139,7 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
-for command in (quickstart, train, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export):
+COMMANDS = quickstart, train, plan, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export
+for command in COMMANDS:
     app.command()(files_first(command))
 app.command("list")(list_)

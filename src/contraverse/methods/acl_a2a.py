@@ -69,6 +69,7 @@ class AdversarialToAdversarial(Method):
         self.heads = mlp_projection(self.head_layers, self.head_dim)
         self.ball = NormBall(self.epsilon, self.step_size, self.norm)
         self.cost = f"{4 * self.steps + 6}F"
+        self.graphs, self.gathered = 2, 2 * (self.steps + 1)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         views = both_views(batch)

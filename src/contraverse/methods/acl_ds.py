@@ -23,6 +23,7 @@ class TwoStreams(AdversarialToAdversarial):
     def setup(self) -> None:
         super().setup()
         self.cost = f"{4 * self.steps + 12}F"
+        self.gathered = 2 * (self.steps + 2)
 
     @property
     def weights(self) -> tuple[float, float]:

@@ -45,6 +45,7 @@ class ALUM(VirtualAdversarial):
     def setup(self) -> None:
         super().setup()
         self.cost = f"{6 + 2 * self.steps}F"
+        self.graphs = 2
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]

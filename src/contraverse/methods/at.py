@@ -26,6 +26,7 @@ class AdversarialTraining(Method):
     equation = "(2), (3), (8) with alpha = 0"
     requires = "labels"
     cost = "7F"
+    graphs = 2
     test_settings = {"at-fgsm": {"attack": "fgsm", "epsilon": 0.01}, "at-token": {"scope": "token"}}
 
     epsilon: Epsilon = 0.3

@@ -141,6 +141,7 @@ class CARL(FreeLB):
         self.climbs_total = self.climb == "total"
         self.adversarial_pass = min(1, self.rounds - 1) if self.adversary == "first" else self.rounds - 1
         self.cost = self._cost()
+        self.gathered = 2
         self.heads = {"reconstruction": HeadSpec(kind="mlm")} if self.reconstruction else {}
         self.wants = (self.features,)
         self.epoch_examples, self.z_momentum = 0, z_momentum(math.inf)

@@ -38,6 +38,8 @@ class Contrastive(Method):
     requires = "labels"
     text_views = 2
     cost = "6F"
+    graphs = 2
+    gathered = 1
     heads = PROJECTION
     test_settings = {"cl-positives": {"same_class": "positives"}}
 

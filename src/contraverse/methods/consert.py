@@ -84,6 +84,7 @@ class ConSERT(Method):
         if "adversarial" in self.views:
             self.ball = one_step_ball("fgm", self.epsilon, "sequence")
         self.cost = f"{6 + 2 * self.views.count('adversarial')}F"
+        self.graphs, self.gathered = 2, 4 if "adversarial" in self.views else 2
         self.hidden_size = 0
         self.special_ids: Tensor | None
         self.register_buffer("special_ids", None, persistent=False)

@@ -35,6 +35,7 @@ class Consistency(Method):
     requires = "labels"
     text_views = 2
     cost = "6F"
+    graphs = 2
     test_settings = {"consistency-self-teaching": {"divergence": "self-teaching", "noisy_weight": 0.0}}
 
     weight: Weight = 1.0

@@ -55,6 +55,7 @@ class DeACL(Method):
     def setup(self) -> None:
         self.ball = NormBall(self.epsilon, self.step_size, self.norm)
         self.cost = f"{2 * self.steps + 7}F"
+        self.graphs = 2
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         target, inputs = self._teacher_features(batch), perturbation_inputs(model, batch)

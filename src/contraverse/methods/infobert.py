@@ -77,6 +77,7 @@ class InfoBERT(Method):
         self.ball = NormBall(self.epsilon, self.step_size, self.norm, gamma=self.gamma, normalize_grad=True)
         self.passes = self.steps
         self.cost = f"{4 * self.steps}F"
+        self.gathered = self.steps
         self.stochastic = self.gamma > 0
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:

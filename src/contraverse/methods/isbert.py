@@ -33,6 +33,7 @@ class ISBERT(Method):
     modality = "text"
     requires = "inputs"
     cost = "3F"
+    gathered = 1
     heads = {"ngrams": HeadSpec(dim=768, kind="ngrams")}
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:

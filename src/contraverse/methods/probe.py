@@ -54,6 +54,7 @@ class LinearProbe(Method):
             self.bn_branch, self.ball = "adversarial", NormBall(self.epsilon, self.step_size, self.norm)
         self.stochastic = self.attack == "pgd"
         self.cost = f"{2 * self.steps * (self.attack == 'pgd') + 1}F"
+        self.graphs = int(self.attack == "pgd")
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, bn_branch = batch["labels"], self.bn_branch

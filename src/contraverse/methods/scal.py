@@ -47,6 +47,8 @@ class SCAL(Method):
     requires = "labels"
     text_views = 2
     cost = "7F"
+    graphs = 2
+    gathered = 1
     cost_with_noise = "8F"
     heads = PROJECTION
     test_settings = {

@@ -87,6 +87,7 @@ class Selfie(Method):
         self.ball = NormBall(self.epsilon, self.step_size, self.norm)
         self.bn_branch: BNBranch = "adversarial" if self.clean < 1 else "clean"
         self.cost = f"{3 * (self.clean > 0) + (2 * self.steps + 3) * (self.clean < 1)}F"
+        self.graphs = 1 + (0 < self.clean < 1)
 
     def check_image_size(self, height: int, width: int) -> None:
         """Check that images of this size in pixels can be cut into the patches.

@@ -29,6 +29,8 @@ class SimCLR(Method):
     requires = "inputs"
     image_views = 2
     cost = "6F"
+    graphs = 2
+    gathered = 2
 
     temperature: Temperature = 0.5
     """Temperature t of NT-Xent; ACL's value."""

@@ -29,6 +29,8 @@ class SimCSE(Method):
     requires = "inputs"
     text_views = 2
     cost = "6F"
+    graphs = 2
+    gathered = 1
     heads = PROJECTION
 
     temperature: Temperature = 0.05

@@ -26,6 +26,8 @@ class SupervisedSimCSE(Method):
     modality = "text"
     requires = "pairs"
     cost = "9F"
+    graphs = 3
+    gathered = 2
     heads = PROJECTION
 
     temperature: Temperature = 0.05

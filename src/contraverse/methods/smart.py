@@ -54,6 +54,7 @@ class SMART(VirtualAdversarial):
         super().setup()
         self.needs_reference_model = self.mu > 0
         self.cost = f"{6 + 2 * self.steps + (self.mu > 0)}F"
+        self.graphs = 2
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:

@@ -78,6 +78,7 @@ class TRADES(Method):
     def setup(self) -> None:
         self.ball = NoisyStart(self.epsilon, self.step_size, self.norm, sigma=self.sigma)
         self.cost = f"{2 * self.steps + 7}F"
+        self.graphs = 2
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbation_inputs(model, batch)

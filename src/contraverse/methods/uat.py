@@ -75,6 +75,7 @@ class UAT(Method):
     bn_branch = "adversarial"
     uses_unlabelled = True
     stochastic = True
+    graphs = 2
     test_settings = {
         "uat-offline": {"alpha": 0.3, "temperature": 2.0, "steps": 3},
         "uat-online": {"target": "online"},

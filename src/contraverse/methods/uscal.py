@@ -42,6 +42,8 @@ class USCAL(Method):
     requires = "inputs"
     text_views = 2
     cost = "10F"
+    graphs = 3
+    gathered = 2
     heads = PROJECTION
     test_settings = {"uscal-pooler": {"projection": "pooler"}, "uscal-fgsm": {"attack": "fgsm", "epsilon": 0.01}}
 

@@ -72,6 +72,7 @@ class VAT(Method):
         self.ball = NormBall(self.epsilon, step_size=self.epsilon)
         self.small_ball = NormBall(self.xi, step_size=self.xi)
         self.cost = f"{6 + 2 * self.steps}F"
+        self.graphs = 2
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels, inputs = batch["labels"], perturbation_inputs(model, batch)
