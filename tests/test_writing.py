@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from contraverse.errors import UserError
-from contraverse.writing import explain, probe, whole_file, write_json, write_text
+from contraverse.writing import (
+    append_json_line,
+    explain,
+    probe,
+    read_json_lines,
+    whole_file,
+    write_json,
+    write_text,
+)
 
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -88,3 +96,24 @@ def test_a_full_device_names_the_file(tmp_path: Path) -> None:
         _fill(partial)
     assert caught.value.filename == str(target)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 3, "lo', b'{"step": 3}', b"\xff", b" "])
+def test_a_last_line_without_its_line_break_is_left_out_and_replaced(torn: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert read_json_lines(path) == []
+    append_json_line(path, {"step": 1})
+    append_json_line(path, {"step": 2})
+    with path.open("ab") as file:
+        file.write(torn)
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
+    append_json_line(path, {"step": 3, "loss": 0.5})
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3, "loss": 0.5}]
+
+
+@pytest.mark.parametrize("line", [b'{"step": 2, "lo', b"[1, 2]", b"3", b"", b"\xff"])
+def test_any_other_line_that_is_no_json_object_is_named(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"lines\.jsonl:2: cannot be read: the line is no JSON object"):
+        read_json_lines(path)

@@ -153,21 +153,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file of JSON lines; a last line that was cut short is left out, and no file is no lines.
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a file of JSON lines; no file is no lines.
+
+    A line counts once its line break is written: a last one without it was cut short by a crash, and is left out.
+    `append_json_line` replaces it.
 
     Raises:
-        UserError: another line is no JSON.
+        UserError: another line is no JSON object; names it.
     """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
     values = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is a line cut short, or nothing
+    for number, line in enumerate(lines[:-1], 1):
         try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"line {number} is no JSON", where=str(path)) from error
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise UserError("cannot be read: the line is no JSON object", where=f"{path}:{number}")
+        values.append(value)
     return values
 
 

@@ -1,4 +1,4 @@
-"""SMART (Jiang et al. 2020), ALUM (Liu et al. 2020), VAT (Miyato et al. 2018) and R3F (Aghajanyan et al. 2021).
+"""SMART (Jiang et al. 2020), ALUM (Liu et al. 2020) and R3F (Aghajanyan et al. 2021).
 
 Written from the papers' equations: plain loops in float64 over rows of logits. A model is any function from a
 perturbation (T, D) of one sentence to its logits (C,); gradients at the perturbation are central differences.
@@ -82,21 +82,6 @@ def momentum_copy(copies: Array, weights: Array, beta: float) -> Array:
 def alum_total(task: float, clean: Array, perturbed: Array, alpha: float) -> float:
     """ALUM eq. (5): ``l(f(x), y) + alpha max l(f(x + delta), f(x))``, with its symmetric KL for l."""
     return task + alpha * mean_of(symmetric_kl, perturbed, clean)
-
-
-def vat_loss(clean: Array, perturbed: Array) -> float:
-    """VAT eq. (5), LDS: ``KL(p(. | x, theta^) || p(. | x + r, theta))``, the mean over rows."""
-    return mean_of(kl, clean, perturbed)
-
-
-def vat_perturbation(model: Logits, noise: Array, *, xi: float, epsilon: float, steps: int = 1) -> Array:
-    """VAT section 3.3: power iteration ``d <- grad_r KL at r = xi d / ||.||_2``, then ``epsilon d``."""
-    clean = model(np.zeros_like(noise))
-    d = noise / math.sqrt(float((noise**2).sum()))
-    for _ in range(steps):
-        g = slope(lambda r: kl(clean, model(r)), xi * d, h=1e-6)
-        d = g / math.sqrt(float((g**2).sum()))
-    return epsilon * d
 
 
 def r3f_total(task: float, clean: Array, noisy: Array, weight: float) -> float:

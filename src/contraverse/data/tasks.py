@@ -54,7 +54,6 @@ class Task:
     labels: tuple[str, ...] | None
     metrics: tuple[str, ...]
     metric: str
-    greater_is_better: bool = True
     hub: tuple[str, str | None] | None = None
     splits: Mapping[str, str] = field(
         default_factory=lambda: {"train": "train", "validation": "validation", "test": "test"}
@@ -291,7 +290,6 @@ _ROWS = (
         labels=("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"),
         metrics=("error_rate", "accuracy"),
         metric="error_rate",
-        greater_is_better=False,
         hub=("SetFit/TREC-QC", None),
         other_labels=("coarse_label", "label-coarse", "label"),
     ),

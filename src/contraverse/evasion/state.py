@@ -36,7 +36,7 @@ class State:
         if not lines:
             append_json_line(path, {"call": call})
             return state
-        before = lines[0].get("call") if isinstance(lines[0], dict) else None
+        before = lines[0].get("call")
         if not isinstance(before, dict):
             raise UserError("holds no results of an attack on texts", where=str(path), hint="name another file")
         changed = sorted(name for name in {*call, *before} if before.get(name) != call.get(name))

@@ -14,6 +14,7 @@ from transformers import set_seed
 from contraverse.errors import UserError, suggestion
 from contraverse.evaluation import StsbDev, TaskEvaluator
 from contraverse.evaluation.keys import named_metrics
+from contraverse.evaluation.metrics import TABLE
 from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.models import AnyModel, load_model
 from contraverse.models.detector import Detector, save_detector
@@ -294,7 +295,7 @@ def plan_validation(steps: Steps[Any, Any], splits: AnySplits) -> Validation:
     best = arguments.get("metric_for_best_model")
     if best is None:
         arguments["metric_for_best_model"] = task.metric if steps.supervised else "stsb_spearman"
-        arguments["greater_is_better"] = task.greater_is_better if steps.supervised else True
+        arguments["greater_is_better"] = TABLE[task.metric].greater_is_better if steps.supervised else True
     elif best.removeprefix("eval_") not in metrics:
         hint = suggestion(best, metrics)
         if best.removeprefix("eval_") == "robust_accuracy":

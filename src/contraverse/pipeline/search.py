@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from contraverse import __version__
 from contraverse.errors import UserError
+from contraverse.evaluation import METRICS
 from contraverse.evaluation.keys import MetricKey
 from contraverse.pipeline.fingerprint import Changed
 from contraverse.pipeline.folder import CHECKPOINTS, EVALUATION, MODEL, check_place, remove_models_aside, remove_run
@@ -27,8 +28,8 @@ from contraverse.pipeline.run import run
 from contraverse.pipeline.steps import steps_of
 from contraverse.pipeline.suggest import suggest
 from contraverse.recipes import Choices, Range, RunConfig, SearchConfig, change, load_search, parse_range
-from contraverse.training import Diverged, Torn, read_metrics
-from contraverse.writing import naming, of_the_system, write_text
+from contraverse.training import Diverged, Torn
+from contraverse.writing import append_json_line, of_the_system, read_json_lines, write_text
 
 PLAN, TRIALS, BEST = "search.yaml", "trials.jsonl", "best.yaml"
 Doing = Callable[[str], AbstractContextManager[Any]]
@@ -119,7 +120,7 @@ def _search(
     doing: Doing,
 ) -> SearchResult:
     log = output / TRIALS
-    trials = [Trial(**row) for row in read_metrics(log)]
+    trials = [Trial(**row) for row in read_json_lines(log)]
     _write_lines(log, trials)
     _write_best(plan, metric, best_of(trials), output)
     while len(trials) < plan.trials and (timeout is None or time.monotonic() - started < timeout):
@@ -128,8 +129,7 @@ def _search(
         with doing(f"Trial {number + 1} of {plan.trials}: {shown(settings)}"):
             trial = _try(plan, metric, number, settings, output)
         trials.append(trial)
-        with naming(log), log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(trial)) + "\n")
+        append_json_line(log, asdict(trial))
         best = best_of(trials)
         _write_best(plan, metric, best, output)
         say(_line(trial, best, plan.trials, metric))
@@ -171,7 +171,7 @@ def _check(plan: SearchConfig, space: Mapping[str, Range | Choices]) -> str:
         raise UserError("there are no validation rows to compare trials on")
     if plan.robust is not None and (task.kind != "classification" or not config.evaluation.epsilons):
         raise UserError("nothing is attacked", where="--robust", hint="set evaluation.epsilons, of a classifier")
-    return task.metric if task.greater_is_better else "accuracy"
+    return task.metric if METRICS[task.metric].greater_is_better else "accuracy"
 
 
 def _check_plan(plan: SearchConfig, output: Path, resume: bool) -> None:

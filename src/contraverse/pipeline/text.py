@@ -207,7 +207,6 @@ def _without_labels(task: Task) -> Task:
         labels=None,
         metrics=like.metrics,
         metric=like.metric,
-        greater_is_better=like.greater_is_better,
     )
 
 

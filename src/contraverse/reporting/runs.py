@@ -7,6 +7,7 @@ from typing import Any
 
 from contraverse.errors import UserError
 from contraverse.recipes import notation
+from contraverse.writing import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def read_run(folder: str | Path) -> Run:
         folder,
         config=_mapping(folder / "config.yaml"),
         environment=_mapping(made_with) if made_with.is_file() else {},
-        log=_log(folder / "metrics.jsonl"),
+        log=read_json_lines(folder / "metrics.jsonl"),
         evaluation=_mapping(measured) if measured.is_file() else None,
     )
 
@@ -59,21 +60,3 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"holds {type(value).__name__}, where names and values were expected", where=str(path))
     return value
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    parsed = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            if number == len(lines):  # no line break after it: it was cut short
-                break
-            raise UserError(f"cannot be read: {error}", where=f"{path}:{number}") from error
-        parsed.append(value)
-    return parsed

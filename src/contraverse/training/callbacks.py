@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contraverse.functional import AnyOf, processes, rank
-from contraverse.writing import naming, write_text
+from contraverse.writing import append_json_line, read_json_lines, write_text
 
 
 class MetricsLog:
@@ -33,21 +33,12 @@ class MetricsLog:
     def add(self, step: int, epoch: float | None, values: dict[str, Any]) -> None:
         # NaN and infinity are not JSON: a reader that is not Python would stop at them.
         clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
-        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "epoch": epoch, **clean}) + "\n")
+        append_json_line(self.path, {"step": step, "epoch": epoch, **clean})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a last line cut short by a crash is left out; no file is no rows."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """Read the rows of a run's ``metrics.jsonl``: see `contraverse.writing.read_json_lines`."""
+    return read_json_lines(path)
 
 
 class Progress(TrainerCallback):

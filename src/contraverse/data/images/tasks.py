@@ -37,7 +37,6 @@ class ImageTask:
     label: str = "label"
     metrics: tuple[str, ...] = ("accuracy",)
     metric: str = "accuracy"
-    greater_is_better: bool = True
     kind: Literal["images"] = "images"
     labelled: ClassVar[bool] = True
 
