@@ -1,6 +1,7 @@
 """What there is to choose from, for people and for programs."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -64,3 +65,13 @@ def test_kinds_of_noise_with_the_shares_of_their_strengths(invoke: Any) -> None:
     assert [row["name"] for row in rows] == list(KINDS)
     assert rows[0]["shares"] == "5 10 20 35 50 %"
     assert "keyboard" in invoke("list", "noise").stdout
+
+
+@pytest.mark.parametrize("columns", ["0", "5", "wide"])
+def test_odd_widths_of_the_terminal_leave_the_text(columns: str) -> None:
+    """With COLUMNS=0 help and tables were empty."""
+    for arguments, words in ((["list", "--help"], "Kind of thing"), (["list", "attacks"], "autoattack")):
+        code = f"import sys; from contraverse.cli import main; sys.argv[1:] = {arguments}; main()"
+        environment = {**os.environ, "COLUMNS": columns}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert words in done.stdout

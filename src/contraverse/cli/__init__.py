@@ -2,9 +2,13 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 from typing import NoReturn
+
+NARROWEST = 60
+"""Columns of the narrowest terminal that help and tables are laid out for."""
 
 
 def main() -> None:
@@ -16,6 +20,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
 
     _sleep_while_waiting()
+    _keep_a_width()
     from contraverse.cli.app import app
 
     app(prog_name="contraverse")
@@ -29,6 +34,14 @@ def _sleep_while_waiting() -> None:
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
         os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def _keep_a_width() -> None:
+    """Lay help and tables out for `NARROWEST` columns at least: with COLUMNS=0, or on a sliver, they would be empty."""
+    columns = shutil.get_terminal_size().columns  # COLUMNS where that is a number above 0
+    written = os.environ.get("COLUMNS", "")
+    if columns < NARROWEST or (written.isdigit() and int(written) < NARROWEST):
+        os.environ["COLUMNS"] = str(max(columns, NARROWEST))
 
 
 def _terminated(signum: int, frame: object) -> NoReturn:
