@@ -155,11 +155,9 @@ class ForwardCall(NamedTuple):
 
 
 class ForwardCalls(NamedTuple):
-    """ForwardCalls that one loss needs, made in one call: ``clean, adversarial = model(ForwardCalls((Pass(x), Pass(x,
-    delta))))``.
+    """Forward passes of one loss, made in one call: ``clean, other = model(ForwardCalls((ForwardCall(x), ...)))``.
 
-    DDP asks after each call of the model which parameters the next backward pass will reach. Two calls by different
-    routes would be one question too many.
+    After each call of the model DDP notes which parameters the next backward pass will reach: one call, one answer.
     """
 
     calls: tuple[ForwardCall, ...]
@@ -205,6 +203,8 @@ class Model(nn.Module):
     """Kind of data that the model reads."""
     labels: list[str] | None
     """Class names in the order of the logits; one name is a regression; None is an encoder without a classifier."""
+    chunk_rows: int | None = None
+    """Most rows whose activations a forward pass holds at once; None is all. See `contraverse.models.chunks`."""
 
     def forward(
         self,
@@ -260,6 +260,8 @@ class Method(nn.Module):
     noisy one as ``noisy``, tokens and mask of its own. Without noise a batch has the clean text alone."""
     uses_unlabelled: ClassVar[bool] = False
     """Rows without a label (`UNLABELLED`) are trained on too; other methods leave them out."""
+    in_batch_negatives: ClassVar[bool] = False
+    """Negatives of a row are other rows of its batch: of a batch of one row `step` raises, and `Trainer` makes none."""
     test_settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Further settings for the shared tests, by the name of the test case: those that change the computation."""
 
@@ -362,12 +364,9 @@ class Method(nn.Module):
         return self
 
     def kept_model(self, model: nn.Module) -> nn.Module:
-        """Network to measure, select, save and export: ``model`` itself, unless the paper keeps an average of it.
+        """Network to measure, select, save and export: ``model``, unless the paper keeps an average, of the same type.
 
         Called at each evaluation and after training.
-
-        Returns:
-            A network of the type of ``model``.
         """
         return model
 

@@ -59,20 +59,27 @@ def _on_a_rank(number: int, out: Path) -> None:
         mine = take(views(4), slice(2 * number, 2 * number + 2))
         with RowsOf(number, 2, 2):
             found[name] = gradients(method, ddp, mine, no_sync=ddp.no_sync)
+        if method.in_batch_negatives:
+            method, _ = build(name)
+            with RowsOf(number, 2, 2):
+                found[f"{name} in chunks"] = gradients(method, ddp, mine, no_sync=ddp.no_sync, contrast_chunk=1)
     torch.save(found, out / f"{number}.pt")
 
 
 @pytest.mark.ddp
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    """In chunks of one row, too, with candidates of both ranks."""
     run_ranks(_on_a_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{number}.pt") for number in range(2)]
     for name in CASES:
         expected = gradients(*build(name), views(4))
         largest = max(grad.abs().max().item() for grad in expected.values())
-        for found in ranks:
-            assert found[name].keys() == expected.keys()
+        results = [rank[case] for rank in ranks for case in (name, f"{name} in chunks") if case in rank]
+        for result in results:
+            assert result.keys() == expected.keys()
             for parameter, grad in expected.items():
                 torch.testing.assert_close(
-                    found[name][parameter], grad, rtol=1e-3, atol=1e-4 * largest,
+                    result[parameter], grad, rtol=1e-3, atol=1e-4 * largest,
                     msg=lambda m, n=f"{name} {parameter}": f"{n}: {m}",
                 )  # fmt: skip
+        assert len(results) == 2 * (1 + METHODS[name].in_batch_negatives)

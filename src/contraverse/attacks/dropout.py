@@ -1,10 +1,27 @@
-"""Dropout that several passes of a step share."""
+"""Random draws that several passes share: dropout masks of a step, and those of a pass that is run again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+
+
+class RandomState:
+    """State of the random generators of the CPU and of ``device``, as it is now."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw from this state inside; the generators are afterwards as they were before."""
+        with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, self.device)
+            yield
 
 
 class SharedDropout:
@@ -17,19 +34,14 @@ class SharedDropout:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._before: tuple[Tensor, Tensor | None] | None = None
+        self._first: RandomState | None = None
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """Around one forward pass."""
-        cuda = [self.device] if self.device.type == "cuda" else []
-        if self._before is None:
-            self._before = torch.get_rng_state(), torch.cuda.get_rng_state(self.device) if cuda else None
+        if self._first is None:
+            self._first = RandomState(self.device)
             yield
             return
-        with torch.random.fork_rng(devices=cuda):
-            cpu, other = self._before
-            torch.set_rng_state(cpu)
-            if other is not None:
-                torch.cuda.set_rng_state(other, self.device)
+        with self._first.again():
             yield

@@ -45,6 +45,7 @@ class AdversarialToAdversarial(Method):
     paper = "ACL"
     equation = "section 2.2, A2A"
     requires = "inputs"
+    in_batch_negatives = True
     bn_branch = "adversarial"
     image_views = 2
     stochastic = True

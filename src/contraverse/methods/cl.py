@@ -36,6 +36,7 @@ class Contrastive(Method):
     equation = "(4), (8) on dropout views"
     modality = "text"
     requires = "labels"
+    in_batch_negatives = True
     text_views = 2
     cost = "6F"
     graphs = 2

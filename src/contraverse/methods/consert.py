@@ -55,6 +55,7 @@ class ConSERT(Method):
     equation = "(1) of ConSERT"
     modality = "text"
     requires = "inputs"
+    in_batch_negatives = True
     text_views = 2
     stochastic = True
     test_settings = {

@@ -32,6 +32,7 @@ class ISBERT(Method):
     equation = "(1), (2) of IS-BERT"
     modality = "text"
     requires = "inputs"
+    in_batch_negatives = True
     cost = "3F"
     gathered = 1
     heads = {"ngrams": HeadSpec(dim=768, kind="ngrams")}

@@ -45,6 +45,7 @@ class SCAL(Method):
     paper = "SCAL/USCAL"
     equation = "(5)-(8)"
     requires = "labels"
+    in_batch_negatives = True
     text_views = 2
     cost = "7F"
     graphs = 2

@@ -27,6 +27,7 @@ class SimCLR(Method):
     paper = "SimCLR"
     equation = "(1) of SimCLR; S2S of ACL"
     requires = "inputs"
+    in_batch_negatives = True
     image_views = 2
     cost = "6F"
     graphs = 2

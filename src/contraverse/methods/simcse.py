@@ -27,6 +27,7 @@ class SimCSE(Method):
     equation = "(4) of SimCSE; (4) of SCAL/USCAL"
     modality = "text"
     requires = "inputs"
+    in_batch_negatives = True
     text_views = 2
     cost = "6F"
     graphs = 2

@@ -25,6 +25,7 @@ class SupervisedSimCSE(Method):
     equation = "(5) of SimCSE"
     modality = "text"
     requires = "pairs"
+    in_batch_negatives = True
     cost = "9F"
     graphs = 3
     gathered = 2

@@ -40,6 +40,7 @@ class USCAL(Method):
     equation = "(9), (10)"
     modality = "text"
     requires = "inputs"
+    in_batch_negatives = True
     text_views = 2
     cost = "10F"
     graphs = 3

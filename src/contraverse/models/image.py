@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from contraverse.errors import UserError
 from contraverse.models import checkpoints, image_export, image_storage, own, predicting
 from contraverse.models.backbones import IMAGENET, Normalisation, build_backbone, is_backbone, switch_checkpointing
+from contraverse.models.chunks import chunked
 from contraverse.models.dual_bn import DualBatchNorm, routed, to_dual, to_plain
 from contraverse.models.heads import build_head, find_head
 from contraverse.models.modes import channels_last, default_layout
@@ -231,6 +232,7 @@ class ImageModel(predicting.Predictor):
         """
         switch_checkpointing(self, self.encoder)
 
+    @chunked
     def forward(
         self,
         batch: Batch | HeadCall | ForwardCalls,

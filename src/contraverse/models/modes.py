@@ -32,12 +32,30 @@ def is_hooked(*modules: nn.Module) -> bool:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; every module's own mode again afterwards, a layer frozen in eval mode included."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = modes_of(model)
     model.eval()
     try:
         yield
     finally:
         for module, training in modes:
+            module.training = training
+
+
+def modes_of(model: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """Every module of ``model`` with its mode, for `restored`."""
+    return [(module, module.training) for module in model.modules()]
+
+
+@contextmanager
+def restored(modes: list[tuple[nn.Module, bool]]) -> Iterator[None]:
+    """Modules in earlier modes inside, those of `modes_of`; in the present ones again afterwards."""
+    before = [(module, module.training) for module, _ in modes]
+    for module, training in modes:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, training in before:
             module.training = training
 
 
@@ -92,6 +110,32 @@ def keeping_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, tracked in zip(norms, before, strict=True):
             norm.track_running_stats = tracked
+
+
+@contextmanager
+def moving_statistics_once(model: nn.Module, share: float, later: float) -> Iterator[None]:
+    """Chunk of a batch inside: after all chunks, running statistics of batch norms have moved once.
+
+    They then stand at ``(1 - momentum) * old + momentum * mean over chunks``, as after the whole batch, but for the
+    variance between the chunks' means. A batch norm that averages over all batches (``momentum=None``) counts each
+    chunk as one.
+
+    Args:
+        model: its batch norms in training mode.
+        share: rows of this chunk, as a share of the batch.
+        later: rows of the chunks after it, as a share of the batch.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        if norm.momentum is not None:
+            # Later chunks shrink a statistic by what they put in its place.
+            norm.momentum = norm.momentum * share / (1 - norm.momentum * later)
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def channels_last(module: nn.Module) -> nn.Module:

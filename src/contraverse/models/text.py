@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
 from contraverse.models import encoding, opening, own, predicting, storage
+from contraverse.models.chunks import chunked
 from contraverse.models.detector import Detector
 from contraverse.models.encoding import Pooling, check_pooling, cutting, pool, run_encoder
 from contraverse.models.heads import build_head, find_head, grown, own_pooler
@@ -217,6 +218,7 @@ class TextModel(predicting.Predictor):
     def freeze_encoder(self) -> None:
         self.encoder.base_model.requires_grad_(False)
 
+    @chunked
     def forward(
         self,
         batch: Batch | HeadCall | ForwardCalls,

@@ -217,6 +217,7 @@ def _train(
         sync_batch_norm=config.train.sync_batch_norm,
         class_weights=config.train.class_weights,
         batches=config.train.batches,
+        contrast_chunk=config.train.contrast_chunk,
         early_stopping_patience=validation.patience,
         log_file=output / LOG,
         **arguments,

@@ -250,6 +250,8 @@ class TrainConfig(Section):
     over the rows of all of them, as one process with the whole batch does. ``class_weights``: weights of the classes'
     cross-entropy, ``balanced`` for n / (C n_c), or a weight for each class by name (others have 1). ``batches``:
     ``balanced`` holds every class equally often in a batch. Both are for methods that train on labels.
+    ``contrast_chunk``: most rows of which a process holds the activations at once; the loss is over the whole batch,
+    and each backward pass costs one forward more.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -261,6 +263,7 @@ class TrainConfig(Section):
     sync_batch_norm: bool = False
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     batches: Literal["shuffled", "balanced"] = "shuffled"
+    contrast_chunk: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check_batch(self) -> "TrainConfig":

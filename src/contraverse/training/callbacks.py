@@ -163,3 +163,13 @@ class StopOnInterrupt(TrainerCallback):
 def _whole(state: TrainerState) -> bool:
     """True where the last step ended its epoch."""
     return float(state.epoch or 0).is_integer()
+
+
+class AfterStep(TrainerCallback):
+    """Calls the method after each step of the optimizer, before a checkpoint is written."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.method.after_step(self.trainer.model)

@@ -146,3 +146,44 @@ def _epoch_rows(args: TrainingArguments, rows: int) -> int:
     if args.dataloader_drop_last:
         return rows // at_once * at_once
     return rows if args.world_size == 1 else math.ceil(rows / at_once) * at_once
+
+
+def with_negatives(args: TrainingArguments, method: Method, rows: int) -> TrainingArguments:
+    """``args`` with which every batch of a method with in-batch negatives has two rows or more.
+
+    A last batch of one row is dropped: its row is in another batch in the next epoch.
+
+    Raises:
+        UserError: all batches have one row.
+    """
+    at_once = args.train_batch_size * args.world_size
+    if not method.in_batch_negatives or rows % at_once != 1 % at_once or args.world_size > 1:
+        return args
+    if at_once == 1 or rows == 1:
+        raise UserError(
+            f"{method.name} takes a row's negatives from its batch, and every batch has one row",
+            where="train.per_device_train_batch_size" if at_once == 1 else "",
+            hint="set it to 2 or more (gradient accumulation adds no negatives)" if at_once == 1 else "give more rows",
+        )
+    return dataclasses.replace(args, dataloader_drop_last=True)
+
+
+def check_chunks(contrast_chunk: int | None, args: TrainingArguments) -> None:
+    """Check that a batch can be embedded in chunks of ``contrast_chunk`` rows; None is always right.
+
+    Raises:
+        UserError: no row at once, or a compiled model.
+    """
+    if contrast_chunk is None:
+        return
+    if contrast_chunk < 1:
+        raise UserError(
+            f"a chunk has {contrast_chunk} rows", where="train.contrast_chunk", hint="set it to 1 or more, or null"
+        )
+    if args.torch_compile:
+        # The second run of a chunk, in the backward pass, is not compiled: its dropout masks would be others.
+        raise UserError(
+            "a compiled model cannot run chunks again",
+            where="train.contrast_chunk",
+            hint="leave out train.torch_compile or train.contrast_chunk",
+        )

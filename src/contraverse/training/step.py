@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from contraverse.errors import UserError
+from contraverse.functional import processes
+from contraverse.models.chunks import chunking
 from contraverse.types import Batch, Loss, Method
 
 
@@ -17,6 +19,7 @@ def step(
     *,
     backward: Callable[[Tensor], Any],
     no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    contrast_chunk: int | None = None,
 ) -> list[dict[str, Tensor]]:
     """Run one training step of ``method``: draw each loss, back-propagate it, resume.
 
@@ -29,13 +32,17 @@ def step(
         backward: called with each loss, for example ``lambda loss: loss.backward()`` or ``accelerator.backward``.
         no_sync: a context in which gradients are not reduced over ranks (DDP's ``no_sync``). It covers forward
             *and* backward of every pass but the last: around ``backward`` alone it would do nothing.
+        contrast_chunk: most rows whose activations are held at once: the loss is still over the whole batch, and so are
+            its negatives. Each backward pass costs one forward more. None holds those of all rows. See
+            `contraverse.models.chunks`.
 
     Returns:
         The parts of each loss, detached, for the log.
 
     Raises:
         UserError: ``losses`` is no generator, yields something else than a scalar loss, or yields fewer or more losses
-            than the method's ``passes``.
+            than the method's ``passes``; a batch of one row for a method with in-batch negatives; or a model that does
+            not run in chunks.
     """
     name = type(method).__name__
     losses, passes = method.losses(model, batch), method.passes
@@ -44,18 +51,27 @@ def step(
             f"{name}.losses() must yield its losses, and returned a {type(losses).__name__}",
             hint='write "yield Loss(total, parts)" in the place of "return"',
         )
-    seen = []
-    for i in range(passes):
-        with no_sync() if i < passes - 1 else nullcontext():
-            yielded = next(losses, None)
-            if yielded is None:
-                raise UserError(f"{name} yielded {i} losses, but declares passes = {passes}")
-            loss = _checked(yielded, name)
-            backward(loss.total)
-        seen.append(dict(loss.parts))
-    if next(losses, None) is not None:
-        raise UserError(f"{name} yields more losses than its passes = {passes}")
-    return seen
+    if method.in_batch_negatives and processes() * _rows_of(batch) == 1:
+        raise UserError(
+            f"{method.name} takes a row's negatives from its batch, which has one row", hint="give two rows or more"
+        )
+    parts = []
+    with chunking((model, method), contrast_chunk):
+        for i in range(passes):
+            with no_sync() if i < passes - 1 else nullcontext():
+                yielded = next(losses, None)
+                if yielded is None:
+                    raise UserError(f"{name} yielded {i} losses, but declares passes = {passes}")
+                loss = _checked(yielded, name)
+                backward(loss.total)
+            parts.append(dict(loss.parts))
+        if next(losses, None) is not None:
+            raise UserError(f"{name} yields more losses than its passes = {passes}")
+    return parts
+
+
+def _rows_of(batch: Batch) -> int:
+    return next((len(value) for value in batch.values() if isinstance(value, Tensor)), 0)
 
 
 def _checked(yielded: Any, name: str) -> Loss:

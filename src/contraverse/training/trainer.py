@@ -24,16 +24,18 @@ from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.noise import NoiseMixture
-from contraverse.training.callbacks import MetricsLog, Progress
+from contraverse.training.callbacks import AfterStep, MetricsLog, Progress
 from contraverse.training.classes import BalancedSampler, ClassWeights, balanced_sampler, weights_of_classes
 from contraverse.training.finite import WatchedTrainer
 from contraverse.training.inputs import (
     Views,
+    check_chunks,
     check_method,
     check_model,
     encoded,
     training_info,
     views_for,
+    with_negatives,
     with_noise,
 )
 from contraverse.training.lars import build_optimizer
@@ -93,6 +95,8 @@ class Trainer(WatchedTrainer):
         sync_batch_norm: with several processes, batch norms in training take their statistics over the rows of all.
         class_weights: of the cross-entropy: ``"balanced"``, or weights by class name (`class_weights`).
         batches: ``"shuffled"``, or ``"balanced"``: every class equally often in a batch (`BalancedSampler`).
+        contrast_chunk: most rows of which a process holds the activations at once, so that memory does not grow with
+            the batch: see `contraverse.training.step`. None holds those of a whole batch.
         early_stopping_patience: stop after so many evaluations that did not improve ``metric_for_best_model``.
         callbacks: further ones of transformers'.
         log_file: where to write ``metrics.jsonl`` instead of into ``output_dir``.
@@ -127,6 +131,7 @@ class Trainer(WatchedTrainer):
         sync_batch_norm: bool = False,
         class_weights: ClassWeights | None = None,
         batches: Literal["shuffled", "balanced"] = "shuffled",
+        contrast_chunk: int | None = None,
         early_stopping_patience: int | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         log_file: Path | None = None,
@@ -160,6 +165,7 @@ class Trainer(WatchedTrainer):
             )
         if args.world_size > 1 and args.data_seed is None:  # the order of rows is one for all
             args = dataclasses.replace(args, data_seed=args.seed)
+        check_chunks(contrast_chunk, args)
         set_seed(args.seed)
         model.add_heads(method.heads)
         if sync_batch_norm and args.world_size > 1:
@@ -167,7 +173,8 @@ class Trainer(WatchedTrainer):
         if method.trainable == "classifier":
             model.freeze_encoder()
         rows = with_noise(model, method, encoded(model, method, train), noise)
-        self.own_optimizer, self.own_schedule = optimizer, schedule
+        args = with_negatives(args, method, len(rows))
+        self.own_optimizer, self.own_schedule, self.contrast_chunk = optimizer, schedule, contrast_chunk
         self.views = views_for(model, method, views)
         method.prepare(training_info(model, rows, args))
         self.method = method.to(args.device)
@@ -192,7 +199,7 @@ class Trainer(WatchedTrainer):
             # transformers refuses to evaluate without a set, though ours is the evaluators' business.
             eval_dataset=rows if self.evaluators else None,
             data_collator=rows.collate,
-            callbacks=[_Exactness(self), _AfterStep(self), Progress(method.name), *callbacks],
+            callbacks=[_Exactness(self), AfterStep(self), Progress(method.name), *callbacks],
         )
         if method.needs_reference_model:  # prepared, so that it runs in the precision that the model does
             method.set_reference_model(self.accelerator.prepare_model(copy.deepcopy(model), evaluation_mode=True))
@@ -246,8 +253,9 @@ class Trainer(WatchedTrainer):
             self.accelerator.backward(loss * share)
 
         no_sync = partial(self.accelerator.no_sync, model)
+        chunk = self.contrast_chunk
         with weighting_classes(self.class_weights):
-            logs = step(self.method, model, batch, backward=backward, no_sync=no_sync)
+            logs = step(self.method, model, batch, backward=backward, no_sync=no_sync, contrast_chunk=chunk)
         for parts in logs:
             for name, value in parts.items():
                 summed, count = self._parts.get(name, (0.0, 0))
@@ -351,17 +359,6 @@ class Trainer(WatchedTrainer):
         check_processes(folder, len(running["processes"]))
         self._load_method(folder)
         self._resumed = {**running, **running["processes"][rank()]}
-
-
-class _AfterStep(TrainerCallback):
-    """Calls the method after each step of the optimizer, before a checkpoint is written."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def on_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        assert isinstance(self.trainer.model, nn.Module)
-        self.trainer.method.after_step(self.trainer.model)
 
 
 class _Exactness(TrainerCallback):
