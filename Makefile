@@ -71,7 +71,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "No NVIDIA GPU found. If pip starts to download a CUDA build of torch (gigabytes), stop it and"; \
 	  echo "set PIP_TORCH_ARGS to PyTorch's index of CPU builds: README.md, Installation."; fi
 	$(BIN)/python -m pip install $(PIP_TORCH_ARGS) $(TORCH)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,images,onnx,quickstart,search,tensorboard]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,images,onnx,peft,quickstart,search,tensorboard]'
 	@touch $@
 
 $(DOCS_STAMP): $(STAMP)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from reference.tiny import rows
+from reference.tiny import LABELS, rows
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from contraverse.methods import METHODS, CrossEntropy
+from contraverse.models import TextModel
 from contraverse.training import StopOnInterrupt, Trainer
 from contraverse.types import Batch, HeadSpec, Loss, Method
 
@@ -141,6 +143,21 @@ def test_every_method_of_the_table(build: Build, name: str) -> None:
 )
 def test_any_arguments(build: Build, settings: Any) -> None:
     compare(build, Bank, 5, **settings)
+
+
+def test_adapters_alone_are_in_a_checkpoint(build: Build, tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """The encoder's own weights come from where they came from before."""
+    folder = tiny_folder("bert")
+
+    def adapted(method: Method, name: str, **settings: Any) -> Trainer:
+        torch.manual_seed(0)
+        model = TextModel.from_pretrained(folder, labels=LABELS, max_length=32, peft={"type": "lora", "r": 4})
+        return build(method, name, model=model, **settings)
+
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "max_steps": 5}
+    whole, _ = compare(adapted, METHODS["scal"], 3, **best)
+    with safe_open(whole.state.best_model_checkpoint + "/model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {name for name, value in whole.model.named_parameters() if value.requires_grad}
 
 
 def test_the_best_so_far_is_remembered(build: Build) -> None:

@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from contraverse.errors import UserError
 HINT = 'give a Hub name that can be reached, a local folder, or "minilm", which needs no network'
 AGAIN = "copy the folder anew from where it came"
 TRUST = "if you trust its authors, allow it with --trust-remote-code (in Python trust_remote_code=True)"
+ADAPTER = "adapter_config.json"
+"""The file that marks a folder of the package ``peft``: adapters without the network that they belong to."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # transformers makes a tokenizer of special tokens alone, T5's a hundred among them, where the files are missing.
@@ -75,12 +77,34 @@ class Origin:
         return arguments
 
 
+def is_adapter(folder: Path) -> bool:
+    """True of a folder of adapters, which has no network of its own."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(origin: Origin) -> Origin:
+    """The network below the adapters in the folder ``origin``; any other origin as it is.
+
+    Raises:
+        UserError: the folder does not name it.
+    """
+    folder = Path(origin.path)
+    if not is_adapter(folder):
+        return origin
+    settings = read_object(folder / ADAPTER)
+    name = settings.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name or is_adapter(Path(name)):
+        raise UserError("does not name the network of these adapters", where=str(folder / ADAPTER), hint=AGAIN)
+    return replace(origin, name=name, revision=settings.get("revision"))
+
+
 def load_config(origin: Origin) -> PretrainedConfig:
     """The configuration of the model; its attention is the one of ``origin``.
 
     Raises:
         UserError: no such model, a damaged configuration, or one that needs code of its own.
     """
+    origin = base_of(origin)
     with faults(origin):
         if (Path(origin.path) / "config.json").is_file():
             read_object(Path(origin.path) / "config.json")
@@ -98,6 +122,8 @@ def load_tokenizer(origin: Origin) -> Any:
     Raises:
         UserError: no tokenizer is there, or a damaged one, or one that cannot pad.
     """
+    if not (Path(origin.path) / "tokenizer_config.json").is_file():
+        origin = base_of(origin)
     with faults(origin):
         tokenizer = AutoTokenizer.from_pretrained(origin.path, padding_side="right", **origin.arguments)
     if len(tokenizer) < _FEW and not set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "▁"}:
@@ -224,6 +250,7 @@ def _trusted(origin: Origin) -> dict[str, Any]:
 
 
 def _read(auto: Any, origin: Origin, config: PretrainedConfig) -> tuple[PreTrainedModel, frozenset[str]]:
+    origin = base_of(origin)
     with faults(origin):
         model, report = auto.from_pretrained(
             origin.path,

@@ -5,14 +5,15 @@ table and positions fit together. A model that fails would train, be attacked an
 texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from contraverse.errors import UserError
-from contraverse.models import loading
+from contraverse.models import adapters, loading
 from contraverse.models.encoding import LAYERS, Pooling, check_pooling, pool, token_classifier
 from contraverse.models.encoding import keep_layers as keep
 from contraverse.models.encoding import reinit_layers as reinit
@@ -42,24 +43,35 @@ def open_model(
     max_length: int | None = None,
     keep_layers: int | None = None,
     reinit_layers: int = 0,
+    peft: str | Mapping[str, Any] | None = None,
 ) -> "TextModel":
     """As `TextModel.from_pretrained`, with ``notes`` on the model in the place of warnings."""
     check_pooling(pooling or "cls")
+    merged = loading.is_adapter(Path(origin.path))
+    if peft is not None:
+        adapters.check_settings(peft)
+        if keep_layers is not None or reinit_layers or merged:
+            what = "adapters belong to a network that can be loaded, and here its weights or layers are changed before"
+            hint = "start from a merged model (model/ of a run), without keep_layers and reinit_layers"
+            raise UserError(what, where=adapters.WHERE, hint=hint)
     config = loading.load_config(origin)
     tokenizer = loading.load_tokenizer(origin)
     before = loading.classes_of(config) if labels is not None else None
-    if labels is None or before not in (None, list(labels)):
+    if labels is None or merged or before not in (None, list(labels)):
         encoder, drawn = loading.load_encoder(origin, config)
     else:
         encoder, drawn = loading.load_classifier(origin, config, labels)
+    if merged:
+        adapters.merge_from(Path(origin.path), encoder)
     if keep_layers is not None:
         keep(encoder, keep_layers)
     if reinit_layers:
         reinit(encoder, reinit_layers)
     notes = []
-    if labels is not None and before is not None and before != list(labels):
+    if labels is not None and (merged or before not in (None, list(labels))):
         encoder = loading.renew_classifier(encoder, labels, origin)
-        notes.append(f"{origin.name} tells {listed(before)} apart: the classifier is drawn anew")
+        why = f"tells {listed(before)} apart" if before is not None else "has adapters, without names of classes"
+        notes.append(f"{origin.name} {why}: the classifier is drawn anew")
     if pooling == "last-two" and encoder.config.num_hidden_layers < 2:
         raise UserError("pooling last-two needs two layers, and this encoder has one", hint="use mean, or keep two")
     text = encoder.config.get_text_config()
@@ -81,6 +93,8 @@ def open_model(
     if getattr(config, MARK, None) == UNICODE and not is_hardened(tokenizer):
         notes.append(NOT_HARDENED)
     model.notes = notes
+    if peft is not None:
+        adapters.add_adapter(model, peft, origin)
     return model
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 
 from contraverse.errors import UserError
-from contraverse.models import loading, st_folder
+from contraverse.models import adapters, loading, st_folder
 from contraverse.models.detector import Detector, class_id
 from contraverse.models.encoding import Pooling
 from contraverse.models.finite import refuse_not_finite
@@ -71,8 +71,10 @@ def save(model: "TextModel", folder: Path) -> Path:
 
 
 def _write(model: "TextModel", folder: Path) -> None:
-    model.encoder.save_pretrained(folder)
+    merged = adapters.merged_state(model.encoder) if model.adapter is not None else None
+    model.encoder.save_pretrained(folder, state_dict=merged)
     model.tokenizer.save_pretrained(folder)
+    adapters.write_adapter(model, folder / adapters.FOLDER)
     if model.labels is None:
         st_folder.add_modules(model, folder)
     parts = {HEADS: model.heads, POSTPROCESS: model.postprocess, TAIL: model.tail}
@@ -87,7 +89,7 @@ def load(folder: Path, cls: "type[TextModel]", *, trust_remote_code: bool = Fals
     """See `TextModel.load`."""
     modules = st_folder.read_modules(folder) if not (folder / SETTINGS).is_file() else None
     encoder = folder if modules is None else modules.encoder
-    if not (encoder / "config.json").is_file():
+    if not (encoder / "config.json").is_file() and not loading.is_adapter(encoder):
         raise UserError(
             "no model here (a model's folder holds config.json)",
             where=str(folder),

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from contraverse.errors import UserError
 from contraverse.models import encoding, opening, own, predicting, storage
+from contraverse.models.adapters import Adapter
 from contraverse.models.chunks import chunked
 from contraverse.models.detector import Detector
 from contraverse.models.encoding import Pooling, check_pooling, cutting, pool, run_encoder
@@ -61,6 +62,7 @@ class TextModel(predicting.Predictor):
             unless told.
         detector: threshold by which `predict` decides for one class, or None: the most probable class is taken.
         reads_last: True for a decoder's classifier, which reads the last token that is no padding.
+        adapter: adapters of peft in the encoder, which are trained in its place, or None.
         notes: decisions of loading, in sentences for a reader.
     """
 
@@ -93,6 +95,7 @@ class TextModel(predicting.Predictor):
         self.default_prompt: str | None = None
         self.detector: Detector | None = None
         self.reads_last = False
+        self.adapter: Adapter | None = None
         self.trust_remote_code = False
         self.notes: list[str] = []
         self.heads = nn.ModuleDict()
@@ -109,6 +112,7 @@ class TextModel(predicting.Predictor):
         max_length: int | None = None,
         keep_layers: int | None = None,
         reinit_layers: int = 0,
+        peft: str | Mapping[str, Any] | None = None,
         dtype: Dtype = "float32",
         attn_implementation: str | None = None,
         revision: str | None = None,
@@ -128,6 +132,8 @@ class TextModel(predicting.Predictor):
             max_length: see the class; None for 128. It is lowered to the positions that the encoder has.
             keep_layers: use only the lower ones.
             reinit_layers: draw this many of the last layers anew.
+            peft: train adapters in place of the encoder's weights, ``"lora"`` or ``{"type": "lora", "r": 8}``: see
+                `contraverse.models.adapters.add_adapter`. None trains all weights.
             dtype: of the weights.
             attn_implementation: transformers' name of an attention, for example ``"eager"``; None for its default.
             revision: branch, tag or commit on the Hub.
@@ -147,6 +153,7 @@ class TextModel(predicting.Predictor):
             max_length=max_length,
             keep_layers=keep_layers,
             reinit_layers=reinit_layers,
+            peft=peft,
         )
         assert isinstance(model, cls)
         for note in model.notes:

@@ -16,6 +16,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation import STS_ON_HUB, StsbDev, StsSources, find_sts
 from contraverse.evaluation.sts_sets import HUB
 from contraverse.models import TextModel
+from contraverse.models.adapters import describe
 from contraverse.models.backbones import is_backbone
 from contraverse.models.folders import SETTINGS
 from contraverse.models.loading import Origin, classes_of, commit_of, load_config
@@ -119,6 +120,7 @@ class TextSteps(Steps[TextSplits, TextModel]):
                 raise self.no_teacher(listed(labels or ()))
         # Without weights of its own, and refused by a model that has no pooler: better now than when a run has begun.
         model.add_heads({name: spec for name, spec in self.method.heads.items() if spec.kind == "pooler"})
+        notes += describe(model)
         for split, rows in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
             if rows is not None:
                 notes += token_notes(model, rows, name=split)
@@ -243,6 +245,7 @@ def init_text_model(
         max_length=settings.max_length,
         keep_layers=settings.keep_layers,
         reinit_layers=settings.reinit_layers,
+        peft=settings.peft,
     )
     notes += model.notes
     if settings.normalize is not None:

@@ -43,9 +43,10 @@ class ModelConfig(Section):
     `contraverse.models.encoding.pool`; ``cls`` of a decoder is its last token. ``embedding``: whether a sentence
     encoder gives the pooled features ``h``, the projected ``z``, or the mean of IS-BERT's ``ngrams``. ``keep_layers``:
     use only the lower k layers; ``reinit_layers``: draw the last n of these anew. Both make a start from which there
-    is more to learn. ``dtype``: of the weights; ``attn_implementation``: transformers' name of an attention.
-    ``revision``: branch, tag or commit on the Hub; a run writes the commit that it found. ``token``: for a private
-    repository; it is written nowhere, so that a resumed run is given it again (or finds it in ``HF_TOKEN``).
+    is more to learn. ``peft``: train adapters in place of the encoder's weights, ``lora`` or ``{type: lora, r: 8}``
+    (`contraverse.models.adapters`). ``dtype``: of the weights; ``attn_implementation``: transformers' name of an
+    attention. ``revision``: branch, tag or commit on the Hub; a run writes the commit that it found. ``token``: for a
+    private repository; it is written nowhere, so that a resumed run is given it again (or finds it in ``HF_TOKEN``).
     ``trust_remote_code``: run the Python files that come with the model. ``normalize``: ``unicode`` undoes look-alikes,
     invisible characters and full-width letters in the tokenizer, which is saved so; None leaves the tokenizer as it is.
     """
@@ -56,6 +57,7 @@ class ModelConfig(Section):
     max_length: int = Field(default=128, ge=3, description="tokens a text is cut to, special ones included")
     keep_layers: int | None = Field(default=None, ge=1)
     reinit_layers: int = Field(default=0, ge=0)
+    peft: str | dict[str, Any] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
     revision: str | None = None

@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from contraverse.errors import UserError
+from contraverse.models.adapters import trained_part
 from contraverse.writing import OUTSIDE, explain, of_the_system, sync
 
 RUNNING = "running.json"
@@ -70,6 +71,16 @@ class CheckpointingTrainer(transformers.Trainer):
         finally:
             self._aside = None
         self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the weights; of a model with adapters those alone that are trained."""
+        assert isinstance(self.model, nn.Module)
+        super()._save(output_dir, trained_part(self.model, state_dict or self.model.state_dict()))
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        assert isinstance(self.model, nn.Module)
+        missing = list(trained_part(self.model, dict.fromkeys(load_result.missing_keys)))
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
 
     def _save_extra(self, folder: Path) -> None:
         """Add files to the checkpoint that is being written to ``folder``."""
