@@ -9,7 +9,7 @@ from contraverse.attacks import perturbation_inputs
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings, evaluate, representation_shift, robust_accuracy
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
-from contraverse.evaluation.predict import batches, predict
+from contraverse.evaluation.predict import load_batch, predict
 from contraverse.models import ImageModel, evaluating
 
 EPSILONS = [2 / 255, 8 / 255, 32 / 255]
@@ -92,7 +92,7 @@ def test_a_broken_image_is_run_no_more_and_the_rest_goes_its_own_way(
     """The same images break with and without dropping, those that hold have the same perturbation, and less is run."""
     settings = AttackSettings(attack=attack, norm="linf", steps=6)
     rows = np.arange(len(images))
-    ((_, batch),) = batches(linear, images, rows, len(rows))
+    batch = load_batch(linear, images, rows)
     inputs, passes = perturbation_inputs(linear, batch), []
     hook = linear.encoder.register_forward_pre_hook(lambda module, given: passes.append(len(given[0])))
     found = {}

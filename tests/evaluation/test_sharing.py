@@ -20,17 +20,24 @@ from contraverse.evaluation import (
     representation_shift,
     robust_accuracy,
 )
-from contraverse.evaluation.images import find_clusters, linear_separability
-from contraverse.functional import sharing
+from contraverse.evaluation.images import (
+    auto_attack,
+    corruption_accuracy,
+    find_clusters,
+    linear_separability,
+    unforeseen_accuracy,
+)
+from contraverse.evasion import ModelTarget, Suite, evade_suite
+from contraverse.functional import rank, sharers, sharing
 from contraverse.models import AnyModel, ImageModel, TextModel
 
 ATTACK: dict[str, Any] = {"attack": "apgd", "steps": 2, "restarts": 2, "random_start": True, "batch_size": 4}
 
 
-def pixels(count: int, seed: int = 0) -> ImageData:
+def pixels(count: int, seed: int = 0, side: int = 8) -> ImageData:
     random = np.random.default_rng(seed)
     return ImageData.from_arrays(
-        random.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8), np.arange(count) % 3, ("cat", "dog", "ship")
+        random.integers(0, 256, (count, 3, side, side), dtype=np.uint8), np.arange(count) % 3, ("cat", "dog", "ship")
     )
 
 
@@ -75,6 +82,16 @@ def measured(folder: Path) -> dict[str, Any]:
     found |= {"few robust": robust_accuracy(model, rows(3), [1.0], **ATTACK).to_dict()}
     images: ImageModel = tiny()
     found["images"] = robust_accuracy(images, pixels(10), [0.01], norm="linf", **ATTACK).to_dict()
+    found["corrupted"] = corruption_accuracy(
+        images, pixels(5, side=32), corruptions=("gaussian_noise", "contrast", "fog"), severities=(1, 5), batch_size=3
+    ).to_dict()
+    unforeseen = unforeseen_accuracy(images, pixels(7), {"l2": [400.0]}, steps=2, batch_size=3)
+    found["unforeseen"] = unforeseen.to_dict()
+    state = folder.parent / f"{rank()}-{sharers()}.json"
+    auto = auto_attack(images, pixels(11), 0.02, attacks=("apgd-ce", "square"), queries=20, batch_size=3, state=state)
+    found["auto"] = [auto.to_dict() | {"seconds": 0}, auto.correct]
+    evasion = evade_suite(ModelTarget(model, "gradients", 4), rows(9), Suite("edits", (1, 2), diagnostics=False))
+    found["evasion"] = [report.to_dict() | {"seconds": 0} for report in evasion.values()]
     probed = linear_separability(images, pixels(14), pixels(9, 1), batch_size=4)
     found["probe"] = [*probed.to_dict().values(), probed.classifier.weight]
     found["clusters"] = find_clusters(images, pixels(14), 3, batch_size=4)

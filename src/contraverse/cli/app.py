@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from contraverse import __version__
 from contraverse.cli.adversaries import adversaries
-from contraverse.cli.console import complain, files_first, say
+from contraverse.cli.console import files_first, say
 from contraverse.cli.evaluate import evaluate
 from contraverse.cli.export import export
 from contraverse.cli.harden import harden
@@ -26,6 +26,7 @@ from contraverse.cli.listing import list_
 from contraverse.cli.plan import plan
 from contraverse.cli.postprocess import postprocess
 from contraverse.cli.search import search
+from contraverse.cli.several import alone, complain, first_to_say, let_one_speak, together
 from contraverse.cli.study import study
 from contraverse.cli.texts import encode, predict
 from contraverse.cli.train import quickstart, train
@@ -42,7 +43,8 @@ class Commands(TyperGroup):
     """Runs a command; the user's mistakes exit with 2 and one message, ours with 1 and a log."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that ``ctx`` names."""
+        """Run the command that ``ctx`` names; of several processes one speaks."""
+        let_one_speak()
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()
@@ -59,7 +61,9 @@ class Commands(TyperGroup):
         except Exception as error:
             # Typer's own errors print themselves, with the usage.
             if hasattr(error, "exit_code"):
-                raise
+                if first_to_say(str(error)):
+                    raise
+                raise typer.Exit(error.exit_code) from error
             mistake = explain(error)
             _drop_stdout()
             if mistake is not None:
@@ -140,6 +144,9 @@ def contraverse(
 
 
 COMMANDS = quickstart, train, plan, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export
+_SHARED = (evaluate, adversaries, encode, predict)
+"""Commands whose work the processes of torchrun share. Training connects them itself; the first does the others."""
 for command in COMMANDS:
-    app.command()(files_first(command))
-app.command("list")(list_)
+    spread = command if command is train else together(command) if command in _SHARED else alone(command)
+    app.command()(files_first(spread))
+app.command("list")(alone(list_))

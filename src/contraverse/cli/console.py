@@ -145,6 +145,8 @@ def figures(title: str, columns: Mapping[str, Mapping[str, float]], digits: int 
 
 
 def print_text(text: str) -> None:
-    """``text`` on stdout as it is, for another program."""
+    """``text`` on stdout as it is, for another program; nothing in a process that is silent."""
+    if result.quiet:
+        return
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()

@@ -16,6 +16,7 @@ from contraverse.cli.files import MODEL, Delimiter, Encoding, Pool, Split, Trust
 from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.noise import DrawCount, Noise, NoiseSide, Strengths
 from contraverse.cli.request import Request, settings_of, with_settings
+from contraverse.cli.several import process_number
 
 ON_EMBEDDINGS_AND_PIXELS, AUTOATTACK = attacks_of("robust_accuracy"), attacks_of("auto_attack")
 CHOICES = ON_EMBEDDINGS_AND_PIXELS | AUTOATTACK
@@ -181,7 +182,7 @@ def evaluate(
         names = {"model": " ".join(filter(None, (module, model)))}
         write_whole(output, lambda file: json.dump({**names, **evaluation}, file, indent=2))
         say(f"written to {output}")
-    if report is not None:
+    if report is not None and process_number() == 0:
         from contraverse.pipeline.fingerprint import environment
         from contraverse.pipeline.report import write_evaluation
 

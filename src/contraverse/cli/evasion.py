@@ -9,10 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from contraverse.cli.console import complain, counting, doing, result, say, warn
+from contraverse.cli.console import counting, doing, result, say, warn
 from contraverse.cli.files import tell_tokens, text_model, write_whole
 from contraverse.cli.noise import check_noise_flags, measure_noise_of_task
 from contraverse.cli.request import Request
+from contraverse.cli.several import complain
 from contraverse.errors import UserError, unknown
 from contraverse.visible import visible
 

@@ -1,6 +1,7 @@
 """Models and rows that a command reads, and files that it writes."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import typer
 
 from contraverse.cli.console import doing, quiet, say
 from contraverse.cli.foreign import load_network, load_weights, weights_file
+from contraverse.cli.several import process_number
 from contraverse.errors import UserError
 from contraverse.recipes import ModelConfig, RunConfig, load, made_with
 from contraverse.writing import naming, probe, whole_file
@@ -230,6 +232,8 @@ def read_texts(
     from contraverse.data import get_task, load_splits
     from contraverse.data.reading import MEND
 
+    if source == "-" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes cannot read stdin", hint="name a file that all of them can read")
     width = len(columns) if columns else width
     task = get_task("sentences")
     run = loaded.run if loaded is not None else None
@@ -294,7 +298,9 @@ def check_target(output: Path, suffixes: tuple[str, ...], force: bool) -> None:
 
 
 def write_whole(output: Path, write: Callable[[IO[Any]], object], *, binary: bool = False) -> None:
-    """``write`` into a file that appears as ``output`` when it is whole, or not at all."""
+    """``write`` into a file that appears as ``output`` when it is whole, or not at all; in the first process alone."""
+    if process_number():
+        return
     with (
         whole_file(output) as partial,
         partial.open("wb") if binary else partial.open("w", encoding="utf-8", newline="") as file,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from contraverse.data import ImageData, ImageTask
     from contraverse.data.splits import OnBadRow
-    from contraverse.types import BNBranch
+    from contraverse.types import Batch, BNBranch
 
 
 def measured_route(loaded: Loaded, bn_branch: "BNBranch | None") -> "BNBranch":
@@ -138,18 +138,19 @@ def encode_images(
     import numpy as np
     import torch
 
-    from contraverse.evaluation.predict import batches
+    from contraverse.evaluation.predict import map_batches
     from contraverse.models import ImageModel
 
     images, names = _read(loaded, source, size, on_bad_row)
     assert isinstance(loaded.model, ImageModel)
-    parts = []
+
+    def features(rows: "np.ndarray", batch: "Batch") -> "np.ndarray":
+        h = loaded.model(batch, want=("h",), bn_branch=bn_branch).h
+        return np.asarray(h.float().cpu())
+
     with counting("Encoding", len(images)) as advance, torch.no_grad():
-        for rows, batch in batches(loaded.model, images, np.arange(len(images)), batch_size):
-            h = loaded.model(batch, want=("h",), bn_branch=bn_branch).h
-            parts.append(h.float().cpu().numpy())
-            advance(len(rows))
-    return np.concatenate(parts), names
+        parts = map_batches(loaded.model, images, np.arange(len(images)), batch_size, features, advance)
+    return np.concatenate([vectors for _, vectors in parts]), names
 
 
 def predict_images(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +22,8 @@ from contraverse.attacks import (
     perturbation_inputs,
 )
 from contraverse.data import Encoded
-from contraverse.evaluation.predict import Progress, batches, labels_of, logits_of, settle_others
-from contraverse.functional import Norm, all_parts, norm
+from contraverse.evaluation.predict import Progress, labels_of, logits_of, map_batches
+from contraverse.functional import Norm, norm
 from contraverse.models import AnyModel, ImageModel
 from contraverse.types import Batch, Inputs
 
@@ -39,12 +40,12 @@ class AttackResult:
     """Result of an attack on some of the N rows of a data set.
 
     Attributes:
-        held: (N,) bool: attacked, and right under every perturbation tried.
+        still_correct: (N,) bool: attacked, and right under every perturbation tried.
         predicted: (N,) the class at the first perturbation that broke a row; the row's label where none did.
         relative_size: (N,) ||delta|| / ||E|| of the perturbation of largest loss in the last attempt; 0 where a row
             was not attacked.
         gradients: how many were taken with each loss, over rows, steps and restarts.
-        dead: how many of them were zero or not finite, on rows that were still right.
+        zero_grad_rows: how many of them were zero or not finite, on rows that were still right.
     """
 
     still_correct: np.ndarray = field(repr=False)
@@ -103,37 +104,48 @@ def attack_rows(
     still_correct[rows] = True
     predicted = labels_of(data).copy()
     relative_size, losses = np.zeros(len(data)), settings.losses(len(model.labels or ()))
-    gradients, unseen = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
+    gradients, zero_grad_rows = dict.fromkeys(losses, 0), dict.fromkeys(losses, 0)
     for attempt in range(settings.restarts * len(losses)):
         loss, random = losses[attempt // settings.restarts], settings.random_start or attempt % settings.restarts > 0
-        survivors, parts = np.flatnonzero(still_correct), []
+        survivors = np.flatnonzero(still_correct)
         if progress:
             progress(len(rows) - len(survivors))
-        for chosen, batch in batches(model, data, survivors, batch_size):
-            inputs = perturbation_inputs(model, batch)
-            ball = ball_of(inputs, chosen, epsilon, settings, attempt)
-            attacked = attack_batch(
-                model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel)
-            )
-            size = relative_sizes(attacked.delta, inputs, settings.norm)
-            parts.append(
-                (
-                    chosen,
-                    attacked.broken.cpu().numpy(),
-                    attacked.predicted.cpu().numpy(),
-                    size.cpu().numpy(),
-                    attacked.gradients,
-                    attacked.zero_grad_rows,
-                )
-            )
-            if progress:
-                progress(len(chosen))
-        for chosen, broken, classes, sizes, taken, blind in all_parts(parts):
-            still_correct[chosen], predicted[chosen], relative_size[chosen] = ~broken, classes, sizes
-            gradients[loss] += taken
-            unseen[loss] += blind
-        settle_others(progress, len(survivors) - sum(len(chosen) for chosen, *_ in parts))
-    return AttackResult(still_correct, predicted, relative_size, gradients, unseen)
+        attempt_on = partial(_attempt, model, epsilon, settings, attempt, loss, random)
+        for chosen, result in map_batches(model, data, survivors, batch_size, attempt_on, progress):
+            still_correct[chosen], predicted[chosen] = ~result.broken, result.predicted
+            relative_size[chosen] = result.relative_size
+            gradients[loss] += result.gradients
+            zero_grad_rows[loss] += result.zero_grad_rows
+    return AttackResult(still_correct, predicted, relative_size, gradients, zero_grad_rows)
+
+
+class _Attempt(NamedTuple):
+    """`BatchAttackResult` in the host's memory, with ||delta|| / ||E|| (B,) in the place of the perturbation."""
+
+    broken: np.ndarray
+    predicted: np.ndarray
+    relative_size: np.ndarray
+    gradients: int
+    zero_grad_rows: int
+
+
+def _attempt(
+    model: AnyModel,
+    epsilon: float,
+    settings: AttackSettings,
+    attempt: int,
+    loss: str,
+    random: bool,
+    rows: np.ndarray,
+    batch: Batch,
+) -> _Attempt:
+    """One attempt on the rows of these numbers."""
+    inputs = perturbation_inputs(model, batch)
+    ball = ball_of(inputs, rows, epsilon, settings, attempt)
+    attacked = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
+    size = relative_sizes(attacked.delta, inputs, settings.norm)
+    broken, predicted = attacked.broken.cpu().numpy(), attacked.predicted.cpu().numpy()
+    return _Attempt(broken, predicted, size.cpu().numpy(), attacked.gradients, attacked.zero_grad_rows)
 
 
 class BatchAttackResult(NamedTuple):

@@ -16,9 +16,10 @@ from torch import Tensor
 from contraverse.attacks import AttackSettings, perturbation_inputs
 from contraverse.data import Encoded
 from contraverse.evaluation.attack_loop import AttackResult, attack_rows, ball_of
-from contraverse.evaluation.predict import Progress, batches, logits_of
-from contraverse.functional import all_parts, direction
+from contraverse.evaluation.predict import Progress, logits_of, map_batches
+from contraverse.functional import direction
 from contraverse.models import AnyModel
+from contraverse.types import Batch
 
 ROWS = 32
 """Default number of rows to diagnose."""
@@ -238,18 +239,20 @@ def _random(
     model: AnyModel, data: Encoded, rows: np.ndarray, epsilon: float, settings: AttackSettings, batch_size: int
 ) -> np.ndarray:
     """Mask (N,) of the ``rows`` that hold under one random perturbation of norm ``epsilon``."""
-    still_correct, parts = np.zeros(len(data), dtype=bool), []
-    for chosen, batch in batches(model, data, rows, batch_size):
+    other = settings.model_copy(update={"seed": settings.seed + 2})
+
+    def right(chosen: np.ndarray, batch: Batch) -> np.ndarray:
         inputs = perturbation_inputs(model, batch)
-        ball = ball_of(inputs, chosen, epsilon, settings.model_copy(update={"seed": settings.seed + 2}), attempt=0)
+        ball = ball_of(inputs, chosen, epsilon, other, attempt=0)
         assert isinstance(ball.epsilon, Tensor)
         directions = direction(ball.init(inputs, random=True).detach(), settings.norm)
         with torch.no_grad():
             logits = logits_of(
                 model, batch, (directions * ball.epsilon).to(directions.dtype), bn_branch=settings.bn_branch
             )
-        right = logits.argmax(-1) == batch["labels"]
-        parts.append((chosen, right.cpu().numpy()))
-    for chosen, intact in all_parts(parts):
+        return (logits.argmax(-1) == batch["labels"]).cpu().numpy()
+
+    still_correct = np.zeros(len(data), dtype=bool)
+    for chosen, intact in map_batches(model, data, rows, batch_size, right):
         still_correct[chosen] = intact
     return still_correct

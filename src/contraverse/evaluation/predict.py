@@ -14,15 +14,15 @@ from contraverse.models import AnyModel
 from contraverse.models.inputs import as_rows, encode_rows
 from contraverse.models.predicting import (
     Progress,
-    batches,
+    load_batch,
     logits_of,
+    map_batches,
     predict_logits,
-    settle_others,
 )
 from contraverse.types import BNBranch
 
 __all__ = [
-    "Progress", "TaskEvaluator", "batches", "encode_data", "labels_of", "logits_of", "predict", "settle_others",
+    "Progress", "TaskEvaluator", "encode_data", "labels_of", "load_batch", "logits_of", "map_batches", "predict",
 ]  # fmt: skip
 
 

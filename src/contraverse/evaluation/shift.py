@@ -14,8 +14,7 @@ from contraverse.attacks import AttackSettings, NormBall, Objective, margin, per
 from contraverse.data import Rows
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
-from contraverse.evaluation.predict import Progress, batches, encode_data, settle_others
-from contraverse.functional import all_parts
+from contraverse.evaluation.predict import Progress, encode_data, map_batches
 from contraverse.models import AnyModel, attacking
 from contraverse.types import Batch, BNBranch, Inputs
 
@@ -102,20 +101,24 @@ def representation_shift(
             "the shift of a regression under attack is not defined", hint="give rows without labels, or a classifier"
         )
     at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
-    parts = []
+
+    def moved(rows: np.ndarray, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Cosines and distances, (B,) each, at each radius."""
+        inputs, pairs = perturbation_inputs(model, batch), []
+        with torch.no_grad():
+            clean = _features(model, batch, settings.bn_branch)
+        for epsilon in radii:
+            attacked = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed)
+            cosine, distance = F.cosine_similarity(clean, attacked), (attacked - clean).norm(dim=1)
+            pairs.append((cosine.cpu().numpy(), distance.cpu().numpy()))
+        return pairs
+
+    each = len(radii) * shift_attempts(settings, classes, climbed == "class")
     with attacking(model), frozen(model), seeded(settings.seed):
-        for rows, batch in batches(model, encoded, np.arange(len(encoded)), batch_size):
-            inputs = perturbation_inputs(model, batch)
-            with torch.no_grad():
-                clean = _features(model, batch, settings.bn_branch)
-            for epsilon in radii:
-                moved = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed, progress)
-                cosine, distance = F.cosine_similarity(clean, moved), (moved - clean).norm(dim=1)
-                parts.append((epsilon, rows, cosine.cpu().numpy(), distance.cpu().numpy()))
-    for epsilon, rows, cosines, distances in all_parts(parts):
-        at[epsilon].cosine[rows], at[epsilon].euclidean[rows] = cosines, distances
-    others = len(encoded) * len(radii) - sum(len(rows) for _, rows, *_ in parts)
-    settle_others(progress, others * shift_attempts(settings, classes, climbed == "class"))
+        parts = map_batches(model, encoded, np.arange(len(encoded)), batch_size, moved, progress, each=each)
+    for rows, pairs in parts:
+        for epsilon, (cosines, distances) in zip(radii, pairs, strict=True):
+            at[epsilon].cosine[rows], at[epsilon].euclidean[rows] = cosines, distances
     return ShiftReport(at, settings, climbed)
 
 
@@ -133,7 +136,6 @@ def _attacked(
     epsilon: float,
     settings: AttackSettings,
     climbed: Climbed,
-    progress: Progress | None,
 ) -> Tensor:
     """h(x_adv) (B, H) of each row's worst perturbation over restarts and losses."""
     losses = settings.losses(len(model.labels or ())) if climbed == "class" else ("distance",)
@@ -152,8 +154,6 @@ def _attacked(
             score = (features - clean).norm(dim=1)
         better = score > worst
         worst, moved = torch.where(better, score, worst), torch.where(better[:, None], features, moved)
-        if progress:
-            progress(len(rows))
     return moved
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from contraverse.errors import UserError
 from contraverse.evasion.outcomes import RowResult
+from contraverse.functional import on_first, writes_files
 from contraverse.writing import append_json_line, read_json_lines
 
 
@@ -29,12 +30,19 @@ class State:
         Raises:
             UserError: it is of another call, or holds something else.
         """
+        state = cls._read(path, call)
+        state._rows = on_first(lambda: state._rows)
+        return state
+
+    @classmethod
+    def _read(cls, path: Path, call: dict[str, Any]) -> "State":
         state = cls(path, call)
         if not path.absolute().parent.is_dir():
             raise UserError("its folder does not exist", where=str(path))
         lines = read_json_lines(path)
         if not lines:
-            append_json_line(path, {"call": call})
+            if writes_files():
+                append_json_line(path, {"call": call})
             return state
         before = lines[0].get("call")
         if not isinstance(before, dict):
@@ -58,6 +66,7 @@ class State:
         return dict(self._rows.get(attack, {}))
 
     def note(self, attack: str, result: RowResult) -> None:
-        """Add a row that is settled."""
+        """Add a row that is settled; the first process writes the file."""
         self._rows.setdefault(attack, {})[result.row] = result
-        append_json_line(self.path, asdict(result))
+        if writes_files():
+            append_json_line(self.path, asdict(result))

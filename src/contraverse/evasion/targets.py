@@ -14,9 +14,11 @@ from contraverse.data import EncodedText, TextData
 from contraverse.errors import UserError
 from contraverse.evaluation.adversaries.rewriting import check_fast
 from contraverse.evaluation.attack_loop import frozen
-from contraverse.evaluation.predict import batches, logits_of
+from contraverse.evaluation.predict import logits_of, map_batches
 from contraverse.evasion.changes import Change, Span, chunk_around
+from contraverse.functional import all_parts, my_share
 from contraverse.models import TextModel, evaluating
+from contraverse.types import Batch
 
 Access = Literal["gradients", "scores", "labels"]
 Texts = tuple[str, ...]
@@ -86,9 +88,13 @@ class ModelTarget:
             place.append(firsts.setdefault((*item["input_ids"], -1, *item.get("token_type_ids", ())), i))
         asked = np.array(sorted(firsts.values()))
         logits = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+
+        def answer(rows: np.ndarray, batch: Batch) -> np.ndarray:
+            return logits_of(self.model, batch).cpu().numpy()
+
         with evaluating(self.model), torch.no_grad():
-            for chosen, batch in batches(self.model, encoded, asked, self.batch_size):
-                logits[chosen] = logits_of(self.model, batch).cpu().numpy()
+            for chosen, scores in map_batches(self.model, encoded, asked, self.batch_size, answer):
+                logits[chosen] = scores
         logits = logits[place]
         return _one_hot(logits.argmax(1), len(self.labels)) if self.access == "labels" else logits
 
@@ -115,9 +121,9 @@ class ModelTarget:
         """
         model, results = self.model, dict[int, Gradients]()
         order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
+        shares = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         with evaluating(model), frozen(model):
-            for first in range(0, len(order), self.batch_size):
-                chosen = order[first : first + self.batch_size]
+            for chosen in my_share(shares):
                 columns = [[rows[i][c] for i in chosen] for c in range(len(rows[0]))]
                 encoded = model.tokenizer(
                     *columns, truncation=True, max_length=model.max_length, padding=True,
@@ -131,7 +137,8 @@ class ModelTarget:
                 for k, i in enumerate(chosen):
                     mine = np.array([owner == column for owner in encoded.sequence_ids(k)])
                     results[i] = Gradients(offsets[k] * mine[:, None], grad[k], ids[k])
-        return [results[i] for i in range(len(rows))]
+        whole = dict(all_parts(list(results.items())))
+        return [whole[i] for i in range(len(rows))]
 
     def _gradient(self, batch: dict[str, Tensor], gold: Tensor, margins: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         with torch.no_grad():

@@ -1,9 +1,10 @@
-"""Several processes as one: what is shared out over them, and what one of them decides for all.
+"""Several processes as one: shares of an evaluation, and decisions of the first process for all.
 
-What goes between processes here lies in the host's memory and travels through gloo, whatever the training's own
-backend: no device waits for it. The functions are collective: every process has to call them, in the same order.
+Everything that travels between processes here lies in the host's memory and goes through gloo, whatever the backend of
+training: no device waits for it. The functions are collective: every process has to call them, in the same order.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,8 +29,29 @@ def processes() -> int:
 
 
 @contextmanager
+def joined() -> Iterator[None]:
+    """Connect the processes that torchrun has started, and share evaluations out over them inside.
+
+    Each process with a GPU takes the one of its number on the machine. One process alone, and processes that are
+    connected already, stay as they are.
+    """
+    connect = processes() == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if connect:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        dist.init_process_group("gloo")
+    try:
+        with sharing():
+            yield
+    finally:
+        if connect:
+            _groups.clear()
+            dist.destroy_process_group()
+
+
+@contextmanager
 def sharing() -> Iterator[None]:
-    """Evaluations inside are shared out over the processes, each of which gets the whole result.
+    """Share the evaluations inside out over the processes, each of which gets the whole result.
 
     Every process has to run the same evaluations on the same rows with the same weights. Outside of it each process
     evaluates all of what it is given by itself.
@@ -41,12 +63,32 @@ def sharing() -> Iterator[None]:
         _sharing.reset(token)
 
 
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Take the evaluations inside out of `sharing`: this process computes all of what it is given."""
+    token = _sharing.set(False)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
 def _shared() -> bool:
     return _sharing.get() and processes() > 1
 
 
+def sharers() -> int:
+    """Number of processes that an evaluation is shared out over; 1 outside of `sharing`."""
+    return processes() if _shared() else 1
+
+
+def writes_files() -> bool:
+    """True where this process writes files of an evaluation: the first one inside of `sharing`, each outside of it."""
+    return not _shared() or rank() == 0
+
+
 def my_share(batches: Sequence[T]) -> Sequence[T]:
-    """Batches that this process computes: every n-th of n processes, all of them outside of `sharing`.
+    """Batches of this process: every n-th of n processes, all of them outside of `sharing`.
 
     Batches are shared out and not rows: a row then has the neighbours, the padding and, to the last bit, the result
     that it has in one process.
@@ -55,7 +97,7 @@ def my_share(batches: Sequence[T]) -> Sequence[T]:
 
 
 def all_parts(parts: list[T]) -> list[T]:
-    """Results of all processes on their shares of the batches, in the order of the processes.
+    """Results of all processes on their shares of the batches, process by process.
 
     Outside of `sharing`, or in one process, ``parts`` as they are. They have to be picklable, and in the host's memory.
     """
@@ -94,20 +136,20 @@ class AnyOf:
     """Logical or over processes: sent at one time, read later, so that no process waits for a message.
 
     Args:
-        mine: what this process says.
+        mine: value of this process.
     """
 
     def __init__(self, mine: bool) -> None:
-        self._said = torch.tensor([int(mine)])
+        self._value = torch.tensor([int(mine)])
         self._work = (
-            dist.all_reduce(self._said, dist.ReduceOp.MAX, _group(), async_op=True) if processes() > 1 else None
+            dist.all_reduce(self._value, dist.ReduceOp.MAX, _group(), async_op=True) if processes() > 1 else None
         )
 
     def answer(self) -> bool:
         """The same on every process."""
         if self._work is not None:
             self._work.wait()
-        return bool(self._said.item())
+        return bool(self._value.item())
 
 
 def wait_for_all() -> None:

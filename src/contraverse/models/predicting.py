@@ -1,7 +1,7 @@
 """Logits, labels and probabilities for whole sets of inputs, in batches of like length."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contraverse.models.image import ImageModel
     from contraverse.models.text import TextModel
 
+T = TypeVar("T")
 Progress = Callable[[int], None]
 """Called after each batch with its number of rows; with several processes, at the end with the rows of the others."""
 
@@ -94,15 +95,14 @@ def predict_logits(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Logits (N, C) float32 of all rows, in the order of ``data``; see `contraverse.evaluation.predict`."""
-    parts = []
+
+    def logits(rows: np.ndarray, batch: Batch) -> np.ndarray:
+        return logits_of(model, batch, bn_branch=bn_branch).cpu().numpy()
+
     with evaluating(model), torch.no_grad():
-        for rows, batch in batches(model, data, np.arange(len(data)), batch_size):
-            parts.append((rows, logits_of(model, batch, bn_branch=bn_branch).cpu().numpy()))
-            if progress:
-                progress(len(rows))
-    order, logits = zip(*all_parts(parts), strict=True)
-    settle_others(progress, len(data) - sum(len(rows) for rows, _ in parts))
-    return np.concatenate(logits)[np.argsort(np.concatenate(order))]
+        parts = map_batches(model, data, np.arange(len(data)), batch_size, logits, progress)
+    order, values = zip(*parts, strict=True)
+    return np.concatenate(values)[np.argsort(np.concatenate(order))]
 
 
 def predict_texts(model: "TextModel", texts: Any, batch_size: int) -> np.ndarray:
@@ -129,23 +129,45 @@ def predict_images(model: "ImageModel", images: Any, batch_size: int, bn_branch:
     return logits
 
 
-def settle_others(progress: Progress | None, rows: int) -> None:
-    """Report the rows that other processes have done meanwhile, if there are any."""
-    if progress and rows:
-        progress(rows)
+def map_batches(
+    model: "AnyModel",
+    data: Encoded,
+    rows: np.ndarray,
+    batch_size: int,
+    work: Callable[[np.ndarray, dict[str, Tensor]], T],
+    progress: Progress | None = None,
+    *,
+    each: int = 1,
+) -> list[tuple[np.ndarray, T]]:
+    """``work(rows, batch)`` for each batch of the chosen rows: ``(rows, result)``, the longest rows first.
 
+    Inside `contraverse.functional.sharing` each process works on its share of the batches and gets the results of all,
+    in the order that one process has. They have to be picklable, and in the host's memory.
 
-def batches(
-    model: "AnyModel", data: Encoded, rows: np.ndarray, batch_size: int
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """``(rows, batch)`` for each batch of the chosen rows, on the model's device.
-
-    The longest come first: a lack of memory shows at once. Inside `contraverse.functional.sharing`
-    each process gets its own share of the batches; `all_parts` brings the results together.
+    Args:
+        model: names the device.
+        data: encoded rows.
+        rows: numbers of the chosen ones.
+        batch_size: rows a batch.
+        work: called with the numbers of a batch's rows, and the batch on the model's device.
+        progress: called with ``each`` for every row that is done, here or in another process.
+        each: see ``progress``.
     """
-    for chosen in my_share(length_sorted([data.lengths[row] for row in rows], batch_size)):
-        batch = data.collate([data[int(row)] for row in rows[chosen]])
-        yield rows[chosen], {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
+    shares = my_share(list(enumerate(length_sorted([data.lengths[row] for row in rows], batch_size))))
+    parts = []
+    for number, chosen in shares:
+        parts.append((number, rows[chosen], work(rows[chosen], load_batch(model, data, rows[chosen]))))
+        if progress:
+            progress(each * len(chosen))
+    if progress and (others := len(rows) - sum(len(chosen) for _, chosen in shares)):
+        progress(each * others)
+    return [(chosen, result) for _, chosen, result in sorted(all_parts(parts), key=lambda part: part[0])]
+
+
+def load_batch(model: "AnyModel", data: Encoded, rows: np.ndarray) -> dict[str, Tensor]:
+    """These rows as one batch on the model's device."""
+    batch = data.collate([data[int(row)] for row in rows])
+    return {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
 
 
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:

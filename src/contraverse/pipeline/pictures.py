@@ -9,7 +9,7 @@ from contraverse.attacks import perturbation_inputs
 from contraverse.data import ImageData
 from contraverse.evaluation import AttackSettings
 from contraverse.evaluation.attack_loop import attack_batch, ball_of, frozen, seeded
-from contraverse.evaluation.predict import batches, logits_of
+from contraverse.evaluation.predict import load_batch, logits_of
 from contraverse.models import ImageModel, attacking
 from contraverse.reporting import AttackedPicture, Picture, data_uri, stretched
 
@@ -49,7 +49,7 @@ def _attacked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Classes (R,) clean and under attack, and perturbations (R, 3, H, W)."""
     with attacking(model), frozen(model), seeded(settings.seed):
-        ((_, batch),) = batches(model, data, rows, len(rows))
+        batch = load_batch(model, data, rows)
         inputs = perturbation_inputs(model, batch)
         ball = ball_of(inputs, rows, epsilon, settings, attempt=0)
         delta = attack_batch(model, batch, inputs, ball, settings, "ce", settings.random_start).delta

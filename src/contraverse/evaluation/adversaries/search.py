@@ -1,7 +1,7 @@
 """The search: attack, read the sentence out of the attacked pass, classify it as a text."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,7 @@ from contraverse.evaluation.adversaries.report import Adversary, AdversaryReport
 from contraverse.evaluation.adversaries.rewriting import Vocabulary, check_fast
 from contraverse.evaluation.adversaries.substitutes import Substitutes
 from contraverse.evaluation.attack_loop import frozen, seeded
-from contraverse.evaluation.predict import Progress, batches, encode_data, labels_of, logits_of, predict
+from contraverse.evaluation.predict import Progress, encode_data, labels_of, logits_of, map_batches, predict
 from contraverse.functional import Norm
 from contraverse.models import TextModel, evaluating
 from contraverse.types import Batch
@@ -110,12 +110,12 @@ def find_adversaries(
     changed: set[int] = set()
     read: dict[float, float | None] = {}
     with evaluating(model), frozen(model), seeded(seed):
-        read[0.0] = _share(list(reader(np.array(attacked, dtype=np.int64), 0.0)))
+        read[0.0] = _share(reader(np.array(attacked, dtype=np.int64), 0.0))
         for epsilon in sorted(set(map(float, epsilons))):
             rows = np.array([row for row in attacked if row not in best or not best[row].close], dtype=np.int64)
             if progress:
                 progress(len(data) - len(rows))
-            readings = list(reader(rows, epsilon, progress))
+            readings = reader(rows, epsilon, progress)
             read[epsilon] = _share(readings)
             changed |= {read_row.row for read_row in readings if read_row.options}
             tried = rewriter.whole(readings) if near is None else rewriter.near(readings, substitutions)
@@ -186,20 +186,23 @@ class _Reader:
         self.norm, self.steps = norm, steps
         self.starts, self.usable = vocabulary.starts.to(model.device), vocabulary.usable.to(model.device)
 
-    def __call__(self, rows: np.ndarray, epsilon: float, progress: Progress | None = None) -> Iterator[Reading]:
+    def __call__(self, rows: np.ndarray, epsilon: float, progress: Progress | None = None) -> list[Reading]:
         """Inputs of the head for these rows under an attack of radius ``epsilon``, which 0 leaves out."""
-        for chosen, batch in batches(self.model, self.data, rows, self.batch_size):
+
+        def read(chosen: np.ndarray, batch: Batch) -> list[Reading]:
             delta = self._attack(batch, epsilon) if epsilon else None
             with torch.no_grad():
                 logits = self.model(batch, delta=delta, want=(HEAD,)).heads[HEAD].float()
-            ids = batch["input_ids"]
+            ids, readings = batch["input_ids"], []
             right = logits.argmax(-1) == ids
             real = batch["attention_mask"].bool() & self.usable[ids]
             for i, row in enumerate(chosen):
                 options = self._alike(logits[i], ids[i]) if self.near else self._likeliest(logits[i], ids[i], real[i])
-                yield Reading(int(row), options, right[i, real[i]].tolist())
-            if progress:
-                progress(len(chosen))
+                readings.append(Reading(int(row), options, right[i, real[i]].tolist()))
+            return readings
+
+        parts = map_batches(self.model, self.data, rows, self.batch_size, read, progress)
+        return [reading for _, readings in parts for reading in readings]
 
     def _likeliest(self, logits: Tensor, ids: Tensor, real: Tensor) -> dict[int, list[int]]:
         """The most probable token of each position, where it is another."""

@@ -20,6 +20,7 @@ from contraverse.errors import UserError, unknown
 from contraverse.evaluation.images.autoattack_state import State, digest_of_data, digest_of_model
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, classes_of, device_of, labels_of, right
 from contraverse.evaluation.predict import Progress
+from contraverse.functional import all_parts, my_share, sharers
 from contraverse.types import BNBranch
 
 AutoNorm = Literal["linf", "l2", "l1"]
@@ -50,7 +51,8 @@ class AutoAttackReport:
     Attributes:
         clean_accuracy: percent of images right without an attack.
         left: percent still right after each attack, in the order in which they ran, each on what the ones before left.
-        seconds: how long each attack took; one that an earlier call finished counts what it took then.
+        seconds: how long each attack took, added up over processes; one that an earlier call finished counts what it
+            took then.
         correct: (N,) bool, right under every attack.
         warnings: what AutoAttack itself found amiss, and images of its that were not counted.
         settings: the call's.
@@ -173,20 +175,33 @@ def auto_attack(
             rows, standing = np.flatnonzero(standing), standing.copy()
             if progress:  # what is wrong by then is settled
                 progress(len(data) - len(rows))
-            for first in range(0, len(rows), batch_size):
-                chosen = rows[first : first + batch_size]
-                broken = run.known(attack, first)
-                if broken is None:
-                    begun = time.perf_counter()
-                    x, y = as_floats(data.pixels[chosen], device), labels[chosen].to(device)
-                    runner.attacks_to_run = [attack]
-                    adversarial, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
-                    broken = _broken(classifier, x, adversarial.detach(), y, epsilon, norm, notes, attack)
-                    run.note(attack, first, broken, time.perf_counter() - begun)
-                standing[chosen[broken]] = False
+            runner.attacks_to_run = [attack]
+
+            def broken_of(chosen: np.ndarray, attack: str) -> tuple[np.ndarray, float]:
+                begun = time.perf_counter()
+                x, y = as_floats(data.pixels[chosen], device), labels[chosen].to(device)
+                adversarial, _ = runner.run_standard_evaluation(x, y, batch_size=batch_size)
+                broken = _broken(classifier, x, adversarial.detach(), y, epsilon, norm, notes, attack)
+                return broken, time.perf_counter() - begun
+
+            batches = {first: rows[first : first + batch_size] for first in range(0, len(rows), batch_size)}
+            waiting = [first for first in batches if run.known(attack, first) is None]
+            known = len(rows) - sum(len(batches[first]) for first in waiting)
+            if progress and known:
+                progress(known)
+            # As many batches at once as there are processes, so that each is noted soon after it is done.
+            for begin in range(0, len(waiting), sharers()):
+                together = waiting[begin : begin + sharers()]
+                parts = [(first, *broken_of(batches[first], attack)) for first in my_share(together)]
+                for first, broken, taken in all_parts(parts):
+                    run.note(attack, first, broken, taken)
                 if progress:
-                    progress(len(chosen))
+                    progress(sum(len(batches[first]) for first in together))
+            for first, chosen in batches.items():
+                standing[chosen[run.known(attack, first)]] = False
             left[attack] = float(standing.mean())
+        for note in all_parts(notes.notes):
+            notes.add(note)
         package.checks.check_square_sr(left, logger=notes.logger)
     percent = {attack: 100 * share for attack, share in left.items() if attack != "clean"}
     seconds = {attack: run.seconds.get(attack, 0.0) for attack in settings["attacks"]}

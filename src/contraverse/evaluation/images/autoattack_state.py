@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
+from contraverse.functional import on_first, writes_files
 
 
 @dataclass
@@ -31,6 +32,12 @@ class State:
         Raises:
             UserError: the file is of another call, is none of AutoAttack's, or could not be written.
         """
+        state = cls._read(path, call)
+        state.broken, state.seconds = on_first(lambda: (state.broken, state.seconds))
+        return state
+
+    @classmethod
+    def _read(cls, path: str | Path | None, call: dict[str, Any]) -> "State":
         state = cls(Path(path) if path else None, call)
         if state.path is None:
             return state
@@ -56,10 +63,10 @@ class State:
         return None if rows is None else np.array(rows, dtype=bool)
 
     def note(self, attack: str, first: int, broken: np.ndarray, seconds: float) -> None:
-        """Add a batch that is attacked, and write the file."""
+        """Add a batch that is attacked; the first process writes the file."""
         self.broken.setdefault(attack, {})[str(first)] = broken.astype(int).tolist()
         self.seconds[attack] = self.seconds.get(attack, 0.0) + seconds
-        if self.path is not None:
+        if self.path is not None and writes_files():
             partial = self.path.with_name(f"{self.path.name}.partial")
             content = {"call": self.call, "broken": self.broken, "seconds": self.seconds}
             partial.write_text(json.dumps(content), encoding="utf-8")

@@ -24,6 +24,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.images import cifar_corruptions
 from contraverse.evaluation.images.pixels import as_classifier, labels_of, right
 from contraverse.evaluation.predict import Progress
+from contraverse.functional import all_parts, by_itself, my_share
 from contraverse.types import BNBranch
 
 COMMON_CORRUPTIONS = (
@@ -150,20 +151,28 @@ def corruption_accuracy(
     """
     names, levels = _checked(corruptions, severities)
     accuracy: dict[str, dict[int, float]] = {name: {} for name in names}
-    notes, n = check_corruptible(data, names), 0
+    notes = check_corruptible(data, names)
     if isinstance(data, ImageData):
         labels_of(data)
         data = data.sample(rows, seed) if rows is not None else data
-    with as_classifier(model, bn_branch, seed) as classifier:
-        for name, severity in itertools.product(names, levels):
+    kinds = list(itertools.product(names, levels))
+    # Whole corruptions are shared out over processes: making one takes longer than classifying it.
+    shares, parts = my_share(kinds), []
+    with as_classifier(model, bn_branch, seed) as classifier, by_itself():
+        for name, severity in shares:
             if isinstance(data, ImageData):
                 images = corrupted(data, name, severity, seed)
             else:
                 images = load_cifar_c(data, name, severity)
                 images = images.sample(rows, seed) if rows is not None else images
-            n = len(images)
             correct = right(classifier, images.pixels, labels_of(images), batch_size, progress)
-            accuracy[name][severity] = 100 * float(correct.mean())
+            parts.append((name, severity, len(images), 100 * float(correct.mean())))
+    parts = sorted(all_parts(parts), key=lambda part: kinds.index(part[:2]))
+    for name, severity, _, percent in parts:
+        accuracy[name][severity] = percent
+    n = parts[-1][2]
+    if progress and len(shares) < len(kinds):
+        progress(n * (len(kinds) - len(shares)))
     if not isinstance(data, ImageData):
         return CorruptionReport(accuracy, n, FILES, None, notes)
     return CorruptionReport(accuracy, n, strengths_of(data), seed, notes)

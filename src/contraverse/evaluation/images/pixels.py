@@ -1,8 +1,8 @@
 """Shared by all evaluations on images: an ordinary module from pixels to logits, and labelled rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from contraverse.data.images import ImageData
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import frozen, seeded
 from contraverse.evaluation.predict import Progress
+from contraverse.functional import all_parts, my_share
 from contraverse.models import attacking
 from contraverse.models.image import ImageModel
 from contraverse.types import BNBranch
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -88,13 +91,32 @@ def right(
 ) -> np.ndarray:
     """Mask (N,) of the images (N, C, H, W), in bytes, that are classified as their ``labels`` (N,).
 
+    Inside `contraverse.functional.sharing` each process classifies its share of the batches.
+
     Raises:
         UserError: as `classes_of`.
     """
-    device, correct = device_of(classifier), []
-    for rows, classes in zip(pixels.split(batch_size), labels.split(batch_size), strict=True):
-        logits = _checked(classifier(as_floats(rows, device)), labels)
-        correct.append((logits.argmax(1).cpu() == classes).numpy())
+    device = device_of(classifier)
+
+    def correct(rows: range) -> np.ndarray:
+        logits = _checked(classifier(as_floats(pixels[rows], device)), labels)
+        return (logits.argmax(1).cpu() == labels[rows]).numpy()
+
+    return np.concatenate(map_ranges(len(pixels), batch_size, correct, progress))
+
+
+def map_ranges(count: int, batch_size: int, work: Callable[[range], T], progress: Progress | None = None) -> list[T]:
+    """``work(rows)`` for each batch of the rows 0 .. count - 1, in order.
+
+    Inside `contraverse.functional.sharing` each process works on its share of the batches and gets the results of all:
+    they have to be picklable, and in the host's memory. ``progress`` is called with the number of rows that are done.
+    """
+    every = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    shares, parts = my_share(list(enumerate(every))), []
+    for number, rows in shares:
+        parts.append((number, work(rows)))
         if progress:
             progress(len(rows))
-    return np.concatenate(correct)
+    if progress and (others := count - sum(len(rows) for _, rows in shares)):
+        progress(others)
+    return [result for _, result in sorted(all_parts(parts), key=lambda part: part[0])]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
-from contraverse.evaluation.images.pixels import as_floats, labels_of
-from contraverse.evaluation.predict import Progress, settle_others
-from contraverse.functional import all_parts, my_share, on_first
+from contraverse.evaluation.images.pixels import as_floats, labels_of, map_ranges
+from contraverse.evaluation.predict import Progress
+from contraverse.functional import on_first
 from contraverse.models import evaluating
 from contraverse.models.finite import checked
 from contraverse.models.image import ImageModel
@@ -98,16 +98,14 @@ def features(
     model: ImageModel, data: ImageData, bn_branch: BNBranch, batch_size: int = 250, progress: Progress | None = None
 ) -> Tensor:
     """h of every image in eval mode, (N, H) fp32 on the CPU."""
-    parts = []
+
+    def h_of(rows: range) -> np.ndarray:
+        batch = {"pixel_values": as_floats(data.pixels[rows], model.device)}
+        return np.asarray(model(batch, want=("h",), bn_branch=bn_branch).h.float().cpu())
+
     with evaluating(model), torch.no_grad():
-        for number, rows in my_share(list(enumerate(data.pixels.split(batch_size)))):
-            h = model({"pixel_values": as_floats(rows, model.device)}, want=("h",), bn_branch=bn_branch).h
-            parts.append((number, h.float().cpu().numpy()))
-            if progress:
-                progress(len(rows))
-    whole = dict(all_parts(parts))
-    settle_others(progress, len(data.pixels) - sum(len(h) for _, h in parts))
-    return torch.from_numpy(checked(np.concatenate([whole[number] for number in sorted(whole)])))
+        parts = map_ranges(len(data.pixels), batch_size, h_of, progress)
+    return torch.from_numpy(checked(np.concatenate(parts)))
 
 
 def _as_linear(fitted: Any, mean: np.ndarray, deviation: np.ndarray, classes: int) -> nn.Linear:

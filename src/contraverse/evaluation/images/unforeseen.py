@@ -6,6 +6,7 @@ Not to be confused with the 19 corruptions that ACL calls "unforeseen attacks": 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from contraverse.attacks import attacks_of
 from contraverse.attacks.distortions import Distortion, Drawn
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError, unknown
-from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, right
+from contraverse.evaluation.images.pixels import as_classifier, as_floats, device_of, labels_of, map_ranges, right
 from contraverse.evaluation.predict import Progress
 from contraverse.types import BNBranch
 
@@ -133,16 +134,16 @@ def unforeseen_accuracy(
         clean = right(classifier, data.pixels, labels, batch_size, progress)
         for name, sizes in chosen.items():
             for epsilon in sizes:
-                held = []
-                for first in range(0, len(data), batch_size):
-                    rows = range(first, min(first + batch_size, len(data)))
+
+                def still_right(rows: range, distortion: Distortion, epsilon: float) -> np.ndarray:
                     x, y = as_floats(data.pixels[rows], device_of(classifier)), labels[rows].to(device_of(classifier))
-                    attacked = attack(classifier, x, y, UNFORESEEN[name], epsilon, steps, targeted, _keys(seed, rows))
+                    attacked = attack(classifier, x, y, distortion, epsilon, steps, targeted, _keys(seed, rows))
                     with torch.no_grad():
-                        held.append((classifier(attacked).argmax(1) == y).cpu().numpy())
-                    if progress:
-                        progress(len(rows))
-                accuracy[name][epsilon] = 100 * float(np.concatenate(held).mean())
+                        return (classifier(attacked).argmax(1) == y).cpu().numpy()
+
+                work = partial(still_right, distortion=UNFORESEEN[name], epsilon=epsilon)
+                right_under_attack = np.concatenate(map_ranges(len(data), batch_size, work, progress))
+                accuracy[name][epsilon] = 100 * float(right_under_attack.mean())
     settings = {"steps": steps, "targeted": targeted, "seed": seed, "bn_branch": bn_branch}
     found_uar = uar(accuracy, reference)
     notes = left_out + (_doubts(steps, data) if found_uar and reference is CIFAR10_ATA else [])
