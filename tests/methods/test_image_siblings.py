@@ -86,3 +86,28 @@ def test_a_batch_of_a_single_row(case: str, dual: bool) -> None:
 def test_an_encoder_without_batch_norm(case: str, encoder: type[nn.Module], rows: int) -> None:
     torch.manual_seed(0)
     steps(case, ImageModel(encoder(), 16, labels=CLASSES), rows)
+
+
+@each
+def test_only_passes_that_are_trained_on_move_running_statistics(case: str) -> None:
+    """The search of a perturbation leaves no trace in batch norm; of SMART, ALUM and VAT the clean pass alone does."""
+    method = make(case, hidden_size=64)
+    model = tiny(heads=method.heads).train()
+    ready(method, model)
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    moved, trained, training = [], set[int](), False
+
+    def forward(module: nn.Module, arguments: Any, out: Tensor) -> None:
+        number = len(moved)
+        moved.append(norm.training and norm.track_running_stats)
+        if out.requires_grad:
+            out.register_hook(lambda grad: trained.add(number) if training else None)
+
+    norm.register_forward_hook(forward)
+    for loss in method.losses(model, batch_of(4)):
+        training = True
+        loss.total.backward()
+        training = False
+    assert {number for number, moves in enumerate(moved) if moves} <= trained
+    if method.name in ("smart", "alum", "vat"):
+        assert sum(moved) == 1

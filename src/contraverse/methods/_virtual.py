@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from contraverse.attacks import NormBall, Objective, Perturbation, SharedDropout, attack_step, perturbation_inputs
 from contraverse.functional import Norm, Scope, squared_distance, symmetric_kl
 from contraverse.methods._settings import Limit, Sigma, StepSize, VirtualSteps, settings
+from contraverse.models.modes import keeping_statistics
 from contraverse.types import Batch, Method
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -54,17 +55,19 @@ class VirtualAdversarial(Method):
         """Search the perturbation that changes the prediction most, by ``steps`` steps from noise of N(0, sigma^2).
 
         Without noise the distance is at its minimum and has no gradient. Costs 2 forward-units a step, and two forwards
-        that can be trained on.
+        that can be trained on. Batch norm's running statistics are those of clean inputs, as in the code of VAT, whose
+        form this is: a search that moved them would leave traces of inputs that nobody sees.
         """
         inputs, distance = perturbation_inputs(model, batch), prediction_distance(batch["labels"])
         masks = SharedDropout(inputs.values.device) if self.share_dropout else nullcontext
 
-        def predict(delta: Tensor | None = None) -> Tensor:
-            with masks():
+        def predict(delta: Tensor) -> Tensor:
+            with masks(), keeping_statistics(model):
                 logits: Tensor = model(batch, delta=delta).logits
             return logits.float()
 
-        clean = predict()
+        with masks():
+            clean = model(batch).logits.float()
         delta = torch.where(inputs.mask, self.sigma * torch.randn_like(inputs.values), 0.0)
         zero_grad_rows = torch.zeros((), dtype=torch.long, device=delta.device)
         for _ in range(self.steps):
