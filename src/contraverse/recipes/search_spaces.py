@@ -64,7 +64,12 @@ SPACES: dict[str, dict[str, Written]] = {
 }
 """Default search space of each method; a method that is not listed varies its learning rate alone."""
 
-PAPER_SPACES: dict[str, dict[str, Written]] = {"freelb": _TABLE_8, "at": _EPSILON, "scal": _EPSILON}
+PAPER_SPACES: dict[str, dict[str, Written]] = {
+    "freelb": _TABLE_8,
+    "at": _EPSILON,
+    "scal": _EPSILON,
+    "smart": {"method.weight": [1.0, 3.0, 5.0]},
+}
 """Search spaces of the papers."""
 
 
