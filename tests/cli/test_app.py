@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 import contraverse
 from contraverse.cli import listing
+from contraverse.cli.app import app
 from contraverse.errors import UserError
 
 COMMAND = [str(Path(sys.executable).with_name("contraverse"))]
@@ -30,6 +31,14 @@ def test_version(invoke: Any) -> None:
 def test_help_names_every_command(invoke: Any) -> None:
     listed = invoke("--help").stdout
     assert all(name in listed for name in ("quickstart", "train", "evaluate", "encode", "predict", "list"))
+
+
+@pytest.mark.parametrize(
+    "command", app.registered_commands, ids=lambda command: command.name or command.callback.__name__
+)
+def test_paragraphs_of_help_break_where_the_terminal_ends(command: Any) -> None:
+    """They broke at the line ends of the source, too: lines of two words between long ones."""
+    assert "\n" not in command.help.replace("\n\n", "")
 
 
 def test_help_answers_at_once() -> None:

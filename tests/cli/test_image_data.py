@@ -82,7 +82,7 @@ def test_a_dry_run_tells_of_images_without_a_label(invoke: Any, heap: Path) -> N
     assert "30 of 48 training images have no label" in done.stderr
     assert "trades leaves the other 30 out" in invoke("train", "trades", *plan).stderr
     ignored = invoke("train", "acl-ds", *plan, "--labels", "10%")
-    assert "acl-ds does not look at the labels of images, so that data.labels: 10% changes nothing" in ignored.stderr
+    assert "acl-ds does not use the labels of images, so that data.labels: 10% changes nothing" in ignored.stderr
 
 
 DIGITS = ("--task", "digits", "--model", "resnet8")

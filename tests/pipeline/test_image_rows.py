@@ -71,7 +71,7 @@ def test_a_method_without_labels_has_all_of_them(recipe: str, heap: Path) -> Non
     assert (len(train), train.labels) == (22, None)
     assert splits.hidden is not None
     assert sorted(splits.hidden.tolist()) == [-100] * 12 + [0] * 5 + [1] * 5
-    assert f"{recipe} does not look at the labels of images, so that data.labels: 50% changes nothing" in splits.notes
+    assert f"{recipe} does not use the labels of images, so that data.labels: 50% changes nothing" in splits.notes
 
 
 @pytest.mark.parametrize("said", [None, "all"])

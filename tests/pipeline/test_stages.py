@@ -154,4 +154,4 @@ def test_a_sentence_method_on_labelled_rows_leaves_the_labels(
     settings = {"evaluation.sts": str(sts), "train.eval_steps": 4, "train.save_steps": 4}
     result = run(configured("simcse", rows, task="text", **settings), tmp_path / "run")
     assert "average" in result.metrics
-    assert any("does not look at the labels" in note for note in result.notes)
+    assert any("does not use the labels" in note for note in result.notes)

@@ -7,7 +7,7 @@ import torch
 
 
 class RandomState:
-    """State of the random generators of the CPU and of ``device``, as it is now."""
+    """State of the random generators of the CPU and of ``device``, at the moment."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,5 +1,6 @@
 """The commands, and the handling of their errors."""
 
+import inspect
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -143,10 +144,16 @@ def contraverse(
         warnings.simplefilter("ignore")
 
 
+def _flowing(command: Callable[..., None]) -> str:
+    """Help of ``command`` whose paragraphs break where the terminal ends, and not where the source's lines do."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+
+
 COMMANDS = quickstart, train, plan, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export
 _SHARED = (evaluate, adversaries, encode, predict)
 """Commands whose work the processes of torchrun share. Training connects them itself; the first does the others."""
 for command in COMMANDS:
     spread = command if command is train else together(command) if command in _SHARED else alone(command)
-    app.command()(files_first(spread))
-app.command("list")(alone(list_))
+    app.command(help=_flowing(command))(files_first(spread))
+app.command("list", help=_flowing(list_))(alone(list_))

@@ -115,7 +115,7 @@ def counting(what: str, total: int) -> Iterator[Any]:
 
 
 def quiet() -> None:
-    """Load the heavy libraries, and have them speak of errors alone."""
+    """Load the heavy libraries, and silence all but their errors."""
     import datasets
     import transformers
     from huggingface_hub.utils import enable_progress_bars

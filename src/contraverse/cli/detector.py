@@ -31,7 +31,7 @@ def check_detector_flags(request: "Request") -> None:
     """Refuse a class that the model does not have, and a rate without a class.
 
     Raises:
-        UserError: so it is.
+        UserError: there is no such class, or no class.
     """
     from contraverse.models.detector import class_id
 

@@ -227,7 +227,7 @@ def read_texts(
     ``delimiter`` and ``encoding`` of `load_splits`.
 
     Raises:
-        UserError: the file cannot be read, a column cannot be told, or a row has no text.
+        UserError: the file cannot be read, a column cannot be identified, or a row has no text.
     """
     from contraverse.data import get_task, load_splits
     from contraverse.data.reading import MEND
@@ -252,7 +252,7 @@ def read_texts(
         try:
             splits = load_splits(task, {"test": file}, text=columns, trained=trained, **form)
         except UserError as error:
-            # Whoever asks for one result a row is not helped by leaving rows out.
+            # One result a row is expected: leaving rows out would shift them.
             hint = error.hint and error.hint.replace(MEND, "mend the rows first.")
             raise UserError(error.what, where=error.where, hint=hint) from error
         tell(splits, file)

@@ -1,4 +1,4 @@
-"""One command in several processes, as torchrun starts them: one speaks and writes, and a mistake is said once."""
+"""One command in several processes, as torchrun starts them: the first prints and writes, an error is printed once."""
 
 import hashlib
 import os

@@ -70,7 +70,7 @@ def _same_class(labels: Tensor | None) -> Tensor:
         ValueError: no labels.
     """
     if labels is None:
-        raise ValueError("rows of the same class are told by their labels: give labels")
+        raise ValueError("labels are missing, by which rows of the same class are recognised")
     return labels.unsqueeze(1) == gather(labels)
 
 

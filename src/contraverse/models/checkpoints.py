@@ -175,7 +175,7 @@ def _fitting(weights: _Weights, where: str, arch: str | None) -> str:
     """The backbone that these weights fit exactly; ``arch`` where it is given.
 
     Raises:
-        UserError: there is none, several cannot be told apart by their names, or ``arch`` is another one.
+        UserError: there is none, several fit by their names, or ``arch`` is another one.
     """
     if arch is not None and arch not in BACKBONES:
         raise UserError(f"no backbone is called {arch!r}", hint=f"known: {', '.join(BACKBONES)}")

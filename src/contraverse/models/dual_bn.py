@@ -18,7 +18,7 @@ class DualBatchNorm(nn.Module):
     the forward pass again, as checkpointing of activations does.
 
     Args:
-        norm: both begin as it is; ``clean`` is it, ``adversarial`` a copy.
+        norm: becomes ``clean``; ``adversarial`` starts as a copy of it.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:

@@ -42,6 +42,6 @@ def checked(vectors: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{int((~good).sum()):,} of {len(vectors):,} vectors hold NaN or infinity, first that of row "
             f"{int(np.flatnonzero(~good)[0])}, from 0",
-            hint="the model has diverged, or its precision is too low: look at its weights, or train it again",
+            hint="the model has diverged, or its precision is too low: check its weights, or train it again",
         )
     return vectors

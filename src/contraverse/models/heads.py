@@ -1,9 +1,9 @@
 """Heads: modules of a method's own on top of the encoder, trained and saved with it.
 
-A head is built from its `HeadSpec` and reads what its kind says of one pass:
+A head is built from its `HeadSpec`; its kind decides which outputs of one pass it reads:
 
 - ``projection``: ``h`` (B, H) -> (B, dim);
-- ``pooler``: what the encoder's own pooler gives, (B, H), as it is: no weights beside the encoder's;
+- ``pooler``: output of the encoder's own pooler, (B, H), without weights of its own;
 - ``mlp``: the same, through several layers with batch norm;
 - ``mlm``: ``tokens`` (B, T, H) -> logits over the vocabulary (B, T, V);
 - ``critic``: two features of a method's choice, through `HeadCall`;
@@ -116,7 +116,7 @@ class NGrams(nn.Module):
 
 
 class Patches(nn.Module):
-    """Selfie's scores: which hidden patch stands where, told from the patches that are seen.
+    """Scores of Selfie: each hidden patch against each hidden place, from the visible patches.
 
     Seen patches, each with its place, and a query that is learnt pass through layers of self-attention; what becomes
     of the query is the image's summary. Summary plus a place is compared with every hidden patch. Places are given by
@@ -185,7 +185,7 @@ def mlp(width: int, dim: int, layers: int) -> nn.Sequential:
 
     Args:
         width: H, of the features.
-        dim: width of what it gives.
+        dim: width of the output.
         layers: linear ones, >= 1; ACL has three of 512, SimCLR two.
     """
     parts = OrderedDict[str, nn.Module]()

@@ -203,7 +203,7 @@ def renew_classifier(encoder: PreTrainedModel, labels: Sequence[str], origin: Or
 
 
 def commit_of(origin: Origin) -> str | None:
-    """The commit of a Hub model that has been loaded; None of a folder, and of what comes with the installation."""
+    """Commit of a Hub model that has been loaded; None for a folder and for the bundled model."""
     if origin.name == "minilm" or Path(origin.path).exists():
         return None
     cached = try_to_load_from_cache(origin.path, "config.json", revision=origin.revision or "main")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contraverse.models.text import Embedding, TextModel
 
 USUAL = 128
-"""Tokens that a text is cut to unless told, or fewer where the encoder has no more positions."""
+"""Default number of tokens that a text is cut to; fewer where the encoder has fewer positions."""
 _LONG, _SHORT = 6, 3
 # Largest difference between numbers that should be the same, and that are, as parts of the largest of them.
 _ALIKE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}

@@ -58,8 +58,8 @@ class TextModel(predicting.Predictor):
         postprocess: a whitening or a flow that `encode` applies to its embeddings, or None; training ignores it.
         tail: dense layers and normalisations of a sentence-transformers folder, applied by `encode` before
             ``postprocess``, or None; training ignores them.
-        prompts: texts by name that `encode` sets before each sentence; ``default_prompt`` names the one that it sets
-            unless told.
+        prompts: texts by name that `encode` sets before each sentence; ``default_prompt`` names the one that is set by
+            default.
         detector: threshold by which `predict` decides for one class, or None: the most probable class is taken.
         reads_last: True for a decoder's classifier, which reads the last token that is no padding.
         adapter: adapters of peft in the encoder, which are trained in its place, or None.

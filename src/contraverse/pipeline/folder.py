@@ -88,7 +88,7 @@ def check_run(config: RunConfig, output: Path, resume: bool) -> None:
         what = "the settings are not those that this run was started with: " + "; ".join(changed[:5])
         raise UserError(what + (" ..." if len(changed) > 5 else ""), where=where, hint=hint)
     if (output / EVALUATION).is_file():
-        hint = "choose another --output, or look at it: contraverse evaluate " + shlex.quote(where)
+        hint = "choose another --output, or evaluate it: contraverse evaluate " + shlex.quote(where)
         raise UserError("a finished run is here", where=where, hint=hint)
     hint = "go on with --resume, choose another --output, or remove the folder"
     raise UserError("an unfinished run is here", where=where, hint=hint)

@@ -106,7 +106,7 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
                 hint = "set data.validation_fraction above 0 to test on images that are set aside"
                 splits.notes.append(f"no image is left to probe the encoder on: {hint}")
         unused = f", so that data.labels: {data.labels} changes nothing" if data.labels not in (None, "all") else ""
-        splits.notes.append(f"{self.config.method.name} does not look at the labels of {self.config.task}{unused}")
+        splits.notes.append(f"{self.config.method.name} does not use the labels of {self.config.task}{unused}")
 
     def hide_labels(self, splits: ImageSplits) -> None:
         """Hide labels as ``data.labels`` says, and leave out images without one that no teacher or method uses."""
@@ -220,10 +220,10 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
     def check_architecture(self, splits: ImageSplits | None) -> None:
         """Build a backbone of timm's without its weights: it may be impossible as dual, or take no such images.
 
-        Where timm cannot be loaded, and nothing was set that only it can judge, the run itself will say so.
+        Where timm is missing, and no setting needs it, the run itself reports that.
 
         Raises:
-            UserError: so it is.
+            UserError: the settings or the images do not go with it.
         """
         settings = self.config.model
         try:

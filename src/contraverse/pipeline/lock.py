@@ -37,8 +37,8 @@ def one_writer(folder: Path, *, say: Say = silent) -> Iterator[None]:
     """Make ``folder`` and hold its lock; the system releases it when the process ends, however it ends.
 
     The lock is an ``flock`` on a file of the folder that says who holds it. On the way out the file is removed, and
-    so are the folders that were made here, if nothing has been written to them. A file system without locks is said,
-    and no error.
+    so are the folders that were made here, if nothing has been written to them. A file system without
+    locks is reported, and no error.
 
     Raises:
         UserError: another process holds the lock.

@@ -63,7 +63,8 @@ def measure_task(
 ) -> dict[str, Any]:
     """Measure the task's metrics on all ``rows`` and, of a classifier, accuracy under attack on ``settings.rows``.
 
-    ``bn_branch``: which set of a dual model's batch norms. ``progress`` is told rows, which add up to `progress_total`.
+    ``bn_branch``: which set of a dual model's batch norms. ``progress`` is called with numbers of rows, in all
+    `progress_total`.
 
     Returns:
         ``metrics``: on all rows, by name; of a classifier ``breakdown``, results by class and by row (see
@@ -91,7 +92,9 @@ def measure_task(
     if model.dual:
         measured["bn_branch"] = bn_branch
         if bn_branch == "clean":
-            notes.append("measured by the clean one of two batch norms; plain() takes the other unless told")
+            notes.append(
+                "measured with the clean batch norms of a dual model; plain() exports the adversarial ones by default"
+            )
     if settings.epsilons and len(model.labels or ()) > 1:
         attacked = rows.sample(settings.rows, seed) if settings.rows else rows
         attack = settings.attack_settings() | {
@@ -163,7 +166,7 @@ def measure_sts(model: TextModel, source: str | StsSources) -> dict[str, Any]:
 
     Returns:
         ``metrics``: each set's "all", their average, alignment and uniformity; ``sts``: every aggregate; ``notes``
-        where there is something to be known of the sets.
+        about the sets, if any.
 
     Raises:
         UserError: ``source`` has nothing to measure on.

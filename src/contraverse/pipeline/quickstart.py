@@ -14,17 +14,17 @@ from contraverse.recipes import configure
 
 METHODS = {"ce": "cross-entropy", "scal": "SCAL"}
 SETTINGS = {
-    "data.train_rows": 640,
-    "evaluation.epsilons": [0.1, 0.3, 1.0],
+    "data.train_rows": 400,
+    "evaluation.epsilons": [0.1, 0.3],
     "evaluation.attack": "pgd",
-    "evaluation.rows": 100,
+    "evaluation.rows": 64,
     "evaluation.diagnostics": 8,
     "evaluation.batch_size": 32,
     "evaluation.noise": ["keyboard", "swap", "space-out", "homoglyph"],
     "evaluation.noise_strengths": [1, 3, 5],
     "evaluation.evasion": ["edits"],
     "evaluation.evasion_budgets": [1, 2],
-    "evaluation.evasion_rows": 20,
+    "evaluation.evasion_rows": 8,
     "train.num_train_epochs": 2,
     "train.learning_rate": 1e-4,
 }

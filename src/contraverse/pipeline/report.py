@@ -1,4 +1,4 @@
-"""A run's report and its model's card, made of the figures that were measured."""
+"""Report of a run and card of its model, from measured figures."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def write_reports(
 def write_evaluation(
     path: Path, model: str, evaluation: dict[str, Any], *, command: str, made_with: dict[str, Any]
 ) -> Path:
-    """Write one page of an evaluation of a saved model, whatever it measured.
+    """Write the report of an evaluation of a saved model as one page.
 
     Args:
         path: of the page.
@@ -147,7 +147,7 @@ def write_comparison(
     pictures_under: str = "",
     before: Mapping[str, float] | None = None,
 ) -> Path:
-    """One page over several finished runs of one task, by name; the others are compared with the first.
+    """Write one page that compares finished runs of one task with the first of them.
 
     ``pictures`` are shown in full, ``pictures_under`` says under what attack. ``before``: seconds of training, by the
     run's name, that the model it started from took; they are counted as its own.

@@ -71,23 +71,23 @@ def run(
 ) -> RunResult:
     """Train, save, measure and report; everything lies in ``output`` afterwards.
 
-    The figures are those of the model read back from ``model/``, not of the one in memory: what is reported is
-    what is shipped. With stages, each is such a run in a folder of its own inside ``output``.
+    Figures are measured on the model read back from ``model/``, not on the one in memory: they are of the files
+    that are used later. With stages, each is such a run in a folder of its own inside ``output``.
 
     Args:
-        config: all that decides the run; ``config.yaml`` in ``output`` will be the same.
+        config: settings of the run, written as ``config.yaml`` into ``output``.
         output: the run folder; made here.
         resume: go on from the last checkpoint in ``output``.
-        say: told each step in a line.
-        counting: shows how far the measuring is.
-        test: whether the test rows are looked at; without, the figures are of the validation rows.
+        say: called with a line for each step.
+        counting: shows the progress of measuring.
+        test: measure on the test rows; False measures on the validation rows.
 
     Raises:
         UserError: data, model or settings cannot be used, or ``output`` holds another run.
         Interrupted: Ctrl-C or SIGTERM; the checkpoint is written.
     """
     output = Path(output)
-    # Of several processes (torchrun) one looks at the folder and writes to it.
+    # Of several processes (torchrun) the first alone reads and writes the folder.
     first = os.environ.get("RANK", "0") == "0"
     say, counting = (say, counting) if first else (silent, uncounted)
     _check_processes(config)
@@ -104,7 +104,7 @@ def run(
         if not config.stages:
             return run_one(config, output, resume=resume)
         if not resume:
-            # What is wrong with the last stage is said before the first one trains for hours.
+            # Mistakes in the last stage show before the first one trains for hours.
             say("Checking the later stages")
             for stage in split_stages(config)[1:]:
                 dry_run(stage)
@@ -225,7 +225,7 @@ def _train(
     for note in method.notes:
         splits.notes.append(note)
         say("  " + note)
-    # One process looks: another may already see what the first has begun to write.
+    # The first process decides: others might see files that it is just writing.
     checkpoint, torn = trainer.newest_checkpoint() if from_first(resume) else (None, [])
     for note in torn:
         say("  " + note)
@@ -279,7 +279,7 @@ def _sizes(splits: AnySplits) -> dict[str, int]:
 
 
 def plan_validation(steps: Steps[Any, Any], splits: AnySplits) -> Validation:
-    """Settle whether, and by which metric, the best checkpoint of a run is chosen.
+    """Plan validation: whether the best checkpoint is chosen, and by which metric.
 
     Raises:
         UserError: ``train.metric_for_best_model`` is not measured.
@@ -306,7 +306,7 @@ def plan_validation(steps: Steps[Any, Any], splits: AnySplits) -> Validation:
 
 
 def _evaluators(steps: Steps[Any, Any], splits: AnySplits) -> tuple[dict[str, Evaluator], list[str]]:
-    """Build the evaluators; with them, the names of the metrics that they give."""
+    """Build the evaluators, and list the names of their metrics."""
     settings, rows, sts, bn_branch = steps.config.evaluation, splits.validation, steps.sts, steps.method.bn_branch
     if not steps.supervised:
         if sts is None or sts.dev is None:

@@ -129,7 +129,7 @@ class Steps(ABC, Generic[S, M]):
         """
 
     def hide_labels(self, splits: S) -> None:
-        """Hide the labels of training rows that a supervised run is not to know."""
+        """Hide labels of training rows that ``data.labels`` leaves out."""
         return None
 
     @abstractmethod
@@ -145,10 +145,10 @@ class Steps(ABC, Generic[S, M]):
         return None
 
     def check_teacher(self, splits: S) -> None:
-        """Refuse a teacher that cannot be loaded or has other classes than the rows.
+        """Check that the teacher can be loaded and has the classes of the rows.
 
         Raises:
-            UserError: so it is.
+            UserError: the teacher cannot be used.
         """
         return None
 

@@ -100,7 +100,7 @@ class TextSteps(Steps[TextSplits, TextModel]):
             return
         splits.train = replace(splits.need("train"), labels=None, label_names=None)
         splits.task = _without_labels(splits.task)
-        splits.notes.append(f"{self.config.method.name} does not look at the labels of {self.config.task}")
+        splits.notes.append(f"{self.config.method.name} does not use the labels of {self.config.task}")
 
     def row_bytes(self, data: TextData) -> Iterator[bytes]:
         for row in data.texts:
@@ -195,7 +195,7 @@ class TextSteps(Steps[TextSplits, TextModel]):
 
 
 def hub_names(task: Any) -> list[str]:
-    """The task's own data set on the Hub; none where loading says so, or where it comes with a package."""
+    """Names of the task's data set on the Hub; empty where it has none, as one that comes with a package."""
     return [":".join(filter(None, task.hub))] if task.hub else []
 
 
@@ -270,7 +270,7 @@ def origin_of(settings: ModelConfig) -> Origin:
 
 
 def pinned(config: RunConfig) -> RunConfig:
-    """``config`` with the commit of the Hub model that was just loaded; as it is where that came from elsewhere."""
+    """Return ``config`` with the commit of the Hub model that was just loaded; unchanged for any other model."""
     commit = commit_of(origin_of(config.model))
     if commit is None:
         return config
@@ -309,7 +309,7 @@ def token_notes(model: TextModel, data: TextData, *, name: str = "", max_length:
     Args:
         model: reads the rows.
         data: the rows.
-        name: of the rows, before each note.
+        name: of the split, put before each note.
         max_length: tokens at which a row is cut; None for the model's own.
     """
     texts = data.texts

@@ -204,7 +204,7 @@ def deacl() -> ImageRunConfig:
     return config.model_copy(update={"data": ImageDataConfig(views=ViewsConfig(kind="crop-flip"), **_ALL)})
 
 
-@recipe("selfie", summary="hidden patches told apart", paper="Selfie (Trinh et al. 2019)", task="cifar10")
+@recipe("selfie", summary="masked-patch classification", paper="Selfie (Trinh et al. 2019)", task="cifar10")
 def selfie() -> ImageRunConfig:
     """Selfie as Adv-SS pre-trains by it: SGD with Nesterov's momentum at .1, cosine, batch 128, 200 epochs."""
     train = {

@@ -66,7 +66,7 @@ def _short_name(model: str) -> str:
 
 
 def _family(model: str) -> str:
-    """``roberta`` of ``FacebookAI/roberta-base``, or of a folder whose configuration says so."""
+    """``roberta`` of ``FacebookAI/roberta-base``, or the model type in a folder's configuration."""
     try:
         written = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
         return str(written["model_type"]).lower()

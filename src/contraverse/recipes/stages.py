@@ -1,4 +1,4 @@
-"""A configuration with stages as the ordinary runs that it consists of."""
+"""Split a configuration with stages into its ordinary runs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class Stage(NamedTuple):
     """One run of several.
 
     ``folder``: its folder's name inside the whole run's, ``1-itpt``. ``init_from``: the folder's name of the stage
-    that it starts from, None for ``config.model.name``. ``teacher``: that of the stage whose model tells the labels
-    that images lack, None where ``config.data.pseudo_labels`` is no stage.
+    that it starts from, None for ``config.model.name``. ``teacher``: that of the stage whose model predicts missing
+    labels, None where ``config.data.pseudo_labels`` is no stage.
     """
 
     folder: str

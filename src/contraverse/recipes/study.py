@@ -44,7 +44,7 @@ class Selection(Section):
 class StudyConfig(Section):
     """Everything that decides a study.
 
-    ``question``: what it is to tell, and ``text``: what is said about its table, in Markdown. ``scale``: ``paper`` with
+    ``question``: question that the study answers. ``text``: Markdown beside its table. ``scale``: ``paper`` with
     a paper's model, rows and settings, or ``small``; ``shows``: the paper's tables and figures that it is of.
     ``tasks``: by name the settings of each task, ``task`` among them where the name is another. ``methods``: lines of
     the table by label. ``settings``: of every cell. ``seeds``: of training, in the test stage. ``baseline``: the label

@@ -129,7 +129,7 @@ def freelb() -> RunConfig:
     return labelled("freelb", **_FREELB)
 
 
-@recipe("rar", summary="FreeLB, and tokens told from adversarial representations", paper=CARL_PAPER, task="text")
+@recipe("rar", summary="FreeLB plus reconstruction of every token", paper=CARL_PAPER, task="text")
 def rar() -> RunConfig:
     """RAR on that FreeLB, the reconstruction loss weighted .1 (4.3)."""
     return labelled("rar", weight=0.1, **_FREELB)
@@ -198,7 +198,12 @@ def consert() -> RunConfig:
     return config.model_copy(update={"model": ModelConfig(pooling="last-two", max_length=64)})
 
 
-@recipe("isbert", summary="n-grams told by their sentence", paper="IS-BERT (Zhang et al. 2020)", task="sentences")
+@recipe(
+    "isbert",
+    summary="mutual information of n-grams and their sentence",
+    paper="IS-BERT (Zhang et al. 2020)",
+    task="sentences",
+)
 def isbert() -> RunConfig:
     """IS-BERT: batch 32, one epoch, and 2e-5 over a warm-up of a tenth, their code's defaults; 32 tokens, as USCAL."""
     return sentences("isbert", {}, embedding="ngrams", global_batch_size=32, learning_rate=2e-5)

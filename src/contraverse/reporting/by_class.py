@@ -46,7 +46,7 @@ def matrices(breakdown: Mapping[str, Any]) -> list[Matrix]:
 
 
 def clean_and_middle(confusions: Sequence[Matrix]) -> list[Matrix]:
-    """The clean matrix and that of the middle radius, of which the report's first sentence speaks."""
+    """Confusion matrices: clean, and at the middle radius, which the report's first sentence is about."""
     radii = [matrix.epsilon for matrix in confusions if matrix.epsilon is not None]
     middle = median_low(radii) if radii else None
     return [matrix for matrix in confusions if matrix.epsilon in (None, middle)]

@@ -146,7 +146,7 @@ def _figure(key: MetricKey) -> str:
 
 
 def _text(value: object) -> str:
-    """``value`` as Markdown that shows it as it is."""
+    """Escape ``value`` for Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>|#&~])", r"\\\1", plain(value))
 
 
