@@ -128,3 +128,36 @@ def test_a_class_that_is_missing_stops_a_run_before_it_trains(invoke: Any, split
     result = invoke("train", "ce", "--task", "text", "--data", splits, *flags, code=2)
     assert 'evaluation.positive: no class is called "scam"' in result.stderr
     assert not (tmp_path / "x" / "model").exists()
+
+
+def test_recall_at_the_threshold_is_beside_every_attack_and_noise(invoke: Any, run: Path, tmp_path: Path) -> None:
+    flags = ["--eps", ".05", "--noise", "keyboard,upper", "--noise-strengths", "1,3", "--noise-draws", 2]
+    flags += ["--gate", "recall[noise]>=0", "--gate", "recall[noise:keyboard@3]>=0", "--gate", "recall[apgd-0.05]>=0"]
+    result = invoke("evaluate", run, *flags, "--output", tmp_path / "a.json", "--report", tmp_path / "a.html")
+    assert "recall of spam at the saved" in result.stdout  # the title of the table
+    assert "false positives" in result.stdout
+    measured = json.loads((tmp_path / "a.json").read_text())
+    noise, attacked = measured["noise"], measured["detection"]["under_attack"]
+    assert noise["threshold"]["recall"]["clean"] == measured["metrics"]["recall"]
+    assert measured["metrics"]["recall@noise"] == noise["threshold"]["recall"]["mean"]["value"]
+    assert measured["metrics"]["recall@apgd-0.05"] == attacked["at"][0]["recall"]["percent"]
+    assert attacked["at"][0]["recall"]["percent"] <= measured["metrics"]["recall"]
+    assert "Recall of spam at the saved threshold by strength" in (tmp_path / "a.html").read_text()
+    failed = invoke("evaluate", run, *flags, "--gate", "recall[noise]>100", code=3)
+    assert "recall[noise]>100: it is" in failed.stderr
+
+
+def test_prediction_by_another_threshold(invoke: Any, run: Path, splits: Path, tmp_path: Path) -> None:
+    flags = ("predict", run, splits / "test.csv", "--output", tmp_path / "p.csv", "--force")
+    invoke(*flags, "--threshold", 0.2)
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert [label == "spam" for label in frame["label"]] == (frame["probability_spam"] >= 0.2).tolist()
+    invoke(*flags, "--positive", "ham", "--threshold", 0.9)
+    frame = pd.read_csv(tmp_path / "p.csv")
+    assert [label == "ham" for label in frame["label"]] == (frame["probability_ham"] >= 0.9).tolist()
+    for wrong, says in (
+        (("--threshold", 1.5), "a probability between 0 and 1, not 1.5"),
+        (("--positive", "scam", "--threshold", 0.5), 'no class is called "scam"'),
+        (("--positive", "ham"), "no threshold was saved for ham"),
+    ):
+        assert says in invoke(*flags, *wrong, code=2).stderr

@@ -101,10 +101,15 @@ def test_figures_for_gates() -> None:
     assert set(figures["recall"]) == {"clean", "edits@2", "edits", "attack"}
     assert set(figures["flip_rate"]) == {"edits@2", "edits", "attack"}
     assert figures["f1"]["clean"].value == 71.0
-    cell = {"kind": "swap", "strength": 2, "value": 60.0}
+    cell = {"kind": "swap", "strength": 2, "value": 60.0, "threshold": {"recall": 40.0}}
+    recall = {"clean": 50.0, "mean": {"value": 40.0, "low": 20.0, "high": 60.0}}
     noise = {"metric": "accuracy", "rows": 9, "mean": {"value": 65.0}, "by_kind": {"swap": 61.0}, "cells": [cell]}
+    noise["threshold"] = {"recall": recall}
     values = {name: figure.value for name, figure in figures_of({"noise": noise})["accuracy"].items()}
     assert values == {"noise": 65.0, "noise:swap": 61.0, "noise:swap@2": 60.0}
+    recalls = figures_of({"noise": noise})["recall"]
+    assert recalls["noise"].interval == (20.0, 60.0)
+    assert recalls["noise:swap@2"].value == 40.0
 
 
 def test_a_strangers_classifier_gets_a_report_of_attack_and_noise(

@@ -19,8 +19,6 @@ TEXTS = (
     "--noise-strengths",
     "--noise-draws",
     "--noise-side",
-    "--positive",
-    "--false-positive-rate",
 )
 IMAGES = (*BEYOND, *AUTOATTACK, "--bn-branch")
 

@@ -1,6 +1,6 @@
 """Detectors in ``contraverse evaluate``: the options, the threshold, and the table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +13,10 @@ from contraverse.visible import visible
 
 if TYPE_CHECKING:
     from contraverse.cli.request import Request
-    from contraverse.data import TextSplits
+    from contraverse.data import Rows
+    from contraverse.models import AnyModel
+    from contraverse.models.detector import Detector
+    from contraverse.types import BNBranch
 
 Positive = Annotated[
     str | None,
@@ -46,17 +49,46 @@ def check_detector_flags(request: "Request") -> None:
     class_id(settings.positive, request.loaded.model.labels, where="--positive")
 
 
-def set_threshold(request: "Request", splits: "TextSplits") -> None:
-    """Choose the model's threshold on the validation rows, unless it was saved with one for this class."""
+def set_threshold(
+    request: "Request", read_validation: "Callable[[], Rows | None]", bn_branch: "BNBranch" = "adversarial"
+) -> None:
+    """Choose the model's threshold on validation rows, unless it was saved with one for this class."""
     settings, model = request.settings, request.loaded.model
     if settings.positive is None:
         return
-    saved = getattr(model, "detector", None)
+    saved = model.detector
     if request.options["false_positive_rate"] is None and saved is not None and saved.positive == settings.positive:
         return
     from contraverse.pipeline.detector import fit_detector
 
-    say(fit_detector(model, splits.validation, settings))
+    say(fit_detector(model, read_validation(), settings, bn_branch))
+
+
+def chosen_detector(model: "AnyModel", positive: str | None, threshold: float | None) -> "Detector | None":
+    """Return the threshold that predictions are made by: the one of the options, or the model's own.
+
+    Raises:
+        UserError: a threshold out of (0, 1) or without a class, or a class without a threshold.
+    """
+    from scipy.special import logit
+
+    from contraverse.models.detector import Detector, class_id
+
+    saved = model.detector
+    if threshold is None:
+        if positive is not None and (saved is None or saved.positive != positive):
+            class_id(positive, model.labels, where="--positive")
+            raise UserError(
+                f"no threshold was saved for {positive}", where="--positive", hint="set one: --threshold .5"
+            )
+        return saved
+    if not 0 < threshold < 1:
+        raise UserError(f"it is a probability between 0 and 1, not {threshold:g}", where="--threshold")
+    name = positive or (saved.positive if saved is not None else None)
+    if name is None:
+        raise UserError("there is no class for it", where="--threshold", hint="name the class to detect: --positive")
+    class_id(name, model.labels, where="--positive")
+    return Detector(positive=name, log_odds=float(logit(threshold)))
 
 
 def show_detection(detection: Mapping[str, Any]) -> None:

@@ -54,11 +54,11 @@ def _check_flags(request: Request) -> None:
     """Refuse flags that would be ignored, before anything is measured."""
     if evasion.check_flags(request):
         return
+    check_detector_flags(request)
     if request.of_images:
         assert isinstance(request.settings, ImageEvaluationConfig)
         check_image_flags(request.flags, request.settings, encoder=request.is_encoder)
         return
-    check_detector_flags(request)
     check_noise_flags(request)
     own_norms = request.options["norm"] is None or request.options["norm"] in request.settings.spec.norms
     if ATTACKS[request.attack].measured_by == "auto_attack" or not own_norms or set(IMAGES) & set(request.flags):

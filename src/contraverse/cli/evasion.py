@@ -298,6 +298,7 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
     with a budget, as ``edits@2``. Of noise: ``noise``, the mean of all, ``noise:KIND``, and ``noise:KIND@STRENGTH``.
     ``metrics`` of the evaluation are there as ``clean``.
     """
+    from contraverse.evaluation.keys import MetricKey
     from contraverse.evasion.gate import Figure
 
     figures: dict[str, dict[str, Figure]] = {}
@@ -315,7 +316,15 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
 
     for metric, value in (evaluation.get("metrics") or {}).items():
         if isinstance(value, (int, float)):
-            figures.setdefault(metric, {})["clean"] = Figure(float(value), int(evaluation.get("rows", 0)))
+            key = MetricKey.read(metric)
+            under = "clean" if key.under is None else str(key).partition("@")[2]
+            figures.setdefault(key.metric, {})[under] = Figure(float(value), int(evaluation.get("rows", 0)))
+    if threshold := (evaluation.get("detection") or {}).get("threshold"):
+        add("recall", "clean", threshold["recall"])
+        add("false_positive_rate", "clean", threshold["realised"])
+    if attacked := (evaluation.get("detection") or {}).get("under_attack"):
+        for at in attacked["at"]:
+            add("recall", f"{attacked['attack']}-{at['epsilon']:g}", at["recall"])
     if noise := evaluation.get("noise"):
         under = {
             "noise": noise["mean"]["value"],
@@ -324,6 +333,13 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
         under |= {f"noise:{cell['kind']}@{cell['strength']}": cell["value"] for cell in noise["cells"]}
         for condition, value in under.items():
             figures.setdefault(noise["metric"], {})[condition] = Figure(value, noise["rows"])
+        for name, rate in noise["threshold"].items():
+            mean = rate["mean"]
+            ends = None if mean["low"] is None else (mean["low"], mean["high"])
+            figures.setdefault(name, {})["noise"] = Figure(mean["value"], noise["rows"], ends)
+            for cell in noise["cells"]:
+                condition = f"noise:{cell['kind']}@{cell['strength']}"
+                figures[name][condition] = Figure(cell["threshold"][name], noise["rows"])
     for name, report in (evaluation.get("evasion") or {}).items():
         against = report["against"]
         add_all("clean", report["clean"], against)
@@ -347,7 +363,11 @@ def _check_gates(gates: "Sequence[Gate]", suite: "Suite", noise: "EvaluationConf
     if noise is not None:
         under = ["noise", *(f"noise:{kind}" for kind in noise.noise)]
         under += [f"noise:{kind}@{strength}" for kind in noise.noise for strength in noise.noise_strengths]
-        expected["accuracy"] = there | dict.fromkeys(under, Figure(None, 0))
+        noisy = dict.fromkeys(under, Figure(None, 0))
+        expected["accuracy"] = there | noisy
+        if noise.positive is not None:
+            expected["recall"] = expected.get("recall", {}) | noisy
+            expected["false_positive_rate"] = noisy
     for gate in gates:
         if gate.metric == "recall" and "recall" not in expected:
             raise UserError(f"{gate.written}: recall is of one class", where="--gate", hint="name it with --against")

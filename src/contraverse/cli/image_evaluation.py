@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contraverse.attacks.table import ATTACKS
 from contraverse.cli.console import counting, doing, figures, result, say, warn
+from contraverse.cli.detector import set_threshold, show_detection
 from contraverse.cli.files import Loaded, check_target, own
 from contraverse.cli.images import load_rows, measured_route
 from contraverse.cli.request import Request
@@ -68,6 +69,10 @@ def measure_classifier(request: Request) -> dict[str, Any]:
     bn_branch, beyond = measured_route(loaded, request.options["bn_branch"]), _beyond(request)
     with doing("Reading data…"):
         rows = load_rows(loaded, task, data, split, whole=not own(loaded, data.source))
+    whose = own(loaded, data.source)  # other images are test images as a whole
+    set_threshold(
+        request, lambda: load_rows(loaded, task, data, "validation", whole=False) if whose else None, bn_branch
+    )
     chosen = rows.sample(settings.rows, data.seed) if settings.rows else rows
     sizes, left_out = _refused(chosen, beyond)
     plain = settings.model_copy(update={"epsilons": []}) if beyond.auto else settings
@@ -101,6 +106,8 @@ def measure_classifier(request: Request) -> dict[str, Any]:
         columns[f"{evaluation['corruptions']['n']} of {beyond.corrupted_files.name}"] = elsewhere
     title = f"{task.name}, {len(rows)} images"
     result.print(figures(title, {name: _marked(evaluation, metrics) for name, metrics in columns.items()}))
+    if "detection" in evaluation:
+        show_detection(evaluation["detection"])
     evaluation["metrics"] = {**named_metrics(evaluation), **extra, **elsewhere}
     notes += [note for name in ("corruptions", "unforeseen") for note in evaluation.get(name, {}).get("notes", ())]
     if replaced := {attack for report in evaluation.get("autoattack", {}).values() for attack in report["replaced"]}:

@@ -131,7 +131,9 @@ def show_noise(noise: Mapping[str, Any]) -> None:
     table.add_section()
     table.add_row("mean of all", *("" for _ in strengths), mean, escape(interval_text(noise["difference"])))
     result.print(table, soft_wrap=False)
-    if noise["positive"] is not None:
+    if noise["threshold"]:
+        _show_threshold(noise, strengths)
+    elif noise["positive"] is not None:
         recall = noise["recall"].get(noise["positive"], {"clean": float("nan"), "noise": float("nan")})
         name = visible(noise["positive"])
         result.print(escape(f"recall of {name}: {recall['clean']:.1f} clean, {recall['noise']:.1f} under noise"))
@@ -143,3 +145,18 @@ def show_noise(noise: Mapping[str, Any]) -> None:
         text = " | ".join(text if len(text) <= 200 else text[:199] + "…" for text in example["texts"])
         change = f"{example['label']} → {example['predicted']}"
         say(visible(f"  {example['kind']} {example['strength']}: {text}  ({change})"))
+
+
+def _show_threshold(noise: Mapping[str, Any], strengths: list[int]) -> None:
+    """Print recall and false positives of a detector at its threshold."""
+    from contraverse.reporting.noise_map import threshold_rows, threshold_text
+
+    title = f"recall of {noise['positive']} at the saved threshold under noise by strength"
+    table = Table(title=escape(visible(title)), title_justify="left", title_style="bold")
+    table.add_column("")
+    for name in (*strengths, "mean", "false positives"):
+        table.add_column(str(name), justify="right")
+    for row in threshold_rows(noise):
+        table.add_row(*map(escape, row))
+    result.print(table, soft_wrap=False)
+    result.print(escape(visible(threshold_text(noise))))

@@ -25,7 +25,7 @@ def measure_task(request: Request) -> dict[str, Any]:
         splits = read_splits(request, task, data)
         rows = splits.need(split)
     notes = tell_tokens(loaded.model, rows)
-    set_threshold(request, splits)
+    set_threshold(request, lambda: splits.validation)
     attacked = min(settings.rows or len(rows), len(rows)) if settings.epsilons else 0
     title = f"{task.name}, {len(rows)} rows" + (f", {attacked} of them attacked" if attacked else "")
     say(f"Measuring {title}")

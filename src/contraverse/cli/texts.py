@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from contraverse.cli.console import counting, say
+from contraverse.cli.detector import chosen_detector
 from contraverse.cli.files import (
     MODEL,
     Delimiter,
@@ -118,6 +119,10 @@ def predict(
     bn_branch: BNBranch = None,
     model_arch: Arch = None,
     normalise: Normalise = None,
+    positive: Annotated[str | None, typer.Option(help="Class of --threshold. (default: saved with the model)")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which on --positive is predicted. (default: saved)")
+    ] = None,
     batch_size: BatchSize = 64,
     force: Force = False,
     trust_remote_code: Trust = False,
@@ -125,18 +130,21 @@ def predict(
     """Write the label of every row and the probability of each class, in order; a regression's score.
 
     Rows of texts have their number, from 0. The label is the most probable class, or that of the threshold that was
-    saved with the model; its probability is followed by those of all classes. In a CSV file a label that begins as a
-    formula of a spreadsheet does (=, +, -, @) stands after an apostrophe.
+    saved with the model or is set here; its probability is followed by those of all classes. In a CSV file a label that
+    begins as a formula of a spreadsheet does (=, +, -, @) stands after an apostrophe.
     """
     check_target(output, (".csv", ".jsonl", ".parquet"), force)
     loaded = load_model(model, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code)
     labels = loaded.model.labels
     if labels is None:
         raise UserError("an encoder has no labels to predict", where=model, hint="contraverse encode uses it")
-    through = measured_route(loaded, bn_branch)
+    through, detector = measured_route(loaded, bn_branch), chosen_detector(loaded.model, positive, threshold)
+    if detector is not None:
+        saved = ", the saved threshold" if detector is loaded.model.detector else ""
+        say(f"{detector.positive} from a probability of {detector.threshold:.4g} on{saved}")
     if is_image_model(loaded):
-        probabilities, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
-        _write_predictions(output, {"image": names} | _predictions(probabilities, labels, None))
+        logits, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
+        _write_predictions(output, {"image": names}, logits, labels, detector)
         return
     rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
     tell_tokens(loaded.model, rows)
@@ -144,13 +152,13 @@ def predict(
 
     with counting("Predicting", len(rows)) as advance:
         logits = logits_of(loaded.model, rows, batch_size, progress=advance)
-    saved = text_model(loaded, "predict").detector
-    if saved is not None:
-        say(f"{saved.positive} from a probability of {saved.threshold:.4g} on, the saved threshold")
-    _write_predictions(output, {"row": list(range(len(logits)))} | _predictions(logits, labels, saved))
+    _write_predictions(output, {"row": list(range(len(logits)))}, logits, labels, detector)
 
 
-def _write_predictions(output: Path, columns: dict[str, list[Any]]) -> None:
+def _write_predictions(
+    output: Path, named: dict[str, list[Any]], logits: "np.ndarray", labels: list[str], detector: "Detector | None"
+) -> None:
+    columns = named | _predictions(logits, labels, detector)
     if output.suffix == ".parquet":
         _write_parquet(output, columns)
     else:

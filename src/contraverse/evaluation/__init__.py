@@ -8,7 +8,14 @@ from contraverse.evaluation.nli import ANLI_ROUNDS, NliReport, NliScores, evalua
 from contraverse.evaluation.noise import NoiseReport, NoiseSettings, noise_robustness, noise_sts
 from contraverse.evaluation.own_models import AdversarialExamples, attack
 from contraverse.evaluation.predict import TaskEvaluator, predict
-from contraverse.evaluation.robustness import Attacked, RobustReport, evaluate, robust_accuracy, rows_done
+from contraverse.evaluation.robustness import (
+    Attacked,
+    RobustReport,
+    evaluate,
+    recall_under_attack,
+    robust_accuracy,
+    rows_done,
+)
 from contraverse.evaluation.shift import Shift, ShiftReport, representation_shift, shift_attempts
 from contraverse.evaluation.sts import StsbDev, StsReport, StsScores, evaluate_sts
 from contraverse.evaluation.sts_sets import STS_ON_HUB, STS_SETS, StsSet, StsSources, find_sts, load_sts
@@ -46,6 +53,7 @@ __all__ = [
     "noise_robustness",
     "noise_sts",
     "predict",
+    "recall_under_attack",
     "representation_shift",
     "robust_accuracy",
     "rows_done",

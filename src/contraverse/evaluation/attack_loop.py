@@ -34,6 +34,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Losses that an attack maximizes, one value per row: from logits (B, C) and labels (B,)."""
 
+Decide = Callable[[Tensor], Tensor]
+"""Class (B,) of each row, from logits (B, C)."""
+
+
+def most_probable(logits: Tensor) -> Tensor:
+    """Class of the largest logit."""
+    return logits.argmax(-1)
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -93,12 +101,14 @@ def attack_rows(
     settings: AttackSettings,
     batch_size: int,
     progress: Progress | None = None,
+    decide: Decide = most_probable,
 ) -> AttackResult:
     """Attack ``rows`` (their numbers), attempt by attempt, each on those that the ones before left right.
 
     An image drops out of the attempt, too, as soon as it is broken. A sentence does not: how large its perturbation is
     relative to it, which encoders are compared by, is of the whole attempt. The model has to be in eval mode and
-    `frozen`, inside `seeded`. ``progress`` is called with ``len(rows)`` rows an attempt.
+    `frozen`, inside `seeded`. ``progress`` is called with ``len(rows)`` rows an attempt. ``decide`` gives the class of
+    each row from logits (B, C).
     """
     still_correct = np.zeros(len(data), dtype=bool)
     still_correct[rows] = True
@@ -110,7 +120,7 @@ def attack_rows(
         survivors = np.flatnonzero(still_correct)
         if progress:
             progress(len(rows) - len(survivors))
-        attempt_on = partial(_attempt, model, epsilon, settings, attempt, loss, random)
+        attempt_on = partial(_attempt, model, epsilon, settings, attempt, loss, random, decide)
         for chosen, result in map_batches(model, data, survivors, batch_size, attempt_on, progress):
             still_correct[chosen], predicted[chosen] = ~result.broken, result.predicted
             relative_size[chosen] = result.relative_size
@@ -136,13 +146,16 @@ def _attempt(
     attempt: int,
     loss: str,
     random: bool,
+    decide: Decide,
     rows: np.ndarray,
     batch: Batch,
 ) -> _Attempt:
     """One attempt on the rows of these numbers."""
     inputs = perturbation_inputs(model, batch)
     ball = ball_of(inputs, rows, epsilon, settings, attempt)
-    attacked = attack_batch(model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel))
+    attacked = attack_batch(
+        model, batch, inputs, ball, settings, loss, random, drop=isinstance(model, ImageModel), decide=decide
+    )
     size = relative_sizes(attacked.delta, inputs, settings.norm)
     broken, predicted = attacked.broken.cpu().numpy(), attacked.predicted.cpu().numpy()
     return _Attempt(broken, predicted, size.cpu().numpy(), attacked.gradients, attacked.zero_grad_rows)
@@ -176,6 +189,7 @@ def attack_batch(
     random: bool,
     *,
     drop: bool = False,
+    decide: Decide = most_probable,
 ) -> BatchAttackResult:
     """One attempt on one batch.
 
@@ -185,6 +199,7 @@ def attack_batch(
     Args:
         drop: a row that is broken is not run through the model again. Which rows break stays the same, for each goes
             its own way; their perturbations are those of largest loss until then.
+        decide: gives the class of each row (B,) from logits (B, C).
     """
     labels, of_logits, taken, blind = batch["labels"], LOSSES[loss], 0, 0
     broken, predicted = torch.zeros_like(labels, dtype=torch.bool), labels.clone()  # (B,) each
@@ -202,7 +217,7 @@ def attack_batch(
         whole = len(left) == len(labels)
         some = batch if whole else _only(batch, left)
         logits = logits_of(model, some, delta if whole else delta[left], bn_branch=settings.bn_branch)
-        classes = logits.detach().argmax(-1)
+        classes = decide(logits.detach())
         predicted[left] = torch.where(broken[left], predicted[left], classes)
         broken[left] |= classes != labels[left]
         if whole:

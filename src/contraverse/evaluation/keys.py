@@ -51,9 +51,27 @@ def attacked_accuracy(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
 
 
 def noise_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
-    """Mean under noise of ``evaluation["noise"]``, `NoiseReport.to_dict`; empty without noise."""
+    """Means under noise of ``evaluation["noise"]``, `NoiseReport.to_dict`; empty without noise.
+
+    Those of the metric, and of a detector recall and false positives at its threshold.
+    """
     noise = evaluation.get("noise")
-    return {MetricKey(noise["metric"], "noise"): noise["mean"]["value"]} if noise else {}
+    if not noise:
+        return {}
+    rates = {MetricKey(name, "noise"): rate["mean"]["value"] for name, rate in noise["threshold"].items()}
+    return {MetricKey(noise["metric"], "noise"): noise["mean"]["value"]} | rates
+
+
+def detected_under_attack(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    """Recall at a detector's threshold at each radius of ``evaluation["detection"]``; empty without an attack."""
+    attacked = (evaluation.get("detection") or {}).get("under_attack")
+    if not attacked:
+        return {}
+    return {
+        MetricKey("recall", attacked["attack"], at["epsilon"]): at["recall"]["percent"]
+        for at in attacked["at"]
+        if at["recall"]["percent"] is not None
+    }
 
 
 def evasion_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
@@ -78,4 +96,5 @@ def named_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _others(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
-    return attacked_accuracy(evaluation) | noise_metrics(evaluation) | evasion_metrics(evaluation)
+    under_attack = attacked_accuracy(evaluation) | detected_under_attack(evaluation)
+    return under_attack | noise_metrics(evaluation) | evasion_metrics(evaluation)

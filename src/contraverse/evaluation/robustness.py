@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from contraverse.evaluation.own_models import measurable
 from contraverse.evaluation.paired import pack_rows
 from contraverse.evaluation.predict import Progress, TaskEvaluator, encode_data, labels_of, predict
 from contraverse.models import AnyModel, ImageModel, TextModel, attacking
+from contraverse.models.detector import Detector, class_id
 from contraverse.types import BNBranch
 
 
@@ -208,6 +210,49 @@ def robust_accuracy(
         if (count := diagnosed_rows(diagnostics, len(encoded))) and probes(radii):
             diagnosis = diagnose(model, encoded, clean_correct, radii, settings, count, batch_size, progress)
     return RobustReport(clean_accuracy, clean_correct, logits, labels, at, settings, diagnosis)
+
+
+def recall_under_attack(
+    model: AnyModel,
+    data: Rows,
+    detector: Detector,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    **attack: Any,
+) -> dict[float, tuple[int, int]]:
+    """Recall of a detector's class at its threshold under attack, the worst case of each row as in `robust_accuracy`.
+
+    Rows of the class alone are attacked, with the same losses, starts and steps. One is missed where any iterate falls
+    below the threshold, which need not be where another class becomes the most probable one.
+
+    Args:
+        model: a classifier with the detector's class.
+        data: labelled rows.
+        detector: threshold.
+        epsilons: radii >= 0; 0 is the clean recall.
+        batch_size: rows a batch.
+        progress: called with the number of rows done.
+        attack: as in `robust_accuracy`.
+
+    Returns:
+        Rows that stay detected, and rows of the class, by radius.
+    """
+    settings, names = AttackSettings(**attack), model.labels or []
+    encoded = encode_data(model, data)
+    labels = labels_of(encoded)
+    logits = predict(model, encoded, batch_size, bn_branch=settings.bn_branch)
+    held = detector.detects(logits, names) & (labels == class_id(detector.positive, names))  # (N,)
+    count, results = int((labels == class_id(detector.positive, names)).sum()), dict[float, tuple[int, int]]()
+    decide = partial(detector.decide_tensor, labels=names)
+    with attacking(model), frozen(model), seeded(settings.seed):
+        for epsilon in sorted({float(e) for e in epsilons}):
+            if epsilon > 0:
+                rows = np.flatnonzero(held)
+                held = attack_rows(model, encoded, rows, epsilon, settings, batch_size, progress, decide).still_correct
+            results[epsilon] = int(held.sum()), count
+    return results
 
 
 def rows_done(

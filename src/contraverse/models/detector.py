@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import expit
+from torch import Tensor
 
 from contraverse.errors import UserError, unknown
 from contraverse.models.folders import SETTINGS
@@ -46,7 +48,8 @@ class Detector(BaseModel):
     Attributes:
         positive: class that is detected.
         log_odds: threshold, of any sign.
-        false_positive_rate: percent of the benign rows that were to be detected at most when it was chosen.
+        false_positive_rate: percent of the benign rows that were to be detected at most when it was chosen;
+            None of a threshold that was set by hand.
         benign_rows: number of benign rows that it was chosen on.
     """
 
@@ -54,8 +57,8 @@ class Detector(BaseModel):
 
     positive: str
     log_odds: float
-    false_positive_rate: float = Field(gt=0, lt=100)
-    benign_rows: int = Field(ge=1)
+    false_positive_rate: float | None = Field(default=None, gt=0, lt=100)
+    benign_rows: int = Field(default=0, ge=0)
 
     @property
     def threshold(self) -> float:
@@ -71,6 +74,14 @@ class Detector(BaseModel):
         others = np.array(logits, dtype=np.float64)
         others[:, class_id(self.positive, labels)] = -np.inf
         return np.where(self.detects(logits, labels), class_id(self.positive, labels), others.argmax(1))
+
+    def decide_tensor(self, logits: Tensor, labels: Sequence[str]) -> Tensor:
+        """`decide` on the device, (B,) of ``logits`` (B, C); nothing waits for it."""
+        positive, logits = class_id(self.positive, labels), logits.double()
+        others = logits.clone()
+        others[:, positive] = -torch.inf
+        detected = logits[:, positive] - others.logsumexp(1) >= self.log_odds  # (B,)
+        return torch.where(detected, positive, others.argmax(1))
 
 
 def save_detector(detector: Detector, folder: Path) -> None:

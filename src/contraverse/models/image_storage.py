@@ -11,6 +11,7 @@ from torch import nn
 
 from contraverse.errors import UserError
 from contraverse.models.backbones import build_backbone
+from contraverse.models.detector import Detector, class_id
 from contraverse.models.finite import refuse_not_finite
 from contraverse.models.folders import SETTINGS, read_settings, replace_folder, write_tensors
 from contraverse.models.loading import damaged, read_object
@@ -37,6 +38,7 @@ class Stored(BaseModel):
     image_size: list[int] | None = None
     timm: dict[str, Any] = {}
     heads: dict[str, HeadSpec] = {}
+    detector: Detector | None = None
 
 
 def save(model: "ImageModel", folder: Path) -> Path:
@@ -54,7 +56,8 @@ def save(model: "ImageModel", folder: Path) -> Path:
         "timm": model.timm,
         "heads": {name: asdict(spec) for name, spec in model.head_specs.items()},
     }
-
+    if model.detector is not None:
+        settings["detector"] = model.detector.model_dump()
     return replace_folder(folder, settings, lambda new: write_tensors(model.state_dict(), new / WEIGHTS))
 
 
@@ -86,10 +89,13 @@ def load(folder: Path, cls: "type[ImageModel]", encoder: nn.Module | None) -> "I
             raise UserError("this model was made from a user's own module", where=str(folder), hint=hint)
         encoder = build_backbone(stored.backbone, pretrained=False, timm=stored.timm)[0]
     with damaged(folder / SETTINGS):
-        model = cls(encoder, **stored.model_dump(exclude={"kind", "heads"}))
+        model = cls(encoder, **stored.model_dump(exclude={"kind", "heads", "detector"}))
         model.add_heads(stored.heads)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:
         raise UserError(f"the weights do not fit the model: {error}", where=str(folder / WEIGHTS)) from error
+    if stored.detector is not None:
+        class_id(stored.detector.positive, stored.labels, where=str(folder / SETTINGS))
+        model.detector = stored.detector
     return model.eval()

@@ -29,6 +29,9 @@ Progress = Callable[[int], None]
 class Predictor(Model):
     """A model that predicts labels of inputs as users hold them."""
 
+    detector: Detector | None = None
+    """Threshold by which `predict` decides for one class, saved with the model; None: the most probable class."""
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Names of the columns of `predict_proba`: ``labels``, none of an encoder."""
@@ -39,7 +42,7 @@ class Predictor(Model):
     ) -> list[str] | list[float]:
         """Label of each input: the name of its most probable class; of a regression its score.
 
-        A `TextModel` with a ``detector`` decides for its class by the threshold: see `Detector.decide`.
+        A model with a ``detector`` decides for its class by the threshold: see `Detector.decide`.
 
         Runs in eval mode without gradients, in the order of ``inputs``.
 
@@ -56,7 +59,7 @@ class Predictor(Model):
             UserError: the model is an encoder without labels, or an input cannot be read.
         """
         logits = self._checked_logits(inputs, batch_size, bn_branch)
-        return labels_for(logits, self.label_names, getattr(self, "detector", None))
+        return labels_for(logits, self.label_names, self.detector)
 
     def predict_proba(self, inputs: Any, batch_size: int = 64, *, bn_branch: BNBranch = "adversarial") -> np.ndarray:
         """Probability of each class for each input, (N, C) float32; `label_names` names the columns.

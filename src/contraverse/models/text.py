@@ -14,7 +14,6 @@ from contraverse.errors import UserError
 from contraverse.models import encoding, opening, own, predicting, storage
 from contraverse.models.adapters import Adapter
 from contraverse.models.chunks import chunked
-from contraverse.models.detector import Detector
 from contraverse.models.encoding import Pooling, check_pooling, cutting, pool, run_encoder
 from contraverse.models.heads import build_head, find_head, grown, own_pooler
 from contraverse.models.inputs import TokenReport, count_tokens
@@ -93,7 +92,6 @@ class TextModel(predicting.Predictor):
         self.tail: Tail | None = None
         self.prompts: dict[str, str] = {}
         self.default_prompt: str | None = None
-        self.detector: Detector | None = None
         self.reads_last = False
         self.adapter: Adapter | None = None
         self.trust_remote_code = False

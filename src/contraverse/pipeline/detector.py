@@ -6,24 +6,33 @@ from contraverse.evaluation import TaskEvaluator
 from contraverse.evaluation.detection import choose_threshold
 from contraverse.models import AnyModel
 from contraverse.recipes import EvaluationConfig
+from contraverse.types import BNBranch
 
 
-def fit_detector(model: AnyModel, validation: Rows | None, settings: EvaluationConfig) -> str:
+def fit_detector(
+    model: AnyModel, validation: Rows | None, settings: EvaluationConfig, bn_branch: BNBranch = "adversarial"
+) -> str:
     """Set ``model.detector`` for ``settings.positive`` at ``settings.false_positive_rate``, and say how.
 
-    Where the rows hold no threshold the model is left without one: the sentence says why. Models of images, and those
-    that are no classifiers, have none.
+    Where the rows hold no threshold the model is left without one: the sentence says why.
+
+    Args:
+        model: a classifier.
+        validation: rows that it was not trained on.
+        settings: class, rate and batch size.
+        bn_branch: set of a dual model's batch norms by which it is used.
+
+    Returns:
+        A sentence for the user.
 
     Raises:
         UserError: the model has no such class.
     """
     assert settings.positive is not None
-    if model.modality == "images":
-        return "no threshold was chosen: models of images keep none"
     model.detector = None
     if validation is None or validation.labels is None:
         return "no threshold was chosen: there are no validation rows with labels"
-    logits, labels = TaskEvaluator(validation, (), settings.batch_size).predict(model)
+    logits, labels = TaskEvaluator(validation, (), settings.batch_size, bn_branch=bn_branch).predict(model)
     try:
         model.detector = choose_threshold(
             logits, labels, model.labels or (), settings.positive, settings.false_positive_rate

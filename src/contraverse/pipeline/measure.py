@@ -13,13 +13,14 @@ from contraverse.evaluation import (
     alignment,
     evaluate_sts,
     find_sts,
+    recall_under_attack,
     representation_shift,
     robust_accuracy,
     rows_done,
     shift_attempts,
     uniformity,
 )
-from contraverse.evaluation.detection import detection
+from contraverse.evaluation.detection import Share, detection
 from contraverse.evaluation.images import linear_separability
 from contraverse.evaluation.metrics import compute
 from contraverse.methods import METHODS
@@ -70,23 +71,20 @@ def measure_task(
         ``metrics``: on all rows, by name; of a classifier ``breakdown``, results by class and by row (see
         `breakdown_of`); where an attack was run also ``robustness``, in full, ``right``
         (`RobustReport.right`) and ``shift`` on request; with a ``positive`` class ``detection``
-        (`contraverse.evaluation.detection.DetectionReport`), whose figures are among the metrics; where only
+        (`contraverse.evaluation.detection.DetectionReport`), whose figures are among the metrics, at a saved threshold
+        also its recall ``under_attack``; where only
         some rows were attacked ``drawn``, the figures on these rows alone, clean accuracy included; of a dual model
         ``bn_branch``; ``notes`` for the reader of the figures, if any.
     """
     logits, labels = TaskEvaluator(rows, task.metrics, settings.batch_size, bn_branch=bn_branch).predict(model)
     measured: dict[str, Any] = {"metrics": compute(task.metrics, logits, labels)}
     notes = list[str]()
+    detector = None
     if settings.positive is not None:
-        detector = getattr(model, "detector", None)
-        report = detection(
-            logits,
-            labels,
-            model.labels or (),
-            settings.positive,
-            detector=detector if detector is not None and detector.positive == settings.positive else None,
-            seed=seed,
-        )
+        if model.detector is not None and model.detector.positive == settings.positive:
+            detector = model.detector
+        names = model.labels or ()
+        report = detection(logits, labels, names, settings.positive, detector=detector, seed=seed)
         measured["metrics"] |= report.values
         measured["detection"] = report.to_dict()
     if model.dual:
@@ -104,6 +102,12 @@ def measure_task(
         }
         robust = robust_accuracy(model, attacked, settings.epsilons, diagnostics=settings.diagnostics, **attack)
         measured["robustness"] = robust.to_dict()
+        if detector is not None:
+            recalls = recall_under_attack(model, attacked, detector, settings.epsilons, **(attack | {"progress": None}))
+            measured["detection"]["under_attack"] = {
+                "attack": robust.settings.attack,
+                "at": [{"epsilon": e, "recall": Share(*counts).to_dict()} for e, counts in recalls.items()],
+            }
         measured["right"] = robust.right
         if settings.shift:
             measured["shift"] = representation_shift(model, attacked, settings.epsilons, **attack).to_dict()

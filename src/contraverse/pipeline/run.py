@@ -17,7 +17,7 @@ from contraverse.evaluation.keys import named_metrics
 from contraverse.evaluation.metrics import TABLE
 from contraverse.functional import from_first, sharing, wait_for_all
 from contraverse.models import AnyModel, load_model
-from contraverse.models.detector import Detector, save_detector
+from contraverse.models.detector import save_detector
 from contraverse.pipeline.detector import fit_detector
 from contraverse.pipeline.dry_run import dry_run
 from contraverse.pipeline.fingerprint import check_fingerprint, fingerprint
@@ -152,10 +152,10 @@ def _run_one(
     saved = load_model(output / MODEL, trust_remote_code=trusted).to(device)
     if steps.supervised and config.evaluation.positive is not None:
         with sharing():
-            splits.notes.append(fit_detector(saved, splits.validation, config.evaluation))
+            splits.notes.append(fit_detector(saved, splits.validation, config.evaluation, steps.method.bn_branch))
         say(f"  {splits.notes[-1]}")
-        if first and isinstance(detector := getattr(saved, "detector", None), Detector):
-            save_detector(detector, output / MODEL)
+        if first and saved.detector is not None:
+            save_detector(saved.detector, output / MODEL)
     with sharing():
         measured = steps.measure(splits, saved, say=say, counting=counting, test=test)
     notes = [*splits.notes, *measured.get("notes", [])]

@@ -173,7 +173,7 @@ class EvaluationConfig(AttackConfig, Section):
     measured under, or ``all``; none for no noise. ``noise_strengths``, ``noise_draws`` and ``noise_side``: see
     `contraverse.evaluation.NoiseSettings`. ``positive``: class that a detector is to find
     (`contraverse.evaluation.detection`), and its recall under noise. ``false_positive_rate``: percent of the other
-    rows that may be detected; a run chooses the threshold for it on validation rows and saves it with a model of texts.
+    rows that may be detected; a run chooses the threshold for it on validation rows and saves it with the model.
     ``evasion``: attacks on a classifier's texts as texts (`contraverse.evasion.BUDGETS`), or ``standard`` for all.
     ``evasion_budgets``: numbers of changes, None for each attack's own. ``evasion_rows``: attack at most so many rows,
     None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number.

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from contraverse.evaluation.keys import MetricKey
 from contraverse.reporting.data import ReportData
 from contraverse.reporting.names import heading
 from contraverse.reporting.sections import Section, draw
@@ -20,6 +21,10 @@ def detection_rows(detection: Mapping[str, Any]) -> list[tuple[str, str, str]]:
              _ends(threshold[key]))
             for key, name in names.items()
         ]  # fmt: skip
+    if attacked := detection.get("under_attack"):
+        for at in attacked["at"]:
+            recall, name = at["recall"], heading(str(MetricKey("recall", attacked["attack"], at["epsilon"])))
+            rows.append((name, "-" if recall["percent"] is None else f"{recall['percent']:.1f}", _ends(recall)))
     return rows
 
 

@@ -1,9 +1,10 @@
 """Kinds of noise by strengths, as an inline SVG that takes the colours of the page it is put in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from contraverse.evaluation.metrics import TABLE
 from contraverse.reporting.names import label
 
 _LABEL_WIDTH, _CELL_WIDTH, _ROW = 132, 52, 24
@@ -22,7 +23,7 @@ def noise_map(noise: Mapping[str, Any]) -> str:
     kinds = list(dict.fromkeys(cell["kind"] for cell in noise["cells"]))
     values = {(cell["kind"], cell["strength"]): cell for cell in noise["cells"]}
     scale = max([_FULL_SCALE, *(abs(cell["value"] - noise["clean"]) for cell in noise["cells"])])
-    sign = -1 if noise["metric"] == "error_rate" else 1
+    sign = 1 if TABLE[noise["metric"]].greater_is_better else -1
 
     def worse(value: float) -> float:
         """Loss against the clean figure, -1 to 1 of the scale."""
@@ -81,6 +82,40 @@ def noise_rows(noise: Mapping[str, Any]) -> list[Sequence[str]]:
         figures = (f"{cells[strength]['value']:.1f}" if strength in cells else "-" for strength in strengths)
         rows.append((kind, *figures, f"{mean:.1f}", interval_text(cells[max(cells)]["difference"])))
     return rows
+
+
+def threshold_rows(noise: Mapping[str, Any]) -> list[Sequence[str]]:
+    """Rows of a table: kind, recall at a detector's threshold at each strength, its mean, and mean false positives."""
+    strengths = sorted({cell["strength"] for cell in noise["cells"]})
+    cells = {(cell["kind"], cell["strength"]): cell["threshold"] for cell in noise["cells"]}
+    rows = list[Sequence[str]]()
+    for kind in dict.fromkeys(cell["kind"] for cell in noise["cells"]):
+        own = {strength: cells[kind, strength] for strength in strengths if (kind, strength) in cells}
+        means = (_mean(at.get(name) for at in own.values()) for name in ("recall", "false_positive_rate"))
+        recalls = (_one(own.get(strength, {}).get("recall")) for strength in strengths)
+        rows.append((kind, *recalls, *map(_one, means)))
+    means = (noise["threshold"].get(name, {}).get("mean", {}) for name in ("recall", "false_positive_rate"))
+    rows.append(("mean of all", *("" for _ in strengths), *(_one(mean.get("value")) for mean in means)))
+    return rows
+
+
+def threshold_text(noise: Mapping[str, Any]) -> str:
+    """Recall and false positives at a detector's threshold, clean and under noise, in a sentence."""
+    parts = []
+    for name, called in (("recall", "recall"), ("false_positive_rate", "false positives")):
+        if rate := noise["threshold"].get(name):
+            under, change = rate["mean"]["value"], interval_text(rate["difference"])
+            parts.append(f"{called} {rate['clean']:.1f} clean, {under:.1f} under noise, difference {change}")
+    return f"{noise['positive']} at the saved threshold: {'; '.join(parts)}"
+
+
+def _one(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def interval_text(figure: Mapping[str, float | None]) -> str:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from contraverse.reporting.data import ReportData
 from contraverse.reporting.names import heading, label
-from contraverse.reporting.noise_map import interval_text, noise_map
+from contraverse.reporting.noise_map import interval_text, noise_map, threshold_rows, threshold_text
 from contraverse.reporting.sections import LONGEST_TEXT, Section, draw
 
 
@@ -19,6 +19,13 @@ def under_noise(data: ReportData) -> Section | None:
         return Section("Under noise", _table(data.noises), wide=True)
     (noise,) = data.noises.values()
     parts = [draw("plot", svg=Markup(noise_map(noise)), caption=_caption(noise))]
+    if noise["threshold"]:
+        strengths = sorted({cell["strength"] for cell in noise["cells"]})
+        header = ("Noise", *map(str, strengths), "mean", "false positives")
+        note = (
+            f"Recall of {noise['positive']} at the saved threshold by strength, and mean false positives, in percent."
+        )
+        parts.append(draw("grid", header=header, rows=threshold_rows(noise), note=note))
     if noise["examples"]:
         rows = [
             (f"{e['kind']} {e['strength']}", " | ".join(e["texts"])[:LONGEST_TEXT], f"{e['label']} → {e['predicted']}")
@@ -35,7 +42,9 @@ def _caption(noise: Mapping[str, Any]) -> str:
         f"{noise['clean']:.1f}; mean of all {noise['mean']['value']:.1f}, difference to clean "
         f"{interval_text(noise['difference'])} with its 95 % bootstrap interval over rows"
     ]
-    if noise["positive"] in noise["recall"]:
+    if noise["threshold"]:
+        sentences.append(threshold_text(noise))
+    elif noise["positive"] in noise["recall"]:
         recall = noise["recall"][noise["positive"]]
         sentences.append(
             f"recall of {noise['positive']} {recall['clean']:.1f} clean, {recall['noise']:.1f} under noise"

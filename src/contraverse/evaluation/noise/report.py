@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from contraverse.errors import UserError
 from contraverse.evaluation.bootstrap import Interval
+from contraverse.evaluation.noise.detected import NoisyRate
 from contraverse.noise import KINDS, STRENGTHS, get_kind, parse_kinds
 
 Side = Literal["both", "first", "second"]
@@ -112,6 +113,7 @@ class NoiseReport:
         cells: in the order of the settings.
         recall: percent of the rows of each class that are predicted as it, without noise.
         positive: class whose recall matters, as of a detector; None where there is none.
+        at_threshold: recall and false positives at the detector's threshold; empty without one.
         warnings: reasons why a figure may mislead.
     """
 
@@ -125,6 +127,7 @@ class NoiseReport:
     recall: Mapping[str, float] = field(default_factory=dict)
     positive: str | None = None
     examples: Sequence[NoiseExample] = ()
+    at_threshold: Mapping[str, NoisyRate] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -132,6 +135,7 @@ class NoiseReport:
         figures = {self.metric: self.clean, f"{self.metric}@noise": self.mean.value}
         for kind, value in self.by_kind.items():
             figures[f"{self.metric}@noise-{kind}"] = value
+        figures |= {f"{name}@noise": rate.mean.value for name, rate in self.at_threshold.items()}
         return figures
 
     @property
@@ -190,13 +194,15 @@ class NoiseReport:
             "by_kind": self.by_kind,
             "recall": {name: {"clean": value, "noise": self.mean_recall(name)} for name, value in self.recall.items()},
             "positive": self.positive,
+            "threshold": {name: rate.to_dict() for name, rate in self.at_threshold.items()},
             "cells": [
                 {
                     **{"kind": cell.kind, "strength": cell.strength, "share": KINDS[cell.kind].share(cell.strength)},
                     **{"value": cell.value, "difference": cell.difference._asdict(), "untouched": cell.untouched},
                     **{"changed": cell.changed, "same_tokens": cell.same_tokens, "recall": dict(cell.recall)},
+                    "threshold": {name: rate.cells[i] for name, rate in self.at_threshold.items()},
                 }
-                for cell in self.cells
+                for i, cell in enumerate(self.cells)
             ],
             "warnings": self.warnings,
             "examples": [

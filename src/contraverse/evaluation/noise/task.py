@@ -1,6 +1,7 @@
 """A classifier or regressor under noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from contraverse.evaluation.bootstrap import (
     interval,
 )
 from contraverse.evaluation.metrics import check_names, compute
+from contraverse.evaluation.noise.detected import NoisyRate, noisy_rates
 from contraverse.evaluation.noise.report import NoiseCell, NoiseExample, NoiseReport, NoiseSettings
 from contraverse.evaluation.noise.texts import Answers, Key, NoisyRow, Texts, noisy_rows, word_pools
 from contraverse.evaluation.predict import Progress, encode_data, labels_of, predict
@@ -50,7 +52,8 @@ def noise_robustness(
         metric: a name in `METRICS`.
         train: training rows, of whose words ``append`` and ``prepend`` add those of other classes; None, or rows
             without classes: everyday words.
-        positive: class whose recall matters; None where there is none.
+        positive: class whose recall matters; None where there is none. If the model holds a threshold for it
+            (``model.detector``), recall and false positives at that threshold are measured, too.
         batch_size: rows a batch.
         progress: called with the rows done; they add up to `NoiseSettings.progress_total`.
 
@@ -80,18 +83,26 @@ def noise_robustness(
     answers = Answers(tokenize, ask, data.texts)
     _tell(progress, len(data) - answers.asked)
     score = _Score(metric, labels, answers.clean.shape[1], names)
+    detector = (
+        model.detector if positive is not None and model.detector and model.detector.positive == positive else None
+    )
     clean = score.outcomes(answers.clean)
     pools = word_pools(train, data)
     cells, outcomes, examples = list[CellCounts](), list[list[np.ndarray]](), list[NoiseExample]()
+    detected = list[list[np.ndarray]]()  # by cell and draw, (N,) bool
     for kind in settings.kinds:
         for strength in settings.strengths:
             cell = CellCounts(kind, strength)
             outcomes.append([])
+            detected.append([])
             for draw in range(settings.draws):
                 asked = answers.asked
                 rows = noisy_rows(data.texts, kind, strength, draw, settings, pools)
                 texts = [row.texts for row in rows]
-                outcome = score.outcomes(answers(texts))
+                logits = answers(texts)
+                outcome = score.outcomes(logits)
+                if detector is not None:
+                    detected[-1].append(detector.detects(logits, names))
                 cell.add(rows, data.texts, answers.same_tokens(texts, data.texts))
                 outcomes[-1].append(outcome)
                 if example := score.broken(clean, outcome, data.texts, rows, cell, examples):
@@ -99,7 +110,17 @@ def noise_robustness(
                 _tell(progress, len(data) - (answers.asked - asked))
             cells.append(cell)
         answers.forget()
-    return _report(score, clean, outcomes, cells, data, settings, positive, examples[:MOST_EXAMPLES])
+    rates: Mapping[str, NoisyRate] = {}
+    if detector is not None:
+        rates = noisy_rates(
+            labels == names.index(detector.positive),
+            detector.detects(answers.clean, names),
+            detected,
+            [cell.untouched < len(data) for cell in cells],
+            Bootstrap(len(data), RESAMPLES, settings.seed),
+        )
+    report = _report(score, clean, outcomes, cells, data, settings, positive, examples[:MOST_EXAMPLES])
+    return replace(report, at_threshold=rates)
 
 
 def _tell(progress: Progress | None, rows: int) -> None:
