@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from contraverse import __version__
 from contraverse.cli.adversaries import adversaries
+from contraverse.cli.compare import compare
 from contraverse.cli.console import files_first, say
 from contraverse.cli.evaluate import evaluate
 from contraverse.cli.export import export
@@ -150,7 +151,10 @@ def _flowing(command: Callable[..., None]) -> str:
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
 
-COMMANDS = quickstart, train, plan, search, study, evaluate, adversaries, encode, predict, postprocess, harden, export
+COMMANDS = (
+    *(quickstart, train, plan, search, study, evaluate, compare, adversaries, encode, predict, postprocess, harden),
+    export,
+)
 _SHARED = (evaluate, adversaries, encode, predict)
 """Commands whose work the processes of torchrun share. Training connects them itself; the first does the others."""
 for command in COMMANDS:
