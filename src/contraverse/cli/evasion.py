@@ -317,8 +317,8 @@ def figures_of(evaluation: Mapping[str, Any]) -> "Figures":
     for metric, value in (evaluation.get("metrics") or {}).items():
         if isinstance(value, (int, float)):
             key = MetricKey.read(metric)
-            under = "clean" if key.under is None else str(key).partition("@")[2]
-            figures.setdefault(key.metric, {})[under] = Figure(float(value), int(evaluation.get("rows", 0)))
+            condition = "clean" if key.under is None else str(key).partition("@")[2]
+            figures.setdefault(key.metric, {})[condition] = Figure(float(value), int(evaluation.get("rows", 0)))
     if threshold := (evaluation.get("detection") or {}).get("threshold"):
         add("recall", "clean", threshold["recall"])
         add("false_positive_rate", "clean", threshold["realised"])

@@ -94,8 +94,8 @@ def threshold_rows(noise: Mapping[str, Any]) -> list[Sequence[str]]:
         means = (_mean(at.get(name) for at in own.values()) for name in ("recall", "false_positive_rate"))
         recalls = (_one(own.get(strength, {}).get("recall")) for strength in strengths)
         rows.append((kind, *recalls, *map(_one, means)))
-    means = (noise["threshold"].get(name, {}).get("mean", {}) for name in ("recall", "false_positive_rate"))
-    rows.append(("mean of all", *("" for _ in strengths), *(_one(mean.get("value")) for mean in means)))
+    over_cells = (noise["threshold"].get(name, {}).get("mean", {}) for name in ("recall", "false_positive_rate"))
+    rows.append(("mean of all", *("" for _ in strengths), *(_one(mean.get("value")) for mean in over_cells)))
     return rows
 
 
