@@ -258,6 +258,8 @@ class Method(nn.Module):
     text_views: ClassVar[Literal[1, 2]] = 1
     """Views of each text where training rows get noise: 1, the noisy text in the place of the clean one; 2, both, the
     noisy one as ``noisy``, tokens and mask of its own. Without noise a batch has the clean text alone."""
+    noisy_draws: int = 1
+    """Noisy texts of each row in a batch, of which the method chooses one: more than 1 are in ``draws``, (n, B, T)."""
     uses_unlabelled: ClassVar[bool] = False
     """Rows without a label (`UNLABELLED`) are trained on too; other methods leave them out."""
     in_batch_negatives: ClassVar[bool] = False

@@ -1,6 +1,7 @@
 """Methods on a text and its noisy twin: consistency's equations, and the second view of the contrastive ones."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from reference import consistency_reference
 from reference.differences import slope
-from reference.driving import Watched, flat, gradients, losses_of, make
+from reference.driving import FACTS, Watched, flat, gradients, losses_of, make
 from reference.tiny import random_batch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -138,4 +139,82 @@ def test_the_cost_on_noise_is_the_counted_one(name: str, tiny_model: Callable[..
     with FlopCounterMode(display=False) as counter:
         gradients(method, model, batch)
     stated = float((method.cost_with_noise or method.cost).removesuffix("F"))
+    assert counter.get_total_flops() / forward.get_total_flops() == pytest.approx(stated, rel=0.03)
+
+
+def with_draws(rows: int = 4, tokens: int = 9, count: int = 3, *, full: bool = False) -> dict[str, Any]:
+    """A batch with several noisy texts of each row in the place of one."""
+    twins = [random_batch(rows, tokens, seed=5 + k) for k in range(count)]
+    batch = with_noise(rows, tokens, full=full)
+    if full:
+        for twin in twins:
+            twin["input_ids"][twin["input_ids"] == 0] = 7
+            twin["attention_mask"] = torch.ones_like(twin["attention_mask"])
+    del batch["noisy"]
+    names = ("input_ids", "attention_mask")
+    return {**batch, "draws": {name: torch.stack([twin[name] for twin in twins]) for name in names}}
+
+
+def worst(name: str) -> Any:
+    method = METHODS[name](
+        views_of="worst", view_draws=3, **({"first": "none", "second": "none"} if name == "consert" else {})
+    )
+    method.prepare(FACTS)
+    return method
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_the_worst_view_is_that_of_the_largest_loss_of_its_row(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    """Each row's loss on each draw by loops; then the step is that of a batch which has the worst as its only view."""
+    method, batch = worst(name), with_draws(8)
+    model = tiny_model(heads=method.heads, dropout=0.0).train()
+    labels, draws = batch["labels"], batch["draws"]
+
+    def features(of: Any) -> Any:
+        if name == "consert":
+            out = model(of, want=("tokens",)).tokens
+            mask = of["attention_mask"].unsqueeze(-1)
+            return (out * mask).sum(1) / mask.sum(1), None
+        if "z" not in method.heads:
+            return None, model(of).logits
+        out = model(of, want=("logits", "z"))
+        return out.z, out.logits
+
+    def loss(row: int, z: Any, logits: Any) -> float:
+        """Loss of one row's view, from the features and logits of all views of that draw."""
+        ce = contrast = divergence = 0.0
+        if z is not None:
+            similar = F.cosine_similarity(anchors[row : row + 1], z) / method.temperature
+            contrast = (similar.logsumexp(0) - similar[row]).item()
+        if logits is not None:
+            ce = F.cross_entropy(logits[row : row + 1], labels[row : row + 1]).item()
+            p, q = (F.softmax(scores[row].double(), 0) for scores in (clean, logits))
+            divergence = ((p - q) * (p / q).log()).sum().item() / 2
+        if name == "cl":
+            return ce / 2 + float(method.alpha) * contrast
+        return {"scal": ce, "consistency": ce + divergence}.get(name, contrast)
+
+    with torch.no_grad():
+        anchors, clean = features(batch)
+        views = [features({key: value[k] for key, value in draws.items()}) for k in range(3)]
+        chosen = [int(np.argmax([loss(row, *view) for view in views])) for row in range(8)]
+    only = {key: torch.stack([value[k, i] for i, k in enumerate(chosen)]) for key, value in draws.items()}
+    alone = {**{key: value for key, value in batch.items() if key != "draws"}, "noisy": only}
+    assert len(set(chosen)) > 1  # or a mistake in the choice by row would not be seen
+    expected = flat(gradients(worst(name), model, alone))
+    torch.testing.assert_close(flat(gradients(method, model, batch)), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_the_cost_of_the_worst_view_is_the_counted_one(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    method, batch = METHODS[name](views_of="worst", view_draws=3), with_draws(8, 16, full=True)
+    method.prepare(replace(FACTS, hidden_size=64))
+    size = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 256}
+    model = tiny_model(heads=method.heads, dropout=0.0, **size).train()
+    with FlopCounterMode(display=False) as forward:
+        model(batch, want=("tokens",))
+    with FlopCounterMode(display=False) as counter:
+        gradients(method, model, batch)
+    stated = float(method.cost_with_noise.removesuffix("F"))
+    assert stated >= float(method.cost.removesuffix("F")) + 3
     assert counter.get_total_flops() / forward.get_total_flops() == pytest.approx(stated, rel=0.03)

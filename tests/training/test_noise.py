@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference.tiny import LABELS, rows, sentences
+from reference.tiny import LABELS, rows, sentences, tiny_tokenizer
 from torch import nn
 from transformers import TrainerCallback
 
@@ -174,3 +174,45 @@ def test_an_encoder_trains_on_noise(build: Build) -> None:
     trainer = build(SimCSE(), noise=NOISE, max_steps=2, dropout=0.1)
     trainer.train()
     assert trainer.state.global_step == 2
+
+
+def test_of_several_draws_the_first_is_the_only_one_of_one() -> None:
+    data, tokenizer = rows(), tiny_tokenizer(type_ids=True)
+    encoded, several = EncodedText(data, tokenizer, 32), 3
+    one, three = (NoisyText(encoded, tokenizer, NOISE, 2, draws) for draws in (1, several))
+    items = [0, 3, 5, 6]
+    single, batch = one.collate([one[i] for i in items]), three.collate([three[i] for i in items])
+    assert "noisy" not in batch
+    draws = batch["draws"]
+    assert draws["input_ids"].shape[:2] == (several, 4)
+    assert tokens({**draws, **{k: v[0] for k, v in draws.items()}}, batch["index"]) == tokens(
+        single["noisy"], single["index"]
+    )
+    texts = [[NOISE.apply(data.texts[i], i, 0, 2, draw) for i in items] for draw in range(several)]
+    for draw in range(several):
+        ids = tokens({k: v[draw] for k, v in draws.items()}, batch["index"])
+        assert list(ids.values()) == [tokenizer(*text)["input_ids"] for text in texts[draw]]
+    assert texts[0] != texts[1] != texts[2]
+
+
+def test_batches_are_of_like_noisy_length(build: Build) -> None:
+    """Words whose letters stand apart are several times as long; the rows are grouped by that, anew in each epoch."""
+    noise, method = NoiseMixture(["space-out"], strengths=[5], share=0.5, seed=5), Seen()
+    data = TextData.from_rows(sentences(60), [i % 3 for i in range(60)], LABELS)
+    trainer = build(method, data=data, noise=noise, num_train_epochs=2, model=None)
+    trainer.train()
+    sampler = trainer._sampler
+    assert sampler is not None
+    assert sampler.lengths is not None
+    tokenizer = trainer.model.tokenizer
+    expected = [len(tokenizer(*noise.apply(data.texts[i], i, 1))["input_ids"]) for i in range(60)]
+    assert [min(length, 32) for length in expected] == list(sampler.lengths)
+    padded = sum(max(map(len, batch.values())) * len(batch) for batch in method.batches[15:])
+    assert sum(sampler.lengths) / padded > 0.85
+
+
+def test_the_worst_view_needs_noise(build: Build) -> None:
+    with pytest.raises(UserError, match="needs noise"):
+        build(SimCSE(views_of="worst"))
+    method = SimCSE(views_of="worst", view_draws=2)
+    build(method, noise=NOISE, max_steps=2).train()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from contraverse.functional import SameClass, info_nce, supervised_loss
 from contraverse.methods._settings import (
@@ -14,12 +14,12 @@ from contraverse.methods._settings import (
     require_classes,
     settings,
 )
-from contraverse.methods._views import second_view
-from contraverse.types import Batch, Loss, Method, TrainingInfo
+from contraverse.methods._views import NoisyViews, contrast_of_rows
+from contraverse.types import Batch, Loss, TrainingInfo
 
 
 @settings
-class Contrastive(Method):
+class Contrastive(NoisyViews):
     """Cross-entropy and InfoNCE on two dropout views: SCAL eq. (8) with a second dropout view as the positive.
 
         L = 1/2 (CE(x, y) + CE(x', y)) + alpha * InfoNCE(z, z')
@@ -54,7 +54,9 @@ class Contrastive(Method):
     """Layer that gives z: a `new` linear layer and tanh on h, or the encoder's own `pooler`."""
 
     def setup(self) -> None:
+        super().setup()
         self.heads = projection_head(self.projection)
+        self.cost_with_noise = f"{6 + self.choice_cost}F"
 
     def check_data(self, training_info: TrainingInfo) -> None:
         """Check that the labels are classes where ``same_class`` compares them.
@@ -66,7 +68,14 @@ class Contrastive(Method):
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]
-        first, second = (model(view, want=("logits", "z")) for view in (batch, second_view(batch)))
+        first = model(batch, want=("logits", "z"))
+
+        def row_losses(draw: Batch) -> Tensor:
+            out = model(draw, want=("logits", "z"))
+            contrast = contrast_of_rows(first.z, out.z, self.temperature)
+            return supervised_loss(out.logits, labels, reduction="none") / 2 + self.alpha * contrast
+
+        second = model(self.noisy_view(batch, row_losses), want=("logits", "z"))
         ce = (supervised_loss(first.logits, labels) + supervised_loss(second.logits, labels)) / 2
         contrast = info_nce(first.z, second.z, self.temperature, labels=labels, same_class=self.same_class)
         yield Loss(ce + self.alpha * contrast, {"ce": ce.detach(), "contrast": contrast.detach()})

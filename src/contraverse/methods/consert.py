@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from contraverse.attacks import Objective, attack_step, perturbation_inputs
 from contraverse.functional import nt_xent
 from contraverse.methods._settings import Epsilon, Temperature, one_step_ball, settings
-from contraverse.methods._views import second_view
+from contraverse.methods._views import NoisyViews, contrast_of_rows, second_view
 from contraverse.models.encoding import mean_pool
 from contraverse.models.modes import evaluating
-from contraverse.types import Batch, Loss, Method, TrainingInfo
+from contraverse.types import Batch, Loss, TrainingInfo
 
 View = Literal["shuffle", "token-cutoff", "feature-cutoff", "dropout", "adversarial", "none"]
 Rate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 @settings
-class ConSERT(Method):
+class ConSERT(NoisyViews):
     """NT-Xent between two augmented views of each sentence, with all other views of the batch as negatives.
 
         L = -1/2B sum_i log exp(sim(r_i, r_j)/t) / sum_{k != i} exp(sim(r_i, r_k)/t)    eq. (1)
@@ -81,10 +81,14 @@ class ConSERT(Method):
     """Keep the encoder's own dropout on; the authors turn it off."""
 
     def setup(self) -> None:
+        super().setup()
         self.views = (self.first, self.second)
         if "adversarial" in self.views:
             self.ball = one_step_ball("fgm", self.epsilon, "sequence")
-        self.cost = f"{6 + 2 * self.views.count('adversarial')}F"
+        forward_units = 6 + 2 * self.views.count("adversarial")
+        self.cost = f"{forward_units}F"
+        # The anchor by which the view is chosen has no augmentation, and a pass of its own.
+        self.cost_with_noise = f"{forward_units + self.choice_cost + (self.choice_cost > 0)}F"
         self.graphs, self.gathered = 2, 4 if "adversarial" in self.views else 2
         self.hidden_size = 0
         self.special_ids: Tensor | None
@@ -97,7 +101,7 @@ class ConSERT(Method):
         self.hidden_size = training_info.hidden_size
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        texts = (batch, second_view(batch))
+        texts = (batch, self._second_text(model, batch))
         inputs = [perturbation_inputs(model, text) for text in texts]
         views = [self.augment(view, text, self.hidden_size) for view, text in zip(self.views, texts, strict=True)]
         deltas = [self.ball.init(inputs[i]) if view == "adversarial" else None for i, view in enumerate(self.views)]
@@ -115,6 +119,14 @@ class ConSERT(Method):
             parts["zero_grad_rows"] = torch.stack([log["zero_grad_rows"] for log in logs]).sum()
             parts["rel_perturbation_norm"] = torch.stack([log["rel_perturbation_norm"] for log in logs]).mean()
         yield Loss(loss, parts)
+
+    @torch.no_grad()
+    def _second_text(self, model: nn.Module, batch: Batch) -> Batch:
+        """Text of the second view, chosen before either is augmented."""
+        if "draws" not in batch:
+            return second_view(batch)
+        anchors = self.embed(model, batch)  # (B, H)
+        return self.noisy_view(batch, lambda draw: contrast_of_rows(anchors, self.embed(model, draw), self.temperature))
 
     def embed(self, model: nn.Module, batch: Batch, delta: Tensor | None = None) -> Tensor:
         """Sentence embedding r (B, H)."""

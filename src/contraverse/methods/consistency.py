@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from contraverse.functional import kl, squared_distance, supervised_loss, symmetric_kl
 from contraverse.methods._settings import Weight, settings
-from contraverse.methods._views import second_view
-from contraverse.types import Batch, Loss, Method
+from contraverse.methods._views import NoisyViews
+from contraverse.types import Batch, Loss
 
 
 @settings
-class Consistency(Method):
+class Consistency(NoisyViews):
     """Cross-entropy on a text and its noisy twin, plus the divergence of the two predictions.
 
         L = CE(x, y) + a CE(x', y) + b/2 (KL(P || P') + KL(P' || P))
@@ -45,16 +45,28 @@ class Consistency(Method):
     divergence: Literal["symmetric", "self-teaching"] = "symmetric"
     """Divergence of the predictions: `symmetric` KL, or `self-teaching`, from the clean prediction as a constant."""
 
+    def setup(self) -> None:
+        super().setup()
+        self.cost_with_noise = f"{6 + self.choice_cost}F"
+
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         labels = batch["labels"]
-        clean, noisy = (model(view).logits for view in (batch, second_view(batch)))  # (B, C) each
+        clean = model(batch).logits  # (B, C)
+
+        def row_losses(draw: Batch) -> Tensor:
+            logits = model(draw).logits
+            ce = supervised_loss(logits, labels, reduction="none")
+            return self.noisy_weight * ce + self.weight * self.divergences(clean.detach(), logits, labels)
+
+        noisy = model(self.noisy_view(batch, row_losses)).logits  # (B, C)
         ce, ce_noisy = supervised_loss(clean, labels), supervised_loss(noisy, labels)
         teacher = clean.detach() if self.divergence == "self-teaching" else clean
-        if labels.is_floating_point():
-            divergence = squared_distance(teacher, noisy).mean()
-        elif self.divergence == "self-teaching":
-            divergence = kl(teacher, noisy).mean()
-        else:
-            divergence = symmetric_kl(clean, noisy).mean() / 2
+        divergence = self.divergences(teacher, noisy, labels).mean()
         parts = {"ce": ce.detach(), "ce_noisy": ce_noisy.detach(), "divergence": divergence.detach()}
         yield Loss(ce + self.noisy_weight * ce_noisy + self.weight * divergence, parts)
+
+    def divergences(self, clean: Tensor, noisy: Tensor, labels: Tensor) -> Tensor:
+        """Divergence of each row's predictions (B,), from logits (B, C)."""
+        if labels.is_floating_point():
+            return squared_distance(clean, noisy)
+        return kl(clean, noisy) if self.divergence == "self-teaching" else symmetric_kl(clean, noisy) / 2

@@ -19,11 +19,12 @@ from contraverse.methods._settings import (
     require_classes,
     settings,
 )
-from contraverse.types import Batch, Loss, Method, TrainingInfo
+from contraverse.methods._views import NoisyViews
+from contraverse.types import Batch, Loss, TrainingInfo
 
 
 @settings
-class SCAL(Method):
+class SCAL(NoisyViews):
     """Cross-entropy on clean and adversarial inputs, plus a contrastive loss that pairs each input with its adversary.
 
         delta = epsilon * g / ||g||_2,  g = grad of CE(x, y) at the word embeddings     eq. (6)
@@ -78,7 +79,9 @@ class SCAL(Method):
     """Layer that gives z: a `new` linear layer with tanh on the pooled features, or the encoder's own `pooler`."""
 
     def setup(self) -> None:
+        super().setup()
         self.heads = projection_head(self.projection)
+        self.cost_with_noise = f"{8 + self.choice_cost}F"
         self.ball = one_step_ball(self.attack, self.epsilon, self.scope)
 
     def check_data(self, training_info: TrainingInfo) -> None:
@@ -90,7 +93,10 @@ class SCAL(Method):
         require_classes(self.name, self.same_class, training_info)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        labels, view = batch["labels"], batch.get("noisy", batch)
+        labels = batch["labels"]
+        view = batch
+        if "noisy" in batch or "draws" in batch:
+            view = self.noisy_view(batch, lambda draw: supervised_loss(model(draw).logits, labels, reduction="none"))
         inputs = perturbation_inputs(model, view)
         contrastive_loss = info_nce if self.contrast == "infonce" else scal_literal
         delta = self.ball.init(inputs)

@@ -6,12 +6,12 @@ from torch import nn
 
 from contraverse.functional import info_nce
 from contraverse.methods._settings import PROJECTION, Projection, Temperature, projection_head, settings
-from contraverse.methods._views import second_view
-from contraverse.types import Batch, Loss, Method
+from contraverse.methods._views import NoisyViews, contrast_of_rows
+from contraverse.types import Batch, Loss
 
 
 @settings
-class SimCSE(Method):
+class SimCSE(NoisyViews):
     """InfoNCE in which a sentence's positive is itself under another dropout mask: ``L = InfoNCE(z, z')``.
 
     The equation is SCAL's (4). With noise (``data.noise``) the positive is the noisy text.
@@ -40,9 +40,15 @@ class SimCSE(Method):
     """Layer that gives z: a `new` linear layer with tanh on the pooled features, or the encoder's own `pooler`."""
 
     def setup(self) -> None:
+        super().setup()
         self.heads = projection_head(self.projection)
+        self.cost_with_noise = f"{6 + self.choice_cost}F"
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
-        first, second = (model(view, want=("z",)).z for view in (batch, second_view(batch)))
+        first = model(batch, want=("z",)).z
+        view = self.noisy_view(
+            batch, lambda draw: contrast_of_rows(first, model(draw, want=("z",)).z, self.temperature)
+        )
+        second = model(view, want=("z",)).z
         contrast = info_nce(first, second, self.temperature)
         yield Loss(contrast, {"contrast": contrast.detach()})

@@ -17,12 +17,12 @@ from contraverse.methods._settings import (
     projection_head,
     settings,
 )
-from contraverse.methods._views import second_view
-from contraverse.types import Batch, Loss, Method
+from contraverse.methods._views import NoisyViews, contrast_of_rows
+from contraverse.types import Batch, Loss
 
 
 @settings
-class USCAL(Method):
+class USCAL(NoisyViews):
     """SimCSE plus an adversarial third view, perturbed to increase SimCSE's own loss.
 
         delta = epsilon * g / ||g||_2,  g = grad of InfoNCE(z1, z2) at x^emb1           eq. (9)
@@ -62,14 +62,19 @@ class USCAL(Method):
     """Layer that gives z: a `new` linear layer with tanh on the pooled features, or the encoder's own `pooler`."""
 
     def setup(self) -> None:
+        super().setup()
         self.heads = projection_head(self.projection)
+        self.cost_with_noise = f"{10 + self.choice_cost}F"
         self.ball = one_step_ball(self.attack, self.epsilon, self.scope)
 
     def losses(self, model: nn.Module, batch: Batch) -> Iterator[Loss]:
         inputs = perturbation_inputs(model, batch)
         delta = self.ball.init(inputs)
         first = model(batch, delta=delta, want=("z",)).z.float()
-        second = model(second_view(batch), want=("z",)).z
+        view = self.noisy_view(
+            batch, lambda draw: contrast_of_rows(first, model(draw, want=("z",)).z, self.temperature)
+        )
+        second = model(view, want=("z",)).z
         contrast = info_nce(first, second, self.temperature)
         attack = attack_step(delta, self.ball, inputs, loss=Objective(contrast, first), keep_graph=True)
         third = model(batch, delta=attack.delta, want=("z",)).z

@@ -50,16 +50,16 @@ class NoiseMixture:
         """Probability that a row gets noise; ``views`` is 2 where its clean text is trained on beside it."""
         return self.share if self.share is not None else (1.0 if views == 2 else 0.5)
 
-    def choice(self, row: int, epoch: int, views: int = 1) -> tuple[str, int] | None:
-        """Kind and strength of the noise of ``row`` in ``epoch``; None where it gets none."""
-        key = blake2b(repr((STREAM, int(self.seed), int(epoch))).encode(), digest_size=32)
+    def choice(self, row: int, epoch: int, views: int = 1, draw: int = 0) -> tuple[str, int] | None:
+        """Kind and strength of a draw of noise on ``row`` in ``epoch``; None where it gets none."""
+        key = blake2b(repr((STREAM, int(self.seed), int(epoch), *_further(draw))).encode(), digest_size=32)
         key.update(int(row).to_bytes(8, "little"))
         draws = Draws(key.digest())
         if draws.below(1 << 32) >= self.share_for(views) * (1 << 32):
             return None
         return draws.choice(self.kinds), draws.choice(self.strengths)
 
-    def apply(self, texts: Sequence[str], row: int, epoch: int, views: int = 1) -> tuple[str, ...]:
+    def apply(self, texts: Sequence[str], row: int, epoch: int, views: int = 1, draw: int = 0) -> tuple[str, ...]:
         """The texts of one row, all with noise of one kind and strength, or as they are.
 
         Args:
@@ -67,13 +67,14 @@ class NoiseMixture:
             row: its number, >= 0.
             epoch: from 0.
             views: see `share_for`.
+            draw: number of the draw, from 0, where a row has several in an epoch.
         """
-        chosen = self.choice(row, epoch, views)
+        chosen = self.choice(row, epoch, views, draw)
         if chosen is None:
             return tuple(texts)
         kind, strength = chosen
         return tuple(
-            noisy([text], kind, strength, (STREAM, self.seed, epoch, column), rows=[row])[0].text
+            noisy([text], kind, strength, (STREAM, self.seed, epoch, column, *_further(draw)), rows=[row])[0].text
             for column, text in enumerate(texts)
         )
 
@@ -84,3 +85,8 @@ class NoiseMixture:
         share = f"{100 * self.share_for(views):g} % of the training rows"
         levels = ", ".join(map(str, self.strengths))
         return f"noise, drawn anew each epoch, {part} {share}: {kinds}, strength {levels}"
+
+
+def _further(draw: int) -> tuple[int, ...]:
+    """Part of a draw's key; none of the first, which a row has alone."""
+    return (draw,) if draw else ()

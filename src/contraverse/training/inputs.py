@@ -50,13 +50,16 @@ def with_noise(model: AnyModel, method: Method, rows: Encoded, noise: NoiseMixtu
     """``rows`` whose batches have ``noise``, in as many views as the method declares; as they are without.
 
     Raises:
-        UserError: the rows are images.
+        UserError: the rows are images, or the method chooses among noisy views and there is no noise.
     """
     if noise is None:
+        if method.noisy_draws > 1:
+            hint = "set data.noise=all, or leave views_of out"
+            raise UserError("the worst of several noisy views needs noise", where="method.views_of", hint=hint)
         return rows
     if not isinstance(rows, EncodedText) or not isinstance(model, TextModel):
         raise UserError("noise is for texts, and these rows are images", hint="leave noise out: views are for images")
-    return NoisyText(rows, model.tokenizer, noise, method.text_views)
+    return NoisyText(rows, model.tokenizer, noise, method.text_views, method.noisy_draws)
 
 
 def _train_split(rows: Any) -> Any:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -386,7 +387,10 @@ class _Exactness(TrainerCallback):
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         # Accelerate does not reach a sampler under both a shard and a skip, which is where resume puts it.
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int(state.epoch or 0))
+        sampler, epoch = self.trainer._sampler, int(state.epoch or 0)
         if isinstance(rows := self.trainer.train_dataset, NoisyText):
-            rows.start_epoch(int(state.epoch or 0))
+            rows.start_epoch(epoch)
+            if sampler is not None and sampler.lengths is not None:
+                sampler.lengths = np.asarray(rows.noisy_lengths())
+        if sampler is not None:
+            sampler.set_epoch(epoch)
