@@ -1,7 +1,7 @@
 """The few types that everything else is written against.
 
-Letters used in shapes throughout: ``B`` rows of a batch, ``T`` tokens, ``D`` width of the perturbed
-input (a word embedding), ``H`` width of a hidden state, ``C`` classes.
+Letters in shapes: ``B`` rows of a batch, ``T`` tokens, ``D`` width of the perturbed input (a word embedding), ``H``
+width of a hidden state, ``C`` classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -256,8 +256,7 @@ class Method(nn.Module):
     image_views: ClassVar[Literal[1, 2]] = 1
     """Random views of each image in a batch; the second is ``positive``."""
     text_views: ClassVar[Literal[1, 2]] = 1
-    """Views of each text where training rows get noise: 1, the noisy text in the place of the clean one; 2, both, the
-    noisy one as ``noisy``, tokens and mask of its own. Without noise a batch has the clean text alone."""
+    """Views of each text with noise: 1, the noisy text in place of the clean one; 2, both, and ``noisy`` is a batch."""
     noisy_draws: int = 1
     """Noisy texts of each row in a batch, of which the method chooses one: more than 1 are in ``draws``, (n, B, T)."""
     uses_unlabelled: ClassVar[bool] = False

@@ -78,7 +78,7 @@ def test_what_cannot_be_compared_is_said(
         (("compare", models[0], encoder, *flags), "has no classes"),
         (("compare", models[0], other, *flags), "tells a, b apart, and one other classes"),
         (("compare", *models), "no task is named"),
-        (("compare", *models, *flags, "--by", "langauge"), 'no column is called "langauge"'),
+        (("compare", *models, *flags, "--by", "languages"), 'no column is called "languages"'),
         (("compare", *models, *flags, "--output", tmp_path / "c.txt"), "ends in .json"),
     ):
         result = invoke(*wrong, code=2)
