@@ -54,7 +54,12 @@ def to_meta(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    case: str, model: Any, batch: dict[str, Any], optimizer: type[torch.optim.Optimizer], views: Any = None
+    case: str,
+    model: Any,
+    batch: dict[str, Any],
+    optimizer: type[torch.optim.Optimizer],
+    views: Any = None,
+    chunk: int | None = None,
 ) -> list[str]:
     """The blocking copies of one step; a value that is read raises."""
     method = make(case, hidden_size=model.width)
@@ -66,7 +71,8 @@ def run(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     moved, batch = optimizer(trained, lr=0.1), to_meta(batch)
     with BlockingCopies() as copies:
-        step(method, model, views(batch) if views else batch, backward=lambda loss: loss.backward())
+        viewed = views(batch) if views else batch
+        step(method, model, viewed, backward=lambda loss: loss.backward(), contrast_chunk=chunk)
         moved.step()
         method.after_step(model)
     return copies.seen
@@ -78,6 +84,12 @@ def test_a_step_on_texts_never_waits(
     case: str, tiny_model: Callable[..., TextModel], full_batch: dict[str, Any]
 ) -> None:
     assert run(case, tiny_model(), full_batch, torch.optim.AdamW) == []
+
+
+@pytest.mark.usefixtures("_meta")
+def test_a_step_in_chunks_never_waits(tiny_model: Callable[..., TextModel], full_batch: dict[str, Any]) -> None:
+    assert run("uscal", tiny_model(), full_batch, torch.optim.AdamW, chunk=3) == []
+    assert run("acl-ds", tiny(dual=True), image_batch(size=16), LARS, TwoViews(SimCLRAugment()), 3) == []
 
 
 @pytest.mark.usefixtures("_meta")

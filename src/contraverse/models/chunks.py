@@ -110,7 +110,8 @@ class _Pass:
     def __post_init__(self) -> None:
         self.device = next(iter(self.tensors.values())).device
         kind = self.device.type
-        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        self.dtype = torch.get_autocast_dtype(kind) if casts else None
         self.modes = modes_of(self.model)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
 

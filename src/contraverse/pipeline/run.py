@@ -253,7 +253,8 @@ def _train(
         "epochs": state.epoch,
         "best_step": state.best_global_step,
         "best_validation": state.best_metric,
-        "forward_units": method.cost if steps.noise is None else method.cost_with_noise or method.cost,
+        "forward_units": (method.cost if steps.noise is None else method.cost_with_noise or method.cost)
+        + (" + F a backward pass" if config.train.contrast_chunk is not None else ""),
         **steps.training_figures(splits),
     }
     return trainer, training

@@ -21,20 +21,19 @@ def step(
     no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
     contrast_chunk: int | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Run one training step of ``method``: draw each loss, back-propagate it, resume.
+    """Run one training step of ``method``: take each loss that it yields, back-propagate it, resume the method.
 
     Zeroing, clipping and the optimizer's step are the caller's.
 
     Args:
         method: training method.
         model: the model, wrapped (DDP, FSDP, compiled) or not.
-        batch: on the model's device.
+        batch: rows, on the model's device.
         backward: called with each loss, for example ``lambda loss: loss.backward()`` or ``accelerator.backward``.
         no_sync: a context in which gradients are not reduced over ranks (DDP's ``no_sync``). It covers forward
             *and* backward of every pass but the last: around ``backward`` alone it would do nothing.
-        contrast_chunk: most rows whose activations are held at once: the loss is still over the whole batch, and so are
-            its negatives. Each backward pass costs one forward more. None holds those of all rows. See
-            `contraverse.models.chunks`.
+        contrast_chunk: most rows whose activations are held at once; None is all. The loss is still over the whole
+            batch; each backward pass costs one forward more. See `contraverse.models.chunks`.
 
     Returns:
         The parts of each loss, detached, for the log.

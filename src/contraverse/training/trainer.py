@@ -67,7 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "logging_nan_inf_filter": False,  # it would hide them, and wait for the device at every step
     "dataloader_pin_memory": torch.cuda.is_available(),
     "accelerator_config": {"non_blocking": torch.cuda.is_available()},
-    # Without it transformers refuses bf16 and trains apart, not together, what torchrun starts.
+    # Without a GPU, transformers refuses bf16 otherwise, and processes of torchrun would each train by themselves.
     "use_cpu": not torch.accelerator.is_available(),
 }
 """SCAL 4.1, and what makes it fast: the fused optimizer and batches of like length."""
@@ -141,12 +141,14 @@ class Trainer(WatchedTrainer):
         check_model(model)
         check_method(method)
         named = {"output_dir": output_dir, "global_batch_size": global_batch_size}
-        beside = [*(name for name, value in named.items() if value is not None), *training_arguments]
-        if args is not None and beside:
-            raise UserError(f"Trainer got args, and beside it {', '.join(beside)}", hint="put all of them into args")
+        single = [*(name for name, value in named.items() if value is not None), *training_arguments]
+        if args is not None and single:
+            raise UserError(f"Trainer got args as well as {', '.join(single)}", hint="put all of them into args")
         if global_batch_size is not None:
             if "per_device_train_batch_size" in training_arguments:
-                raise UserError("Trainer got two sizes of a batch", hint="give global_batch_size or the process's own")
+                raise UserError(
+                    "Trainer got global_batch_size as well as per_device_train_batch_size", hint="give one of them"
+                )
             accumulated = training_arguments.get("gradient_accumulation_steps", 1)
             training_arguments["per_device_train_batch_size"] = batch_of_process(global_batch_size, accumulated)
         if args is None:
@@ -219,7 +221,7 @@ class Trainer(WatchedTrainer):
         self.add_callback(TensorBoardCallback(SummaryWriter(self.rows.path.parent / "tensorboard")))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Build the optimizer of this name by `build_optimizer`, or transformers'."""
+        """Build the optimizer of ``optimizer["name"]`` by `build_optimizer`; without it, transformers'."""
         if self.own_optimizer is None or self.optimizer is not None:
             return super().create_optimizer(model)
         assert self.model is not None
@@ -229,7 +231,7 @@ class Trainer(WatchedTrainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
-        """Build the schedule of this name, or transformers'."""
+        """Build the schedule of ``schedule["name"]``; without it, transformers'."""
         if self.own_schedule is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         settings = dict(self.own_schedule)
@@ -242,7 +244,7 @@ class Trainer(WatchedTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Drive the method's losses on one micro-batch; returns their sum, detached."""
+        """Run `step` on one micro-batch; return the sum of its losses, detached."""
         model.train()
         batch = self._viewed(self._prepare_inputs(inputs))
         share = 1 / self.current_gradient_accumulation_steps
@@ -292,7 +294,7 @@ class Trainer(WatchedTrainer):
         metrics = from_first({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        # One process that stops alone leaves the others waiting for ever.
+        # A process that stopped alone would leave the others waiting forever.
         vars(self.control).update(from_first(vars(self.control)))
         return metrics
 
@@ -346,14 +348,14 @@ class Trainer(WatchedTrainer):
         }
 
     def _load_best_model(self) -> None:
-        """The method's state too, a part of which may be what is kept."""
+        """Load the method's state too: the network that is kept may be a part of it."""
         super()._load_best_model()
         if self.state.best_model_checkpoint is not None:
             self._load_method(Path(self.state.best_model_checkpoint))
 
     def _load_method(self, folder: Path) -> None:
         if self.method.state_dict():
-            # Onto the CPU, whose name of several processes, cpu:0, safetensors does not know; copied from there.
+            # Onto the CPU, and copied from there: safetensors does not know the device cpu:0 of several processes.
             self.method.load_state_dict(load_file(folder / METHOD_STATE))
 
     def _load_extra(self, folder: Path, running: dict[str, Any]) -> None:
