@@ -21,7 +21,7 @@ from contraverse.errors import UserError
 from contraverse.methods import METHODS
 from contraverse.methods._pages import pages
 from contraverse.models.storage import POSTPROCESSES
-from contraverse.pipeline._results import BEGIN
+from contraverse.pipeline._results import ANSWERS, BEGIN, STUDIES
 from contraverse.pipeline._results import page as results_page
 from contraverse.recipes import RECIPES, configure, parse
 
@@ -136,7 +136,9 @@ def test_the_readmes_python_prints_what_the_readme_says(
 
 
 def test_the_readmes_table_is_the_measured_one() -> None:
-    lines = (ROOT / "docs" / "results" / "text_classification.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (ROOT / "docs" / "results" / "archive" / "text-classification.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     runs = [run for run in map(json.loads, lines) if run["stage"] == "test" and run["task"] == "trec"]
     methods = {"cross-entropy": "ce", "adversarial training": "at", "SCAL": "scal"}
     for label, method in methods.items():
@@ -147,6 +149,20 @@ def test_the_readmes_table_is_the_measured_one() -> None:
         for cell, key in zip(cells, ("accuracy", "accuracy@pgd-0.1", "accuracy@pgd-0.3"), strict=True):
             values = [metrics[key] for metrics in seeds]
             assert cell == f"{mean(values):.1f} ± {stdev(values):.1f}"
+
+
+def test_the_readmes_intervals_are_those_of_the_results() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()]
+    answers = {(row[1], row[2], row[3]): row[4] for row in rows if row[0] == "| SCAL"}
+    text = " ".join(README.split())
+    for key in (
+        ("scal - ce", "trec", "Accuracy, PGD ε=0.3"),
+        ("scal - at", "trec", "Accuracy, PGD ε=0.3"),
+        ("scal - ce", "trec", "Accuracy"),
+    ):
+        value, low, high = re.findall(r"[\d.]+|-[\d.]+", answers[key])
+        assert value in text
+        assert f"{low} to {high}" in text
 
 
 def test_every_page_is_on_the_map() -> None:
@@ -277,12 +293,14 @@ def test_a_new_page_gets_its_table_or_a_hint(tmp_path: Path) -> None:
             pages(tmp_path)
 
 
-def test_the_studies_part_of_the_results_is_that_of_their_lines() -> None:
+def test_the_answers_and_studies_of_the_results_are_those_of_their_lines() -> None:
     """`make results` writes it."""
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     made = results_page(text, ROOT / "studies", ROOT / "docs" / "results")
     assert made == text, "docs/results.md is old: make results"
-    changed = text.replace(BEGIN, BEGIN + "\nby hand")
+    changed = text
+    for name in (ANSWERS, STUDIES):
+        changed = changed.replace(BEGIN.format(name), BEGIN.format(name) + "\nby hand")
     assert results_page(changed, ROOT / "studies", ROOT / "docs" / "results") == text
 
 

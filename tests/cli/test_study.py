@@ -28,7 +28,7 @@ def file(tmp_path: Path, rows: Path, tiny_folder: Callable[..., Path]) -> Path:
         },
         "seeds": [1, 2],
         "baseline": "ce",
-        "printed": {"at": {"accuracy": 90.1}},
+        "printed": {"text": {"at": {"accuracy": 90.1}}},
     }
     path = tmp_path / "study.yaml"
     path.write_text(json.dumps(written), encoding="utf-8")

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from contraverse.evaluation.paired import pack_rows
 from contraverse.pipeline.board import Board
 from contraverse.pipeline.result import Interrupted
 from contraverse.pipeline.study import append_lines, read_lines, run_study
-from contraverse.recipes.study import Cell, Finished, StudyConfig, load_study, ready, total_cells
+from contraverse.recipes.study import Cell, Finished, load_study, ready, total_cells
+from contraverse.recipes.study_file import StudyConfig
 from contraverse.reporting.study import csv_lines, latex, markdown, tabulate
 
 WRITTEN: dict[str, Any] = {
@@ -357,7 +359,7 @@ def test_a_table_has_means_deviations_and_paired_differences() -> None:
     assert (clear.paired.seeds, clear.paired.rows) == (3, 20)
     assert by_pair["scal, small", "accuracy@apgd-0.1"].paired.rows == 1
     assert clear.corrected >= clear.paired.p_value
-    text = markdown(table, {"ce": {"accuracy": 91.5}})
+    text = markdown(replace(table, printed={"ce": {"accuracy": 91.5}}))
     assert "(printed 91.5)" in text
     assert f"{clear.paired.difference:+.1f} [" in text
     assert text.count("\n| ce ") == 1

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from contraverse.pipeline.study_estimate import Timing, forward_units, measured_timing, time_left
-from contraverse.recipes.study import Finished, StudyConfig, ready
+from contraverse.recipes.study import Finished, ready
+from contraverse.recipes.study_file import StudyConfig
 
 STUDY = StudyConfig.model_validate(
     {

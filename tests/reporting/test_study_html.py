@@ -23,14 +23,14 @@ def line(method: str, seed: int, *values: float) -> dict[str, Any]:
     }
 
 
-def table(*extra: dict[str, Any]) -> StudyTable:
+def table(*extra: dict[str, Any], printed: Any = None) -> StudyTable:
     lines = [line("ce", seed, 90.0 + seed, 60.0 - seed, 20.0) for seed in (1, 2, 3)]
     lines += [line("<b>at", seed, 88.0 + seed, 75.0 + seed, 50.0) for seed in (1, 2, 3)]
-    return tabulate([*lines, *extra], "text", [("<b>at", "ce")], ["ce", "<b>at", "clean"])
+    return tabulate([*lines, *extra], "text", [("<b>at", "ce")], ["ce", "<b>at", "clean"], printed=printed)
 
 
 def test_the_page_holds_tables_figures_and_what_is_printed() -> None:
-    page = html([table()], name="tiny", question="Does it help?", printed={"ce": {"accuracy": 91.5}})
+    page = html([table(printed={"ce": {"accuracy": 91.5}})], name="tiny", question="Does it help?")
     assert page.count("<svg ") == 2
     assert '<span class="printed">printed 91.5</span>' in page
     assert "92.0 ± 1.0" in page
@@ -44,7 +44,7 @@ def test_a_band_spans_one_deviation_and_a_printed_point_is_hollow() -> None:
     assert drawn is not None
     assert drawn.count("fill-opacity: 0.15") == 2
     ours = trade_off(table())
-    theirs = trade_off(table(), {"ce": {"accuracy": 95.0, "accuracy@apgd-0.3": 30.0}})
+    theirs = trade_off(table(printed={"ce": {"accuracy": 95.0, "accuracy@apgd-0.3": 30.0}}))
     assert ours is not None
     assert theirs is not None
     assert theirs.count("<use ") > ours.count("<use ")

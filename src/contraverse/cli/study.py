@@ -12,7 +12,8 @@ import typer
 
 from contraverse.cli.console import doing, print_text, quiet, say
 from contraverse.errors import UserError
-from contraverse.recipes.study import Finished, StudyConfig, load_study, ready, shipped_studies, total_cells
+from contraverse.recipes.study import Finished, load_study, ready, total_cells
+from contraverse.recipes.study_file import StudyConfig, shipped_studies
 
 
 class Format(StrEnum):
@@ -103,8 +104,8 @@ def _report(plan: StudyConfig, results: Path, form: Format) -> str:
     if form is Format.html:
         from contraverse.reporting.study_html import html
 
-        return html(made, name=plan.name, question=plan.question, text=plan.text, printed=plan.printed)
-    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(table, plan.printed) for table in made)])
+        return html(made, name=plan.name, question=plan.question, text=plan.text)
+    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(table) for table in made)])
 
 
 def _listing(plan: StudyConfig, results: Path, probe: bool) -> str:

@@ -84,6 +84,17 @@ def evasion_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
     }
 
 
+HARDENED = "hardened-"
+"""Before the name of noise or an attack: measured with a tokenizer that undoes look-alikes and hidden characters."""
+
+
+def hardened_metrics(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
+    """Metrics of ``evaluation["hardened"]``, noise and attacks of the hardened model; empty without."""
+    hardened = evaluation.get("hardened") or {}
+    own = noise_metrics(hardened) | evasion_metrics(hardened)
+    return {MetricKey(key.metric, f"{HARDENED}{key.under}", key.epsilon): value for key, value in own.items()}
+
+
 def clean_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """``evaluation["metrics"]`` without those under attacks or noise, which an evaluation in JSON holds by name."""
     attacked = set(map(str, _others(evaluation)))
@@ -97,4 +108,5 @@ def named_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
 def _others(evaluation: Mapping[str, Any]) -> dict[MetricKey, float]:
     under_attack = attacked_accuracy(evaluation) | detected_under_attack(evaluation)
-    return under_attack | noise_metrics(evaluation) | evasion_metrics(evaluation)
+    under_noise = noise_metrics(evaluation) | evasion_metrics(evaluation)
+    return under_attack | under_noise | hardened_metrics(evaluation)

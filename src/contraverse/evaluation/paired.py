@@ -20,6 +20,8 @@ class PairedDifference:
         p_value: of the two-sided test that the difference is 0; NaN where there is no interval.
         seeds, rows: S and R, the number of pairs.
         detectable: the smallest difference that a study of this size finds in 80 % of its repetitions at 5 %.
+        components: variances of a single difference between seeds, between rows, and of both together, by which
+            `detectable_with` extrapolates; None with a single seed, which says nothing of others.
     """
 
     difference: float
@@ -29,6 +31,23 @@ class PairedDifference:
     seeds: int
     rows: int
     detectable: float
+    components: tuple[float, float, float] | None = None
+
+    def detectable_with(self, seeds: int) -> float:
+        """`detectable` of a study with so many seeds (2 or more) and the same rows; NaN without `components`."""
+        if self.components is None:
+            return float("nan")
+        of_seeds, of_rows, rest = self.components
+        squares = self.rows * of_seeds + rest, seeds * of_rows + rest  # the mean squares to expect
+        error, freedom = _variance(*squares, rest, seeds, self.rows)
+        return _detectable(error, freedom)
+
+    def seeds_to_detect(self, difference: float, most: int = 200) -> int | None:
+        """Smallest number of seeds with which a study finds ``difference`` four times in five.
+
+        None where ``most`` do not, since the rows alone leave too much open, or where it cannot be told.
+        """
+        return next((n for n in range(2, most + 1) if self.detectable_with(n) <= difference), None)
 
     @property
     def decided(self) -> bool:
@@ -71,8 +90,9 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
         return PairedDifference(mean, mean, mean, 1.0 if mean == 0 else 0.0, seeds, rows, 0.0)
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    detectable = (quantile + float(stats.t.ppf(POWER, freedom))) * error
-    return PairedDifference(mean, mean - quantile * error, mean + quantile * error, p_value, seeds, rows, detectable)
+    detectable = _detectable(variance, freedom)
+    low, high = mean - quantile * error, mean + quantile * error
+    return PairedDifference(mean, low, high, p_value, seeds, rows, detectable, _components(d))
 
 
 def _variance_of_mean(d: np.ndarray) -> tuple[float, float]:
@@ -82,14 +102,43 @@ def _variance_of_mean(d: np.ndarray) -> tuple[float, float]:
     if seeds == 1 or rows == 1:
         single = by_row if seeds == 1 else by_seed
         return (float(single.var(ddof=1)) / len(single), len(single) - 1.0) if len(single) > 1 else (np.nan, np.nan)
+    return _variance(*_mean_squares(d), seeds, rows)
+
+
+def _mean_squares(d: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of seeds, of rows and of the rest of ``d`` (S, R), both at least 2."""
+    seeds, rows = d.shape
+    by_seed, by_row = d.mean(axis=1), d.mean(axis=0)  # (S,), (R,)
     rest = d - by_seed[:, None] - by_row[None, :] + d.mean()  # (S, R)
-    ms_seeds, ms_rows = rows * by_seed.var(ddof=1), seeds * by_row.var(ddof=1)
+    ms_rest = float((rest**2).sum()) / ((seeds - 1) * (rows - 1))
+    return float(rows * by_seed.var(ddof=1)), float(seeds * by_row.var(ddof=1)), ms_rest
+
+
+def _variance(ms_seeds: float, ms_rows: float, ms_rest: float, seeds: int, rows: int) -> tuple[float, float]:
+    """Variance of the mean over S seeds and R rows, and Satterthwaite's degrees of freedom; S >= 2."""
+    if rows == 1:
+        return ms_seeds / seeds, seeds - 1.0
     free_seeds, free_rows = seeds - 1.0, rows - 1.0
-    ms_rest = float((rest**2).sum()) / (free_seeds * free_rows)
     total = max(ms_seeds + ms_rows - ms_rest, ms_rest)
     parts = ms_seeds**2 / free_seeds + ms_rows**2 / free_rows + ms_rest**2 / (free_seeds * free_rows)
     freedom = total**2 / parts if parts > 0 else free_seeds * free_rows
-    return float(total) / d.size, float(max(freedom, free_seeds))
+    return float(total) / (seeds * rows), float(max(freedom, free_seeds))
+
+
+def _components(d: np.ndarray) -> tuple[float, float, float] | None:
+    """Variances of a single difference between seeds, rows and of the rest, none below 0; None of a single seed."""
+    seeds, rows = d.shape
+    if seeds == 1:
+        return None
+    if rows == 1:
+        return float(d.var(ddof=1)), 0.0, 0.0
+    ms_seeds, ms_rows, ms_rest = _mean_squares(d)
+    return max(0.0, (ms_seeds - ms_rest) / rows), max(0.0, (ms_rows - ms_rest) / seeds), ms_rest
+
+
+def _detectable(variance: float, freedom: float) -> float:
+    """Difference that a test at 5 % finds with a probability of `POWER`."""
+    return float((stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) + stats.t.ppf(POWER, freedom)) * np.sqrt(variance))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

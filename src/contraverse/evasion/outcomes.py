@@ -3,9 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from scipy.stats import binomtest
 
 from contraverse.evaluation.adversaries.rewriting import edits, words_of
+from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.paired import pack_rows
 
 
 class Rate(NamedTuple):
@@ -133,6 +136,12 @@ class EvasionReport:
         """Rows broken within ``budget``, of those that were attacked: right clean, and of one class or of all."""
         mine = [row for row in self.rows if row.attacked and label in (None, row.label)]
         return Rate(sum(not self._holds(row, budget) for row in mine), len(mine))
+
+    @property
+    def right(self) -> dict[str, str]:
+        """Rows that are right within each budget, as `pack_rows` writes them, by the name of the metric."""
+        held = {budget: np.array([self._holds(row, budget) for row in self.rows], bool) for budget in self.budgets}
+        return {str(MetricKey("accuracy", self.attack, budget)): pack_rows(rows) for budget, rows in held.items()}
 
     def _holds(self, row: RowResult, budget: int | None) -> bool:
         limit = self.budgets[-1] if budget is None else budget

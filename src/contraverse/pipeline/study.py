@@ -10,11 +10,14 @@ from typing import Any
 
 from contraverse.pipeline.board import Board
 from contraverse.pipeline.fingerprint import environment
+from contraverse.pipeline.folder import CONFIG, EVALUATION
 from contraverse.pipeline.lock import exclusive
 from contraverse.pipeline.result import Interrupted, Say, silent
 from contraverse.pipeline.run import run
+from contraverse.pipeline.study_stages import begin_with_stages, keep_stages
 from contraverse.recipes import change
-from contraverse.recipes.study import Cell, Finished, StudyConfig, ready, total_cells
+from contraverse.recipes.study import Cell, Finished, ready, total_cells
+from contraverse.recipes.study_file import StudyConfig
 from contraverse.reporting.names import duration
 from contraverse.writing import append_json_line, read_json_lines
 
@@ -111,14 +114,21 @@ def run_study(
 def train_cell(cell: Cell, folder: Path) -> Line:
     """Run ``cell`` in ``folder``, where it goes on if it was cut short there.
 
+    Stages before the last, such as a pre-training, are kept beside ``folder``, in ``../../stages``: another cell with
+    the same stage, by all its settings and its seed, starts from the model that is there.
+
     Returns:
         A line of the results: the cell, ``metrics``, ``right`` (for each metric of single rows, which rows were right,
         as `contraverse.evaluation.paired` compares them), ``seconds`` of training, and ``made_with``.
     """
-    evaluation = folder / "evaluation.json"
+    evaluation, kept = folder / EVALUATION, folder.parent.parent / "stages"
     if not evaluation.is_file():
         quiet = change(cell.config, {"train.disable_tqdm": True})  # bars of several workers would run into each other
-        run(quiet, folder, resume=(folder / "config.yaml").is_file(), test=cell.stage == "test")
+        begin_with_stages(quiet, folder, kept)
+        try:
+            run(quiet, folder, resume=(folder / CONFIG).is_file(), test=cell.stage == "test")
+        finally:
+            keep_stages(quiet, folder, kept)
     report = json.loads(evaluation.read_text(encoding="utf-8"))
     return {
         "stage": cell.stage,
@@ -126,7 +136,7 @@ def train_cell(cell: Cell, folder: Path) -> Line:
         "method": cell.method,
         "settings": cell.settings,
         "seed": cell.seed,
-        "metrics": report["metrics"] | _shift(report.get("shift")),
+        "metrics": _stage_metrics(folder) | report["metrics"] | _shift(report.get("shift")),
         "right": report.get("right", {}),
         "split": report["split"],
         "steps": report["training"]["steps"],
@@ -156,6 +166,15 @@ def append_lines(results: Path, lines: Iterable[Line], cells: Iterable[Cell]) ->
         for cell in cells:
             if present.line(cell) is None and (line := new.line(cell)) is not None:
                 append_json_line(results, line)
+
+
+def _stage_metrics(folder: Path) -> dict[str, float]:
+    """Accuracy of linear probes of the pre-trained encoder, of a run in stages."""
+    metrics: dict[str, float] = {}
+    for evaluation in sorted(folder.glob(f"*/{EVALUATION}")):
+        own = json.loads(evaluation.read_text(encoding="utf-8"))["metrics"]
+        metrics |= {name: value for name, value in own.items() if name.startswith("probe")}
+    return metrics
 
 
 def _shift(shift: Mapping[str, Any] | None) -> dict[str, float]:

@@ -14,7 +14,8 @@ from contraverse.pipeline.dry_run import dry_run
 from contraverse.pipeline.result import read_json
 from contraverse.pipeline.run import run
 from contraverse.recipes import RunConfig, change, split_stages
-from contraverse.recipes.study import Cell, StudyConfig, cell, choices
+from contraverse.recipes.study import Cell, cell, choices
+from contraverse.recipes.study_file import StudyConfig
 
 PROBE_STEPS = 4
 _SHORT = {

@@ -20,7 +20,7 @@ from contraverse.models.adapters import describe
 from contraverse.models.backbones import is_backbone
 from contraverse.models.folders import SETTINGS
 from contraverse.models.loading import Origin, classes_of, commit_of, load_config
-from contraverse.models.normalizing import harden
+from contraverse.models.normalizing import harden, harden_tokenizer, is_hardened
 from contraverse.models.opening import listed, open_model
 from contraverse.models.st_folder import MARKS, Modules, read_modules
 from contraverse.noise import NoiseMixture
@@ -143,7 +143,8 @@ class TextSteps(Steps[TextSplits, TextModel]):
             measured = self.measure_classifier(splits, model, say=say, counting=counting)
             rows = splits.need(measured["split"])
             measured |= self._measure_noise(splits, model, rows, say=say, counting=counting)
-            return measured | self._measure_evasion(model, rows, say=say, counting=counting)
+            measured |= self._measure_evasion(model, rows, measured.get("right"), say=say, counting=counting)
+            return measured | self._measure_hardened(splits, model, rows, say=say, counting=counting)
         return self._measure_encoder(splits, model, say=say, counting=counting, test=test)
 
     def _measure_noise(
@@ -157,8 +158,13 @@ class TextSteps(Steps[TextSplits, TextModel]):
         with counting("Noise", noise_progress_total(len(rows), settings, seed)) as progress:
             return measure_noise(model, rows, splits.task, settings, seed=seed, train=splits.train, progress=progress)
 
-    def _measure_evasion(self, model: TextModel, rows: TextData, *, say: Say, counting: Counting) -> dict[str, Any]:
-        """Attack a classifier's texts as texts where the configuration names attacks; nothing where it names none."""
+    def _measure_evasion(
+        self, model: TextModel, rows: TextData, right: Mapping[str, str] | None, *, say: Say, counting: Counting
+    ) -> dict[str, Any]:
+        """Attack a classifier's texts as texts where the configuration names attacks; nothing where it names none.
+
+        ``right``: rows that were right in what was measured before, to which those of the attacks are added.
+        """
         settings, seed = self.config.evaluation, self.config.data.seed
         if not settings.evasion or len(model.labels or ()) < 2:
             return {}
@@ -166,7 +172,34 @@ class TextSteps(Steps[TextSplits, TextModel]):
         say(f"Attacking {count:,} texts as texts: {', '.join(settings.evasion)}")
         with counting("Attacking", evasion_progress_total(len(rows), settings)) as progress:
             reports = measure_evasion(model, rows, settings, seed=seed, progress=progress)
-        return {"evasion": {name: report.to_dict() for name, report in reports.items()}}
+        held = {name: packed for report in reports.values() for name, packed in report.right.items()}
+        return {
+            "evasion": {name: report.to_dict() for name, report in reports.items()},
+            "right": {**(right or {}), **held},
+        }
+
+    def _measure_hardened(
+        self, splits: TextSplits, model: TextModel, rows: TextData, *, say: Say, counting: Counting
+    ) -> dict[str, Any]:
+        """Measure noise and the attack ``unicode`` again after `harden`, which nothing else can change.
+
+        ``model`` is left as it was; one that is hardened already is not measured twice.
+        """
+        settings, plain = self.config.evaluation, model.tokenizer
+        if not settings.hardened or is_hardened(plain):
+            return {}
+        say("Measuring once more with a tokenizer that undoes look-alikes")
+        unicode = [name for name in settings.evasion if name == "unicode"]
+        steps = type(self)(
+            self.config.model_copy(update={"evaluation": settings.model_copy(update={"evasion": unicode})})
+        )
+        model.tokenizer = harden_tokenizer(plain, model.encoder.config)
+        try:
+            measured = steps._measure_noise(splits, model, rows, say=say, counting=counting)
+            measured |= steps._measure_evasion(model, rows, None, say=say, counting=counting)
+        finally:
+            model.tokenizer = plain
+        return {"hardened": measured}
 
     def _measure_encoder(
         self, splits: TextSplits, model: TextModel, *, say: Say, counting: Counting, test: bool

@@ -11,11 +11,19 @@ from contraverse.recipes.schema import (
     MethodConfig,
     ModelConfig,
     RunConfig,
-    SearchConfig,
     StageConfig,
     TrainConfig,
 )
-from contraverse.recipes.search_spaces import PAPER_SPACES, SPACES, Choices, Range, parse_range, read_space, space_of
+from contraverse.recipes.search_spaces import (
+    PAPER_SPACES,
+    SPACES,
+    Choices,
+    Range,
+    SearchConfig,
+    parse_range,
+    read_space,
+    space_of,
+)
 from contraverse.recipes.stages import Stage, split_stages
 from contraverse.recipes.text_experiments import BERT, NLI_SENTENCES
 

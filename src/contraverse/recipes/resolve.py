@@ -14,7 +14,8 @@ from contraverse.recipes import notation
 from contraverse.recipes.checks import check_method, check_task, check_train, explain
 from contraverse.recipes.image_schema import ImageRunConfig
 from contraverse.recipes.recipe import RECIPES, Recipe, find_recipe, is_image_task
-from contraverse.recipes.schema import RunConfig, SearchConfig, StageConfig, merge, nested
+from contraverse.recipes.schema import RunConfig, StageConfig, merge, nested
+from contraverse.recipes.search_spaces import SearchConfig
 from contraverse.recipes.stages import SECTIONS, split_stages, with_token
 
 TRUST = "model.trust_remote_code"

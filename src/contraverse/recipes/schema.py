@@ -176,7 +176,8 @@ class EvaluationConfig(AttackConfig, Section):
     rows that may be detected; a run chooses the threshold for it on validation rows and saves it with the model.
     ``evasion``: attacks on a classifier's texts as texts (`contraverse.evasion.BUDGETS`), or ``standard`` for all.
     ``evasion_budgets``: numbers of changes, None for each attack's own. ``evasion_rows``: attack at most so many rows,
-    None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number.
+    None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number. ``hardened``: measure
+    noise and the attack ``unicode`` once more with a tokenizer that undoes look-alikes (`contraverse harden`).
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -197,6 +198,7 @@ class EvaluationConfig(AttackConfig, Section):
     evasion: list[str] = []
     evasion_budgets: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
     evasion_rows: int | None = Field(default=None, ge=1)
+    hardened: bool = False
 
     @field_validator("noise", mode="before")
     @classmethod
@@ -332,26 +334,6 @@ class RunConfig(Section):
         """The whole configuration as YAML, defaults included; of stages and ``paper`` only where there are any."""
         absent = (set() if self.stages else {"stages", "init_from"}) | (set() if self.paper else {"paper"})
         return notation.write(self.model_dump(mode="json", exclude=absent))
-
-
-class SearchConfig(Section):
-    """All that decides a search: what is trained, and what is varied.
-
-    ``config``: the run that every trial is but for the ``space``. ``space``: the range of each setting that is varied,
-    as `contraverse.recipes.parse_range` reads it. ``trials``: how many runs. ``seed``: of what is tried; every trial
-    trains with the seed of ``config``. ``robust``: weight of the accuracy under attack in what is maximised, None to
-    maximise the clean metric.
-    """
-
-    config: RunConfig
-    space: dict[str, str | list[Any]]
-    trials: int = Field(default=20, ge=1)
-    seed: int = Field(default=0, ge=0)
-    robust: float | None = Field(default=None, ge=0, le=1)
-
-    def to_yaml(self) -> str:
-        """The whole search as YAML."""
-        return notation.write(self.model_dump(mode="json"))
 
 
 _NAMED = ("method", "optimizer", "schedule")

@@ -1,4 +1,4 @@
-"""Search spaces by method, and how ranges are written. Imports without torch.
+"""Searches: their file, spaces by method, and how ranges are written. Imports without torch.
 
 ``.1:1`` is a range, ``.1:1:log`` one that is searched on a logarithmic scale, ``2:4`` a range of whole numbers, and a
 list holds the values themselves. ``null|.01:.5`` is null or a value of the range.
@@ -10,10 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from contraverse.errors import UserError
 from contraverse.recipes import notation
+from contraverse.recipes.schema import RunConfig, Section
 
 Written = str | list[Any]
+
+
+class SearchConfig(Section):
+    """All that decides a search: what is trained, and what is varied.
+
+    ``config``: the run that every trial is but for the ``space``. ``space``: the range of each setting that is varied,
+    as `contraverse.recipes.parse_range` reads it. ``trials``: how many runs. ``seed``: of what is tried; every trial
+    trains with the seed of ``config``. ``robust``: weight of the accuracy under attack in what is maximised, None to
+    maximise the clean metric.
+    """
+
+    config: RunConfig
+    space: dict[str, str | list[Any]]
+    trials: int = Field(default=20, ge=1)
+    seed: int = Field(default=0, ge=0)
+    robust: float | None = Field(default=None, ge=0, le=1)
+
+    def to_yaml(self) -> str:
+        """The whole search as YAML."""
+        return notation.write(self.model_dump(mode="json"))
+
 
 _RATE: dict[str, Written] = {"train.learning_rate": "1e-5:1e-4:log"}
 # CARL/RAR, Table 8. Its epsilon is [0, .5], where 0 is no limit.

@@ -1,4 +1,4 @@
-"""A study as a file: methods x tasks x seeds, settings selected on validation rows. Imports without torch."""
+"""Cells of a study: methods x tasks x seeds, settings selected on validation rows. Imports without torch."""
 
 import hashlib
 import json
@@ -9,71 +9,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from contraverse.errors import UserError, suggestion
+from contraverse.errors import UserError
 from contraverse.recipes import notation
 from contraverse.recipes.checks import explain
 from contraverse.recipes.resolve import configure, refuse_trust
-from contraverse.recipes.schema import RunConfig, Section
+from contraverse.recipes.schema import RunConfig
+from contraverse.recipes.study_file import StudyConfig, shipped_studies
 
 Stage = Literal["select", "test"]
-Grid = dict[str, list[Any]]
-
-
-class Entry(Section):
-    """A line of the table: a recipe, its settings, and settings of its own to select from."""
-
-    recipe: str
-    settings: dict[str, Any] = {}
-    space: Grid = {}
-
-
-class Selection(Section):
-    """Selection of settings, stated before anything is trained.
-
-    ``criterion``: the metrics of validation rows whose mean is maximised. ``space``: values of each setting, the same
-    for all methods that have the setting. ``seeds``: each choice is the mean over them.
-    """
-
-    criterion: list[str] = Field(min_length=1)
-    space: Grid = {}
-    seeds: list[int] = Field(min_length=1)
-
-
-class StudyConfig(Section):
-    """Everything that decides a study.
-
-    ``question``: question that the study answers. ``text``: Markdown beside its table. ``scale``: ``paper`` with
-    a paper's model, rows and settings, or ``small``; ``shows``: the paper's tables and figures that it is of.
-    ``tasks``: by name the settings of each task, ``task`` among them where the name is another. ``methods``: lines of
-    the table by label. ``settings``: of every cell. ``seeds``: of training, in the test stage. ``baseline``: the label
-    that the others are compared with, ``pairs``: further pairs, the second subtracted from the first. ``metrics``:
-    columns of the table, None for all. ``printed``: figures of a paper by label and column, shown beside ours and
-    marked.
-    """
-
-    name: str = Field(pattern=r"^[\w-]+$")
-    question: str
-    text: str = ""
-    scale: Literal["paper", "small"] | None = None
-    shows: str = ""
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
-    methods: dict[str, Entry] = Field(min_length=1)
-    settings: dict[str, Any] = {}
-    seeds: list[int] = Field(min_length=1)
-    select: Selection | None = None
-    baseline: str
-    pairs: list[tuple[str, str]] = []
-    metrics: list[str] | None = None
-    printed: dict[str, dict[str, float]] = {}
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed is listed twice")
-        return seeds
 
 
 @dataclass(frozen=True)
@@ -113,12 +58,6 @@ class Cell:
         return f"{self.stage} {self.task} {self.method} seed {self.seed}{varied}"
 
 
-def shipped_studies() -> dict[str, Path]:
-    """Files of the studies that come with the package, by name."""
-    folder = Path(__file__).with_name("studies")
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def load_study(file: str | Path) -> StudyConfig:
     """The study that a YAML file describes, or a shipped one by its name.
 
@@ -135,10 +74,7 @@ def load_study(file: str | Path) -> StudyConfig:
         study = StudyConfig.model_validate(written)
     except ValidationError as error:
         raise explain(error, StudyConfig) from error
-    for label in [study.baseline, *(label for pair in study.pairs for label in pair), *study.printed]:
-        if label not in study.methods:
-            raise UserError(f'no method of the study is labelled "{label}"', hint=suggestion(label, study.methods))
-    for task, label in product(study.tasks, study.methods):
+    for task, label in product(study.tasks, study.methods) if not study.archived else ():
         for settings in choices(study, label):
             cell(study, "test", task, label, settings, study.seeds[0])
     return study
@@ -178,7 +114,34 @@ def cell(study: StudyConfig, stage: Stage, task: str, label: str, settings: Mapp
     """
     entry = study.methods[label]
     merged = {"task": task, **study.settings, **study.tasks[task], **entry.settings, **settings, "train.seed": seed}
+    if entry.start is not None:
+        merged |= _start(study, entry.start, merged)
     return _cell(stage, task, label, json.dumps(dict(settings)), seed, entry.recipe, json.dumps(merged))
+
+
+ROWS = ("source", "text", "image", "label", "size", "seed", "rows", "train_rows", "test_rows")
+"""Settings of ``data`` that say which rows there are: a start reads the same, whatever is done with their labels."""
+
+
+def _start(study: StudyConfig, label: str, merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Setting ``stages`` of a cell that starts from a pre-training, with its recipe's settings and the cell's rows."""
+    shared = {name: merged[name] for name in ("task", "paper", "train.seed", "model.name") if name in merged}
+    shared |= {name: value for name, value in merged.items() if name.removeprefix("data.") in ROWS and "." in name}
+    stages: dict[str, Any] = {}
+    chain = [label]
+    while (before := study.starts[chain[0]].start) is not None:
+        if before in chain:
+            raise UserError("a start begins from itself", where=f"starts.{before}")
+        chain.insert(0, before)
+    for place, name in enumerate(chain, start=1):
+        start = study.starts[name]
+        config = _configure(start.recipe, json.dumps(shared | study.start_settings | start.settings))
+        if config.stages:
+            raise UserError("a start has one stage", where=f"starts.{name}", hint=f"{start.recipe} has several")
+        stage = config.model_dump(mode="json", include={"method", "model", "data", "evaluation", "train"})
+        del stage["model"]["name"]  # the cell's
+        stages["start" if place == len(chain) else f"start-{place}"] = stage
+    return {"stages": stages}
 
 
 @cache
@@ -219,7 +182,12 @@ class Finished:
         candidates = self._lines.get(cell.place, [])
         if not candidates:
             return None
-        defaults = _defaults(cell.config.recipe, cell.config.task)
+        config = cell.config
+        defaults = _defaults(config.recipe, config.task)
+        stages = {
+            name: _defaults(stage.method.name, stage.task or config.task) for name, stage in config.stages.items()
+        }
+        defaults = {**defaults, "stages": stages}
         return next((line for line in reversed(candidates) if _agrees(line["config"], cell.fields, defaults)), None)
 
 
@@ -254,6 +222,9 @@ def chosen(study: StudyConfig, task: str, label: str, finished: Finished) -> dic
     """Settings with the largest mean of the criterion over the selection's seeds, the first of equals.
 
     None while a cell of the selection is missing. A failed cell, whose metrics are missing, cannot be chosen.
+
+    Raises:
+        UserError: no cell has the metrics of the criterion.
     """
     candidates = choices(study, label)
     if len(candidates) == 1 or study.select is None:
@@ -263,8 +234,11 @@ def chosen(study: StudyConfig, task: str, label: str, finished: Finished) -> dic
         line = finished.line(candidate)
         if line is None:
             return None
-        criterion = [line["metrics"].get(name, float("-inf")) for name in study.select.criterion]
+        criterion = [line["metrics"].get(name, float("-inf")) for name in study.select.criterion_of(task)]
         scores.setdefault(place, []).append(sum(criterion) / len(criterion))
+    if all(value == float("-inf") for values in scores.values() for value in values):
+        wanted = ", ".join(study.select.criterion_of(task))
+        raise UserError(f"no cell has all of {wanted}", where=f"select.criterion: {label} on {task}")
     means = {place: sum(values) / len(values) for place, values in scores.items()}
     return candidates[max(means, key=lambda place: means[place])]
 

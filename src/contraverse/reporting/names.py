@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contraverse.attacks import attack_label
-from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.keys import HARDENED, MetricKey
 from contraverse.evaluation.metrics import TABLE
 from contraverse.units import shown
 
@@ -33,6 +33,8 @@ def heading(key: str | MetricKey) -> str:
     name = name[:1].upper() + name[1:] if metric in TABLE else name
     if under is None:
         return name
+    if under.startswith(HARDENED):
+        return f"{heading(MetricKey(metric, under.removeprefix(HARDENED), epsilon))}, hardened"
     if epsilon is not None:
         from contraverse.evasion.suite import BUDGETS, STANDARD  # slow to load, and there already where it was attacked
 

@@ -4,7 +4,7 @@ import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from contraverse.evaluation.paired import PairedDifference, holm, paired_differe
 from contraverse.reporting.names import MISSING, heading
 
 Line = Mapping[str, Any]
+Printed = Mapping[str, Mapping[str, float]]
+"""Figures of a paper by label and metric."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,20 @@ class Comparison:
     corrected: float
 
     def __str__(self) -> str:
-        d, digits = self.paired, _digits(self.metric)
-        if np.isnan(d.low):
-            return f"{d.difference:+.{digits}f}"
-        interval = f"[{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
-        return f"{d.difference:+.{digits}f} {interval}, p {_p(self.corrected)}"
+        known = not np.isnan(self.paired.low)
+        return interval(self.paired, self.metric) + (f", p {_p(self.corrected)}" if known else "")
+
+
+def interval(paired: PairedDifference, metric: str) -> str:
+    """``"+2.1 [+0.4, +3.8]"``; of a single figure the difference alone."""
+    digits = _digits(metric)
+    ends = "" if np.isnan(paired.low) else f" [{paired.low:+.{digits}f}, {paired.high:+.{digits}f}]"
+    return f"{paired.difference:+.{digits}f}{ends}"
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """The test stage of a study on one task."""
+    """The test stage of a study on one task; ``printed``: figures of a paper by label and metric."""
 
     task: str
     metrics: tuple[str, ...]
@@ -60,6 +66,7 @@ class StudyTable:
     settings: dict[str, dict[str, Any]]
     means: dict[tuple[str, str], Mean]
     comparisons: list[Comparison]
+    printed: Printed = field(default_factory=dict)
 
 
 def tabulate(
@@ -68,15 +75,18 @@ def tabulate(
     pairs: Sequence[tuple[str, str]],
     methods: Sequence[str],
     metrics: Sequence[str] | None = None,
+    printed: Printed | None = None,
 ) -> StudyTable:
     """The table of ``task`` from finished lines of the test stage.
 
     Args:
         lines: results, see `contraverse.pipeline.study.train_cell`.
         pairs: labels to compare, the second subtracted from the first.
-        methods: labels in the order of the table; those without a line are left out.
+        methods: labels in the order of the table; those without a line and a printed figure are left out.
         metrics: columns; None for all that a line has.
+        printed: figures of a paper, shown beside ours and marked.
     """
+    printed = printed or {}
     mine = [line for line in lines if line["task"] == task and line["stage"] == "test"]
     by_method = {label: [line for line in mine if line["method"] == label] for label in methods}
     by_method = {label: sorted(own, key=lambda line: line["seed"]) for label, own in by_method.items() if own}
@@ -96,7 +106,8 @@ def tabulate(
     corrected = holm([paired.p_value for *_, paired in compared])
     comparisons = [Comparison(*parts, p) for parts, p in zip(compared, corrected, strict=True)]
     settings = {label: own[0]["settings"] for label, own in by_method.items()}
-    return StudyTable(task, names, tuple(by_method), settings, means, comparisons)
+    shown = tuple(label for label in methods if label in by_method or (mine and label in printed))
+    return StudyTable(task, names, shown, settings, means, comparisons, printed)
 
 
 def _mean(label: str, metric: str, values: Sequence[float]) -> Mean:
@@ -119,21 +130,20 @@ def _paired(first: Sequence[Line], second: Sequence[Line], metric: str) -> Paire
     return paired_difference(scores[:, :1], scores[:, 1:])
 
 
-def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | None = None, *, level: int = 3) -> str:
-    """The table and its comparisons; ``printed``: figures of the paper by label and metric, marked as such.
-
-    ``level``: of the task's heading.
-    """
+def markdown(table: StudyTable, *, level: int = 3) -> str:
+    """The table and its comparisons, a paper's figures marked as printed; ``level``: of the task's heading."""
     header = ["method", "seeds", *map(heading, table.metrics)]
     rows = []
     for label in table.methods:
         own = [table.means.get((label, name)) for name in table.metrics]
         cells = [MISSING if cell is None else str(cell) for cell in own]
         for i, name in enumerate(table.metrics):
-            if (value := (printed or {}).get(label, {}).get(name)) is not None:
+            if (value := table.printed.get(label, {}).get(name)) is not None:
                 cells[i] += f" (printed {value:g})"
-        rows.append([label, str(max(cell.seeds for cell in own if cell is not None)), *cells])
-    parts = [f"{'#' * level} {table.task}\n", _grid(header, rows)]
+        rows.append([label, str(max((cell.seeds for cell in own if cell is not None), default=0)), *cells])
+    parts = [f"{'#' * level} {table.task}\n", grid(header, rows)]
+    if chosen := [_selected(label, table.settings[label]) for label in table.settings if table.settings[label]]:
+        parts += ["", f"Selected: {'; '.join(chosen)}."]
     if table.comparisons:
         header = ["difference", *map(heading, table.metrics), "seeds x rows", "detectable"]
         compared = []
@@ -145,7 +155,7 @@ def markdown(table: StudyTable, printed: Mapping[str, Mapping[str, float]] | Non
             span = f"{min(least):.1f} to {max(least):.1f}" if least else MISSING
             cells = [str(own_pairs[name]) if name in own_pairs else MISSING for name in table.metrics]
             compared.append([" - ".join(pair), *cells, ", ".join(sizes), span])
-        parts += ["", _grid(header, compared)]
+        parts += ["", grid(header, compared)]
     return "\n".join(parts) + "\n"
 
 
@@ -177,6 +187,11 @@ def csv_lines(tables: Sequence[StudyTable]) -> str:
     return out.getvalue()
 
 
+def _selected(label: str, settings: Mapping[str, Any]) -> str:
+    """``"at: epsilon 0.3"``, settings by their last name."""
+    return f"{label}: " + ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in settings.items())
+
+
 def _digits(metric: str) -> int:
     """Digits after the point: one of figures in percent, three of cosines and distances."""
     return 1 if MetricKey.read(metric).metric in TABLE else 3
@@ -186,6 +201,7 @@ def _p(value: float) -> str:
     return "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0") if value < 1 else "1"
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Table in Markdown."""
     lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)

@@ -30,26 +30,21 @@ from contraverse.reporting.names import MISSING, heading
 from contraverse.reporting.study import Mean, StudyTable
 from contraverse.reporting.templates import template
 
-Printed = Mapping[str, Mapping[str, float]]
 
-
-def html(
-    tables: Sequence[StudyTable], *, name: str, question: str, text: str = "", printed: Printed | None = None
-) -> str:
+def html(tables: Sequence[StudyTable], *, name: str, question: str, text: str = "") -> str:
     """The study's report; every name in it is escaped, and its policy lets no script run.
 
     Args:
         tables: one a task.
         name, question, text: the study's.
-        printed: figures of a paper by label and metric, shown beside ours and marked as printed.
     """
     tasks = [
         {
             "table": table,
             "headings": [heading(metric) for metric in table.metrics],
-            "rows": [_row(table, label, (printed or {}).get(label, {})) for label in table.methods],
+            "rows": [_row(table, label, table.printed.get(label, {})) for label in table.methods],
             "differences": _differences(table),
-            "figures": [Markup(svg) for svg in (trade_off(table, printed), bands(table)) if svg],
+            "figures": [Markup(svg) for svg in (trade_off(table), bands(table)) if svg],
         }
         for table in tables
     ]
@@ -58,7 +53,7 @@ def html(
     return page.render(name=name, question=question, text=text, tasks=tasks, series=series, missing=MISSING)
 
 
-def trade_off(table: StudyTable, printed: Printed | None = None) -> str | None:
+def trade_off(table: StudyTable) -> str | None:
     """Metric under attack against the clean one, a point a method; None without both.
 
     The attack's middle radius is drawn. Bars are one sample standard deviation over seeds. A hollow marker is a figure
@@ -80,7 +75,7 @@ def trade_off(table: StudyTable, printed: Printed | None = None) -> str | None:
             if x is not None and y is not None:
                 _point(axes, x, y, i)
                 heights[i], points[i] = y.mean, x.mean
-            theirs = (printed or {}).get(label, {})
+            theirs = table.printed.get(label, {})
             if clean in theirs and attacked in theirs:
                 colour = LIGHT[i % len(LIGHT)]
                 axes.plot(
@@ -190,7 +185,7 @@ def _row(table: StudyTable, label: str, printed: Mapping[str, float]) -> dict[st
         {"mean": None if mean is None else str(mean), "printed": printed.get(metric)}
         for metric, mean in zip(table.metrics, means, strict=True)
     ]
-    return {"label": label, "seeds": max(mean.seeds for mean in means if mean is not None), "cells": cells}
+    return {"label": label, "seeds": max((mean.seeds for mean in means if mean is not None), default=0), "cells": cells}
 
 
 def _differences(table: StudyTable) -> list[dict[str, Any]]:
