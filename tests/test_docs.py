@@ -189,7 +189,7 @@ def test_the_glossary_has_names_of_the_code() -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     for _, code in blocks(page, "bash"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             for i, word in enumerate(words):
                 if word.endswith("contraverse"):
