@@ -135,7 +135,7 @@ def test_single_texts_are_encoded_with_their_special_tokens() -> None:
     assert set(encoded[0]) == {"input_ids", "index", "label"}
     assert words(encoded[0]["input_ids"]) == "[CLS] the man and [SEP]"
     assert (encoded[1]["index"], encoded[1]["label"]) == (1, 0)
-    assert encoded.lengths == [5, 3]
+    assert encoded.lengths.tolist() == [5, 3]
     assert encoded.labels is not None
     assert encoded.labels.dtype == np.int64
 

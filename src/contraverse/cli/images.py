@@ -1,11 +1,11 @@
 """Reading, encoding and predicting images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from contraverse.cli.console import counting, doing, say, warn
+from contraverse.cli.console import doing, say, warn
 from contraverse.cli.files import Loaded, Split, tell
 from contraverse.errors import UserError
 from contraverse.recipes import ImageDataConfig
@@ -131,10 +131,15 @@ def _read(loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow")
     return images, names
 
 
-def encode_images(
+Job = tuple[int, int, list[str], Callable[[int, int], "np.ndarray"]]
+"""Number of images, rows of a part (a multiple of the batch), names, and results of the images first to last."""
+_PART = 512
+
+
+def image_encoder(
     loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, bn_branch: "BNBranch"
-) -> tuple["np.ndarray", list[str]]:
-    """Features h (N, H), float32, of every image, and their names."""
+) -> Job:
+    """Features h (N, H), float32, of every image."""
     import numpy as np
     import torch
 
@@ -142,23 +147,33 @@ def encode_images(
     from contraverse.models import ImageModel
 
     images, names = _read(loaded, source, size, on_bad_row)
-    assert isinstance(loaded.model, ImageModel)
+    model = loaded.model
+    assert isinstance(model, ImageModel)
 
     def features(rows: "np.ndarray", batch: "Batch") -> "np.ndarray":
-        h = loaded.model(batch, want=("h",), bn_branch=bn_branch).h
-        return np.asarray(h.float().cpu())
+        return np.asarray(model(batch, want=("h",), bn_branch=bn_branch).h.float().cpu())
 
-    with counting("Encoding", len(images)) as advance, torch.no_grad():
-        parts = map_batches(loaded.model, images, np.arange(len(images)), batch_size, features, advance)
-    return np.concatenate([vectors for _, vectors in parts]), names
+    @torch.no_grad()
+    def encode(first: int, last: int) -> "np.ndarray":
+        parts = map_batches(model, images, np.arange(first, last), batch_size, features)
+        return np.concatenate([vectors for _, vectors in parts])
+
+    return len(images), _whole_batches(batch_size), names, encode
 
 
-def predict_images(
+def image_predictor(
     loaded: Loaded, source: str, size: int | None, on_bad_row: "OnBadRow", batch_size: int, bn_branch: "BNBranch"
-) -> tuple["np.ndarray", list[str]]:
-    """Logits (N, C) of every image, and their names."""
+) -> Job:
+    """Logits (N, C) of every image."""
     from contraverse.evaluation import predict
 
     images, names = _read(loaded, source, size, on_bad_row)
-    with counting("Predicting", len(images)) as advance:
-        return predict(loaded.model, images, batch_size, bn_branch=bn_branch, progress=advance), names
+
+    def logits(first: int, last: int) -> "np.ndarray":
+        return predict(loaded.model, images.select(range(first, last)), batch_size, bn_branch=bn_branch)
+
+    return len(images), _whole_batches(batch_size), names, logits
+
+
+def _whole_batches(batch_size: int) -> int:
+    return max(1, _PART // batch_size) * batch_size

@@ -1,13 +1,14 @@
 """``contraverse encode`` and ``contraverse predict``: from texts or images to vectors and to labels."""
 
-import csv
-import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from contraverse.cli.console import counting, say
+from contraverse.cli.console import say
 from contraverse.cli.detector import chosen_detector
 from contraverse.cli.files import (
     MODEL,
@@ -20,17 +21,19 @@ from contraverse.cli.files import (
     read_texts,
     tell_tokens,
     text_model,
-    write_whole,
 )
 from contraverse.cli.foreign import Arch, Normalise
-from contraverse.cli.images import encode_images, measured_route, predict_images
+from contraverse.cli.images import image_encoder, image_predictor, measured_route
+from contraverse.cli.parts import Resume, digest_of, digest_of_model, in_parts
 from contraverse.cli.request import is_image_model
+from contraverse.cli.writers import write_predictions, write_vectors
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from contraverse.cli.files import Loaded
+    from contraverse.data import TextData
     from contraverse.models.detector import Detector
 
 Model = Annotated[str, typer.Argument(help=MODEL)]
@@ -67,6 +70,7 @@ def encode(
     normalise: Normalise = None,
     batch_size: BatchSize = 64,
     force: Force = False,
+    resume: Resume = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write the embedding of every sentence, or the features of every image, in order, as float32."""
@@ -75,36 +79,50 @@ def encode(
         model, pooling=pooling, arch=model_arch, normalise=normalise, trust_remote_code=trust_remote_code
     )
     through = measured_route(loaded, bn_branch)
+    names: Sequence[str]
+    options = {"pooling": pooling, "batch_size": batch_size, "size": size, "bn_branch": through}
     if is_image_model(loaded):
-        vectors, names = encode_images(loaded, input, size, on_bad_row, batch_size, through)
-        _write_vectors(output, {"image": names}, vectors)
-        return
-    encoder = text_model(loaded, "encode")
-    data = read_texts(input, [text] if text else None, 1, loaded, delimiter=delimiter, encoding=encoding)
-    tell_tokens(encoder, data, encoder.max_seq_length)
-    rows = [texts[0] for texts in data.texts]
-    import numpy as np
-
-    parts = []
-    with counting("Encoding", len(rows)) as advance:
-        for first in range(0, len(rows), _CHUNK):
-            parts.append(encoder.encode(rows[first : first + _CHUNK], batch_size))
-            advance(len(parts[-1]))
-    _write_vectors(output, {"text": rows}, np.concatenate(parts))
-
-
-def _write_vectors(output: Path, named: dict[str, list[str]], vectors: "np.ndarray") -> None:
-    import numpy as np
-
-    if output.suffix == ".npy":
-        write_whole(output, lambda file: np.save(file, vectors), binary=True)
+        total, step, names, vectors_of = image_encoder(loaded, input, size, on_bad_row, batch_size, through)
+        column = "image"
     else:
-        _write_parquet(output, {**named, "embedding": list(vectors)})
-    say(f"{output}: {vectors.shape[0]} embeddings of {vectors.shape[1]} dimensions")
+        encoder = text_model(loaded, "encode")
+        data = read_texts(input, [text] if text else None, 1, loaded, delimiter=delimiter, encoding=encoding)
+        tell_tokens(encoder, data, encoder.max_seq_length)
+        options["max_seq_length"] = encoder.max_seq_length
+        total, step, column = len(data), CHUNK, "text"
+        names = TextColumn(data)
+
+        def vectors_of(first: int, last: int) -> "np.ndarray":
+            return encoder.encode(names[first:last], batch_size)
+
+    def request() -> dict[str, Any]:
+        return {"command": "encode", "rows": digest_of(names), "model": digest_of_model(loaded.model), **options}
+
+    parts = in_parts(output, total, step, vectors_of, request=request, resume=resume, doing="Encoding")
+    width = write_vectors(output, column, names, parts, total)
+    parts.remove()
+    say(f"{output}: {total} embeddings of {width} dimensions")
 
 
-_CHUNK = 4096
-"""Rows whose texts are tokenised at once."""
+CHUNK = 4096
+"""Texts whose results are computed and kept together."""
+
+
+class TextColumn(Sequence[str]):
+    """First text of each row."""
+
+    def __init__(self, rows: "TextData") -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        texts = self._rows.texts[index]
+        return [row[0] for row in texts] if isinstance(index, slice) else texts[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return (texts[0] for texts in self._rows.texts)
 
 
 def predict(
@@ -125,6 +143,7 @@ def predict(
     ] = None,
     batch_size: BatchSize = 64,
     force: Force = False,
+    resume: Resume = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write the label of every row and the probability of each class, in order; a regression's score.
@@ -142,28 +161,32 @@ def predict(
     if detector is not None:
         saved = ", the saved threshold" if detector is loaded.model.detector else ""
         say(f"{detector.positive} from a probability of {detector.threshold:.4g} on{saved}")
+    options = {"labels": labels, "batch_size": batch_size, "size": size, "bn_branch": through}
+    names: Sequence[Any]
     if is_image_model(loaded):
-        logits, names = predict_images(loaded, input, size, on_bad_row, batch_size, through)
-        _write_predictions(output, {"image": names}, logits, labels, detector)
-        return
-    rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
-    tell_tokens(loaded.model, rows)
-    from contraverse.evaluation import predict as logits_of
-
-    with counting("Predicting", len(rows)) as advance:
-        logits = logits_of(loaded.model, rows, batch_size, progress=advance)
-    _write_predictions(output, {"row": list(range(len(logits)))}, logits, labels, detector)
-
-
-def _write_predictions(
-    output: Path, named: dict[str, list[Any]], logits: "np.ndarray", labels: list[str], detector: "Detector | None"
-) -> None:
-    columns = named | _predictions(logits, labels, detector)
-    if output.suffix == ".parquet":
-        _write_parquet(output, columns)
+        total, step, names, logits_of = image_predictor(loaded, input, size, on_bad_row, batch_size, through)
+        column = "image"
     else:
-        write_whole(output, lambda file: _write_lines(file, columns, output.suffix))
-    say(f"{output}: {len(next(iter(columns.values())))} predictions")
+        rows = read_texts(input, text, _width(loaded), loaded, delimiter=delimiter, encoding=encoding)
+        tell_tokens(loaded.model, rows)
+        from contraverse.evaluation import predict as predict_rows
+
+        encoder = text_model(loaded, "predict")
+        options["max_length"] = encoder.max_length
+        total, step, column, names = len(rows), CHUNK, "row", range(len(rows))
+
+        def logits_of(first: int, last: int) -> "np.ndarray":
+            return predict_rows(loaded.model, rows.select(range(first, last)), batch_size)
+
+    def request() -> dict[str, Any]:
+        values = map(str, names) if column == "image" else chain.from_iterable(rows.texts)
+        return {"command": "predict", "rows": digest_of(values), "model": digest_of_model(loaded.model), **options}
+
+    parts = in_parts(output, total, step, logits_of, request=request, resume=resume, doing="Predicting")
+    columns_of = partial(_predictions, labels=labels, detector=detector)
+    write_predictions(output, column, names, map(columns_of, parts))
+    parts.remove()
+    say(f"{output}: {total} predictions")
 
 
 def _width(loaded: "Loaded") -> int:
@@ -185,31 +208,3 @@ def _predictions(logits: "np.ndarray", labels: list[str], detector: "Detector | 
         "probability": probabilities[range(len(chosen)), chosen].round(6).tolist(),
         **{f"probability_{name}": probabilities[:, i].round(6).tolist() for i, name in enumerate(labels)},
     }
-
-
-def _write_lines(file: IO[str], columns: dict[str, list[Any]], suffix: str) -> None:
-    rows = zip(*columns.values(), strict=True)
-    if suffix == ".csv":
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([_harmless(value) for value in row] for row in rows)
-    else:
-        file.writelines(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _harmless(value: Any) -> Any:
-    """A cell that a spreadsheet takes for text: what begins like a formula, and is no number, after an apostrophe."""
-    if not isinstance(value, str) or (not value.lstrip().startswith(("=", "+", "-", "@")) and value[:1] not in "\t\r"):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
-
-
-def _write_parquet(output: Path, columns: dict[str, list[Any]]) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    write_whole(output, lambda file: parquet.write_table(pyarrow.table(columns), file), binary=True)

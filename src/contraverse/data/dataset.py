@@ -1,7 +1,7 @@
 """Texts with their labels."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast, overload
@@ -10,7 +10,9 @@ import numpy as np
 
 from contraverse.data.columns import is_missing, text_problem
 from contraverse.data.splits import OnBadRow, Splits, draw_per_class, part_rows, sample_rows
+from contraverse.data.strings import Texts
 from contraverse.data.tasks import Task
+from contraverse.data.tokens import AUTO
 from contraverse.errors import UserError
 
 _MOST_CLASSES = 100_000
@@ -39,18 +41,24 @@ class TextData:
     ``columns``. ``labels``: class ids in [0, len(label_names)), float scores, or None. ``source``: where they are
     from. ``repeats``: how often training sees each row in an epoch, None for once; its length and its row numbers
     are those of the different rows all the same. ``notes``: what was decided when they were read, in sentences.
+    ``cache``: folder of the file of their tokens, "auto" or "none": see `contraverse.data.tokens.tokenize`.
     Made by `from_csv` and its kin, by `load_splits`, or from Python values by `from_rows`.
     """
 
     unit: ClassVar[str] = "row"
 
-    texts: list[tuple[str, ...]]
+    texts: Sequence[tuple[str, ...]]
     labels: Labels
     label_names: tuple[str, ...] | None
     columns: tuple[str, ...]
     source: str = "memory"
     repeats: list[int] | None = None
     notes: list[str] = field(default_factory=list, compare=False)
+    cache: str = field(default=AUTO, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.texts, Texts):
+            self.texts = Texts(self.texts, len(self.columns))
 
     @classmethod
     def from_rows(
@@ -229,7 +237,8 @@ class TextData:
         """The rows of these numbers, in this order."""
         labels = None if self.labels is None else cast(Labels, [self.labels[i] for i in rows])
         repeats = None if self.repeats is None else [self.repeats[i] for i in rows]
-        return TextData([self.texts[i] for i in rows], labels, self.label_names, self.columns, self.source, repeats)
+        texts = Texts((self.texts[i] for i in rows), len(self.columns))
+        return replace(self, texts=texts, labels=labels, repeats=repeats, notes=[])
 
     def split(self, fraction: float, seed: int = 42) -> tuple["TextData", "TextData"]:
         """``(rest, part)``: ``part`` has this fraction (0 to 1, exclusive) of the rows, at least one of them.
@@ -267,9 +276,9 @@ class TextData:
         return 0 if self.labels is None else len(self)
 
     @property
-    def contents(self) -> list[Hashable]:
-        """A value for each row, equal for equal texts."""
-        return cast(list[Hashable], self.texts)
+    def contents(self) -> np.ndarray:
+        """(N,) int64 digests of the rows' texts, equal for equal texts; other in another process."""
+        return np.fromiter(map(hash, self.texts), dtype=np.int64, count=len(self))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from contraverse.data.dataset import TextData
 from contraverse.data.tasks import Task
+from contraverse.data.tokens import encode_texts, tokenize
 from contraverse.errors import UserError
 from contraverse.noise import NoiseMixture
 
@@ -67,35 +68,6 @@ class Collator:
         return batch
 
 
-def encode_texts(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[Sequence[str]], max_length: int
-) -> list[dict[str, list[list[int]]]]:
-    """Token ids, and type ids where the model takes them, of each row, not padded, by their names.
-
-    A list of one such table for sentences and pairs, and of three for triplets, whose sentences are encoded apart.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        texts: one or more rows of as many texts.
-        max_length: tokens at which a row is cut.
-    """
-    columns = [[row[i] for row in texts] for i in range(len(texts[0]))]
-    types = "token_type_ids" in tokenizer.model_input_names
-    names = ("input_ids", "token_type_ids") if types else ("input_ids",)
-    views = []
-    for together in [[column] for column in columns] if len(columns) == 3 else [columns]:
-        tokens = tokenizer(
-            *together,
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=types,
-            verbose=False,
-        )
-        views.append({name: tokens[name] for name in names})
-    return views
-
-
 class EncodedText(Dataset[dict[str, Any]]):
     """The tokens of every row, made once and not padded.
 
@@ -105,7 +77,9 @@ class EncodedText(Dataset[dict[str, Any]]):
 
     An item is ``{"input_ids": list[int], "index": int}``, with ``token_type_ids`` if the model takes them, ``label``
     (int or float) if the rows have one, and for triplets ``positive`` and ``negative``, each with ids of its own.
-    ``lengths``: tokens of each item, all its sentences together. ``collate`` makes a batch of items.
+    ``lengths``: (items,) int64 tokens of each item, all its sentences together. ``collate`` makes a batch of items.
+    Tokens take four bytes each (eight with type ids), in memory or in a file that processes share: see
+    `contraverse.data.tokens.tokenize`.
 
     There are as many items as training sees in an epoch: a row with ``data.repeats[i] == r`` is r items in a row, which
     all have the same ``index`` i in [0, len(data)). A memory bank by ``index`` so holds each row once.
@@ -115,10 +89,9 @@ class EncodedText(Dataset[dict[str, Any]]):
         self.data = data
         self.max_length = max_length
         self.collate = Collator(tokenizer)
-        self._views = encode_texts(tokenizer, data.texts, max_length)
-        lengths = [sum(map(len, ids)) for ids in zip(*(view["input_ids"] for view in self._views), strict=True)]
+        self._tokens = tokenize(tokenizer, data.texts, max_length, data.cache)
         self._rows = range(len(data)) if data.repeats is None else np.repeat(np.arange(len(data)), data.repeats)
-        self.lengths = lengths if data.repeats is None else [lengths[i] for i in self._rows]
+        self.lengths = self._tokens.lengths()[self._rows] if data.repeats is not None else self._tokens.lengths()
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -132,7 +105,7 @@ class EncodedText(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         index = int(self._rows[index])
-        first, *others = ({name: ids[index] for name, ids in view.items()} for view in self._views)
+        first, *others = self._tokens[index]
         item: dict[str, Any] = {**first, "index": index}
         if self.data.labels is not None:
             item["label"] = self.data.labels[index]

@@ -9,6 +9,7 @@ import codecs
 import gzip
 import re
 import zlib
+from array import array
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contraverse.data.formats import read_delimited, read_json
+from contraverse.data.strings import Strings
 from contraverse.data.tables import BadRow, Table, check_names, column_values, declared_classes, open_parquet
 from contraverse.errors import UserError, nearest
 
@@ -102,6 +104,7 @@ def read_table(path: Path, headerless: tuple[str, ...] = (), form: Form = AS_IT_
     if kind == ".parquet":
         return _read_parquet(data, path)
     text, hint = _text(data, path, form.encoding)
+    del data  # as large as the text
     delimiter = _delimiter(form.delimiter)
     if kind in (".csv", ".tsv") or (kind == ".txt" and delimiter is not None):
         usual = "\t" if kind == ".tsv" else ","
@@ -204,15 +207,20 @@ def _read_objects(text: str, path: Path, kind: str) -> Table:
 
 
 def _read_text(text: str, path: Path) -> Table:
-    lines = _lines(text)
-    kept = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    kept, numbers, blank = Strings(), array("q"), 0
+    for number, line in enumerate(_lines(text), start=1):
+        if line.strip():
+            kept.append(line)
+            numbers.append(number)
+        else:
+            blank += 1
     return Table(
         where=str(path),
         names=("text",),
-        column=lambda name: [line for _, line in kept],
-        rows=[number for number, _ in kept],
+        column=lambda name: kept,
+        rows=numbers,
         unit="line",
-        blank=len(lines) - len(kept),
+        blank=blank,
         plain=True,
     )
 

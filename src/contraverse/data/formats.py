@@ -5,17 +5,20 @@ all of them.
 """
 
 import csv
-import io
 import json
 import re
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
+from contraverse.data.strings import Strings
 from contraverse.data.tables import BadRow, Table, check_names
 from contraverse.errors import UserError
 
 _SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 """The first line that Excel writes and reads to say what separates the fields."""
+_END = re.compile(r"\r\n|\n|\r")
 _MARKS = (",", ";", "\t", "|")
 _TRIED = 200
 """Lines by which the separator is told."""
@@ -40,11 +43,11 @@ def read_delimited(
     Raises:
         UserError: there is no header, it names a column twice, or it is not UTF-8.
     """
-    lines = list(io.StringIO(text, newline=""))
+    lines = _Lines(text)
     notes = []
     named = _SEP.fullmatch(lines[0]) if lines else None
     if named is not None:
-        lines[0] = "\n"  # keeps the numbers of the others
+        lines = _Lines(text, first="\n")  # keeps the numbers of the others
         delimiter = delimiter or named[1]
     if delimiter is None:
         delimiter, unsure = _told_by_rows(lines, usual)
@@ -54,25 +57,23 @@ def read_delimited(
     if delimiter == "\t" and '"' in text:
         # GLUE's tables are not quoted: a quotation mark there is a letter like any other. Read as quoted, such a table
         # loses rows; a table that is quoted has, read as plain, ragged rows wherever it makes a difference.
-        records = min(
-            records, _unquoted(lines, delimiter), key=lambda parsed: (len(parsed.faults), -len(parsed.fields))
-        )
-    if not records.fields:
+        records = min(records, _unquoted(lines, delimiter), key=lambda parsed: (len(parsed.faults), -len(parsed.lines)))
+    if records.first is None:
         raise UserError("is empty", where=str(path), hint="Expected a header line and at least one row.")
-    if records.faults and records.faults[0][0] < records.lines[0]:
+    if records.faults and records.faults[0][0] < records.first_line:
         raise UserError(f"the header {records.faults[0][1]}", where=str(path))
 
-    names, fields, numbers = tuple(name.strip() for name in records.fields[0]), records.fields, records.lines
+    names, columns, numbers = tuple(name.strip() for name in records.first), records.columns, records.lines
     if len(names) == len(headerless) and any(name.isdigit() for name in names):
-        names = headerless
+        names, numbers = headerless, array("q", [records.first_line, *numbers])
+        columns = [Strings([value, *column]) for value, column in zip(records.first, columns, strict=True)]
     else:
-        fields, numbers = fields[1:], numbers[1:]
         check_names(names, str(path), hint)
     place = {name: i for i, name in enumerate(names)}
     return Table(
         where=str(path),
         names=names,
-        column=lambda name: [row[place[name]] for row in fields],
+        column=lambda name: columns[place[name]],
         rows=numbers,
         unit="line",
         faults=[BadRow(str(path), "line", line, problem) for line, problem in records.faults],
@@ -81,7 +82,38 @@ def read_delimited(
     )
 
 
-def _told_by_rows(lines: list[str], usual: str) -> tuple[str, bool]:
+class _Lines(Sequence[str]):
+    """Lines of a text with their ends (LF, CR or both), cut out of it when they are asked for.
+
+    Args:
+        text: the text.
+        first: what stands in the place of its first line; None for that itself.
+    """
+
+    def __init__(self, text: str, first: str | None = None) -> None:
+        self._text, self._first = text, first
+        self._ends = array("q", (match.end() for match in _END.finditer(text)))
+        if text and (not self._ends or self._ends[-1] < len(text)):
+            self._ends.append(len(text))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index == 0 and self._first is not None:
+            return self._first
+        end = self._ends[index]
+        return self._text[self._ends[index - 1] if index else 0 : end]
+
+
+def _told_by_rows(lines: Sequence[str], usual: str) -> tuple[str, bool]:
     """The separator, and whether another might have been meant."""
     header = next((line for line in lines if line.strip()), "")
     marks = [mark for mark in sorted(_MARKS, key=lambda mark: mark != usual) if mark in header]
@@ -90,7 +122,7 @@ def _told_by_rows(lines: list[str], usual: str) -> tuple[str, bool]:
     faults = {}
     for mark in marks:
         records = _quoted(lines[:_TRIED], mark)
-        if records.fields and len(records.fields[0]) > 1:  # else the header holds it within quotes alone
+        if records.first is not None and len(records.first) > 1:  # else the header holds it within quotes alone
             faults[mark] = len(records.faults)
     chosen = min(faults, key=lambda mark: faults[mark], default=usual)
     return chosen, len(faults) > 1
@@ -105,26 +137,34 @@ _LONGEST = 2**31 - 1
 
 
 class _Records:
-    """``fields[i]`` are the fields of the record that began on line ``lines[i]``; ``faults`` are (line, problem)."""
+    """The ``first`` record, and of the others the ``columns`` and the ``lines`` on which they began.
+
+    ``faults`` are (line, problem).
+    """
 
     def __init__(self) -> None:
-        self.fields: list[list[str]] = []
-        self.lines: list[int] = []
+        self.first: list[str] | None = None
+        self.first_line = 0
+        self.columns: list[Strings] = []
+        self.lines = array("q")
         self.faults: list[tuple[int, str]] = []
         self.blank = 0
 
     def add(self, fields: list[str], line: int) -> None:
-        width = len(self.fields[0]) if self.fields else len(fields)
         if not fields:
             self.blank += 1
-        elif len(fields) != width:
-            self.faults.append((line, f"has {len(fields)} fields, the header has {width}"))
+        elif self.first is None:
+            self.first, self.first_line = fields, line
+            self.columns = [Strings() for _ in fields]
+        elif len(fields) != len(self.first):
+            self.faults.append((line, f"has {len(fields)} fields, the header has {len(self.first)}"))
         else:
-            self.fields.append(fields)
+            for column, value in zip(self.columns, fields, strict=True):
+                column.append(value)
             self.lines.append(line)
 
 
-def _quoted(lines: list[str], delimiter: str) -> _Records:
+def _quoted(lines: Sequence[str], delimiter: str) -> _Records:
     """Parse with double quotes (RFC 4180). A quote gone wrong costs its own line only: reading resumes after it."""
     records, start = _Records(), 0
     limit = csv.field_size_limit(_LONGEST)
@@ -145,7 +185,7 @@ def _quoted(lines: list[str], delimiter: str) -> _Records:
     return records
 
 
-def _unquoted(lines: list[str], delimiter: str) -> _Records:
+def _unquoted(lines: Sequence[str], delimiter: str) -> _Records:
     records = _Records()
     for number, line in enumerate(lines, start=1):
         record = line.rstrip("\r\n")

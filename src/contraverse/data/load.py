@@ -33,6 +33,7 @@ from contraverse.data.splits import (
 )
 from contraverse.data.tables import Table
 from contraverse.data.tasks import TASKS, Task, get_task
+from contraverse.data.tokens import AUTO
 from contraverse.errors import UserError
 
 Source = Any
@@ -56,6 +57,7 @@ def load_splits(
     trained: Columns | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    cache: str = AUTO,
 ) -> TextSplits:
     """Load a task's data.
 
@@ -77,7 +79,8 @@ def load_splits(
     many. Training rows are drawn after the cut: the validation rows do not depend on their number.
 
     ``delimiter``: what separates the fields of CSV and TSV files, None to tell it by their rows; a .txt file is a
-    table where it is named. ``encoding``: of text files, None for UTF-8.
+    table where it is named. ``encoding``: of text files, None for UTF-8. ``cache``: folder for the tokens of many rows,
+    "auto" or "none", as `contraverse.data.tokens.tokenize` says.
 
     ``trained``: the columns that a model was trained on (`Splits.read_from`); they are read where they are there and
     no others are named, and a note says which is missing.
@@ -112,6 +115,9 @@ def load_splits(
     if adversaries is not None and splits.train is not None:
         splits.train, note = with_adversaries(splits, Path(adversaries))
         splits.notes.append(note)
+    for data in (splits.train, splits.validation, splits.test):
+        if data is not None:
+            data.cache = cache
     add_notes(splits)
     return splits
 

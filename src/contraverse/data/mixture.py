@@ -34,7 +34,7 @@ from contraverse.data.dataset import Labels, TextData, TextSplits
 from contraverse.data.files import AS_IT_IS, Form, extension, read_table
 from contraverse.data.reading import Read, read_source
 from contraverse.data.sources import is_table
-from contraverse.data.splits import SPLITS, OnBadRow, SplitName
+from contraverse.data.splits import SPLITS, OnBadRow, SplitName, sample_rows
 from contraverse.data.tasks import TASKS, Task
 from contraverse.errors import UserError, unknown
 
@@ -218,9 +218,8 @@ def _weighted(rows: TextData, weight: float, seed: int) -> TextData:
         return rows.sample(max(1, more), seed)
     repeats = [int(whole)] * len(rows)
     if more:
-        numbers = replace(rows, texts=[(str(i),) for i in range(len(rows))])
-        for (number,) in numbers.sample(more, seed).texts:
-            repeats[int(number)] += 1
+        for number in sample_rows(len(rows), rows.class_ids, more, seed):
+            repeats[number] += 1
     return replace(rows, repeats=repeats)
 
 
@@ -285,7 +284,7 @@ def with_adversaries(splits: TextSplits, file: Path) -> tuple[TextData, str]:
         raise UserError(f"no row can be added{counted}", where=where, hint="Rewrite training rows instead.")
     added = replace(
         train,
-        texts=train.texts + texts,
+        texts=[*train.texts, *texts],
         labels=cast(Labels, [*train.labels, *labels]),
         repeats=None if train.repeats is None else train.repeats + [1] * len(texts),
     )

@@ -5,6 +5,8 @@ Every row that cannot be used is reported with its number.
 
 import math
 import re
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from contraverse.data.dataset import TextData
 from contraverse.data.files import AS_IT_IS, Form, is_local, read_table
 from contraverse.data.sources import find_files, is_table, load_hub, read_in_memory
 from contraverse.data.splits import SPLITS, OnBadRow, SplitName
+from contraverse.data.strings import Strings, Texts
 from contraverse.data.tables import BadRow, Table
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
@@ -186,10 +189,14 @@ def _read_split(
     columns_of_labels = [_raw_labels(table, columns, task) for table, columns in tables]
     hidden = may_be_unlabelled and all(label in HIDDEN for labels in columns_of_labels for label in labels)
     labelled = task.labelled and not hidden
-    texts, labels, places = list[tuple[str, ...]](), list[Any](), list[tuple[Table, int]]()
+    width = len(tables[0][1].texts)
+    columns_of_texts, labels, numbers = [Strings() for _ in range(width)], list[Any](), array("q")
+    starts = list[int]()  # of the rows of each table
+    spellings: dict[str, str] = {}  # one object for equal names
     before = len(bad_rows)
     for (table, columns), raw_labels in zip(tables, columns_of_labels, strict=True):
         raw_texts = [table.column(name) for name in columns.texts]
+        starts.append(len(labels))
         for number, label, *row in zip(table.rows, raw_labels, *raw_texts, strict=True):
             problem = next(filter(None, map(text_problem, row, columns.texts)), None)
             if labelled and problem is None:
@@ -197,9 +204,11 @@ def _read_split(
             if problem is not None:
                 bad_rows.append(BadRow(table.where, table.unit, number, problem))
                 continue
-            texts.append(tuple(row))
-            labels.append(label)
-            places.append((table, number))
+            for column, text in zip(columns_of_texts, row, strict=True):
+                column.append(text)
+            labels.append(spellings.setdefault(label, label) if isinstance(label, str) else label)
+            numbers.append(number)
+    texts = Texts.of(columns_of_texts)
     if not labelled:
         if task.labelled:
             notes.append(f"{source}: has no labels, so it is not used as a test split")
@@ -210,7 +219,7 @@ def _read_split(
     names = names or _infer_classes(labels, source)
     ids = _ids(task, names)
     left_out, kept = Counter[str](), list[int]()
-    for i, (label, (table, number)) in enumerate(zip(labels, places, strict=True)):
+    for i, label in enumerate(labels):
         known = ids.get(label, ids.get(label.casefold()) if task.labels else None)
         if known is not None:
             labels[i] = known
@@ -218,7 +227,8 @@ def _read_split(
         elif (spelled := _left_out(task, label)) is not None:
             left_out[spelled] += 1
         else:
-            bad_rows.append(BadRow(table.where, table.unit, number, _unknown(label, task, names)))
+            table = tables[bisect_right(starts, i) - 1][0]
+            bad_rows.append(BadRow(table.where, table.unit, numbers[i], _unknown(label, task, names)))
     if left_out:
         counted = ", ".join(f"{count} {label!r}" for label, count in left_out.items())
         notes.append(f"{source}: {sum(left_out.values())} rows left out for their label ({counted})")

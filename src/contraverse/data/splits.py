@@ -1,7 +1,7 @@
 """Splits of rows, for texts and images alike: their names, how they are drawn, set aside and counted, and notes."""
 
 import unicodedata
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast
 
@@ -47,8 +47,8 @@ class Data(Protocol):
         """Number of rows that have a label."""
 
     @property
-    def contents(self) -> list[Hashable]:
-        """A value for each row, equal for rows of equal content."""
+    def contents(self) -> np.ndarray:
+        """(N,) int64 digests of the rows, equal for rows of equal content."""
 
 
 D = TypeVar("D", bound=Data)
@@ -215,7 +215,7 @@ def repeated(splits: Splits[D]) -> list[str]:
     train = splits.train
     if train is None:
         return []
-    seen, unit = set(train.contents), f"{train.unit}s"
+    seen, unit = np.unique(train.contents), f"{train.unit}s"
     texts = train.unit == "row"
     notes = []
     if len(seen) < len(train):
@@ -223,7 +223,7 @@ def repeated(splits: Splits[D]) -> list[str]:
         notes.append(f"{len(train) - len(seen)} of {len(train)} training {unit} repeat {another}")
     for name in ("validation", "test"):
         data: D | None = getattr(splits, name)
-        shared = sum(content in seen for content in data.contents) if data is not None else 0
+        shared = int(np.isin(data.contents, seen).sum()) if data is not None else 0
         if data is not None and shared:
             have = "have a text that is" if texts else "are"
             notes.append(f"{shared} of {len(data)} {name} {unit} {have} in the training {unit} too")

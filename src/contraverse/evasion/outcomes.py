@@ -1,5 +1,6 @@
 """Results of an attack: rows, rates with their intervals, and texts that evaded the classifier."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -115,7 +116,7 @@ class EvasionReport:
     labels: list[str]
     against: int | None
     rows: list[RowResult] = field(repr=False)
-    texts: list[tuple[str, ...]] = field(repr=False)
+    texts: Sequence[tuple[str, ...]] = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     forwards: int = 0
     checks: Any = None

@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from contraverse.data import Encoded, EncodedText
+from contraverse.data import Encoded, EncodedText, ImageData
 from contraverse.errors import UserError
 from contraverse.functional import all_parts, my_share
 from contraverse.models.detector import Detector
@@ -156,7 +156,7 @@ def map_batches(
         progress: called with ``each`` for every row that is done, here or in another process.
         each: see ``progress``.
     """
-    shares = my_share(list(enumerate(length_sorted([data.lengths[row] for row in rows], batch_size))))
+    shares = my_share(list(enumerate(length_sorted(np.asarray(data.lengths)[rows], batch_size))))
     parts = []
     for number, chosen in shares:
         parts.append((number, rows[chosen], work(rows[chosen], load_batch(model, data, rows[chosen]))))
@@ -169,11 +169,12 @@ def map_batches(
 
 def load_batch(model: "AnyModel", data: Encoded, rows: np.ndarray) -> dict[str, Tensor]:
     """These rows as one batch on the model's device."""
-    batch = data.collate([data[int(row)] for row in rows])
+    numbers = [int(row) for row in rows]
+    batch = data.collate(data.__getitems__(numbers) if isinstance(data, ImageData) else [data[row] for row in numbers])
     return {key: value.to(model.device) for key, value in batch.items() if isinstance(value, Tensor)}
 
 
-def length_sorted(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+def length_sorted(lengths: Sequence[int] | np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Positions 0 .. N-1, longest first, cut into batches of ``batch_size``; equal lengths keep their order."""
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

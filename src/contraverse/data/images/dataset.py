@@ -1,7 +1,7 @@
 """Images with their labels, split into training, validation and test images, and their batches."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -276,9 +276,10 @@ class ImageData(Dataset[dict[str, Any]]):
         return int(self.has_label.sum())
 
     @property
-    def contents(self) -> list[Hashable]:
-        """A digest of each image's pixels."""
-        return [blake2b(image.tobytes(), digest_size=16).digest() for image in self.pixels.numpy()]
+    def contents(self) -> np.ndarray:
+        """(N,) int64 digests of the images' pixels."""
+        digests = b"".join(blake2b(image.tobytes(), digest_size=8).digest() for image in self.pixels.numpy())
+        return np.frombuffer(digests, dtype=np.int64)
 
     def _numbers_to_draw(self) -> Tensor:
         """Numbers of the images that have a label; of all images where there are no labels."""
