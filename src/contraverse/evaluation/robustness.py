@@ -181,7 +181,7 @@ def robust_accuracy(
         UserError: no labels, a regression, labels that the model does not know, or an impossible setting.
     """
     if not isinstance(model, TextModel | ImageModel):
-        pixels = data.pixels if isinstance(data, ImageData) else None
+        pixels = data.pixels[:] if isinstance(data, ImageData) else None
         options: dict[str, Any] = {"batch_size": batch_size, "diagnostics": diagnostics, "progress": progress}
         with measurable(model, tokenizer=tokenizer, mean=mean, std=std, pixels=pixels) as measured:
             return robust_accuracy(measured, data, epsilons, **options, **attack)

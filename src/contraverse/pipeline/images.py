@@ -9,6 +9,7 @@ import torch
 
 from contraverse.data import ImageData, ImageSplits, ImageTask, get_image_task, load_images
 from contraverse.data.images import CropFlip, OneView, SimCLRAugment, TwoViews
+from contraverse.data.images.lazy import LazyPixels
 from contraverse.data.images.load import is_local
 from contraverse.data.images.transforms import Augment
 from contraverse.errors import UserError
@@ -137,6 +138,9 @@ class ImageSteps(Steps[ImageSplits, ImageModel]):
 
     def row_bytes(self, data: ImageData) -> Iterator[bytes]:
         yield str(tuple(data.pixels.shape)).encode()
+        if isinstance(data.pixels, LazyPixels):
+            yield data.pixels.digests().tobytes()
+            return
         yield data.pixels.contiguous().numpy().data  # type: ignore[misc]  # a buffer, which need not be copied
 
     def assign_pseudo_labels(self, splits: ImageSplits) -> None:

@@ -11,6 +11,7 @@ _USERS = frozenset(
         *("recipe", "task", "paper", "method.name"),
         *("data.text", "data.image", "data.label", "data.seed", "data.on_bad_row", "data.delimiter", "data.encoding"),
         "data.cache",
+        "data.in_memory",
         *("evaluation.sts", "evaluation.batch_size", "evaluation.diagnostics"),
         *("train.seed", "train.data_seed", "train.bf16", "train.fp16", "train.tf32", "train.use_cpu"),
         *("train.logging_steps", "train.save_total_limit", "train.report_to", "train.disable_tqdm"),

@@ -56,7 +56,8 @@ class ImageDataConfig(Section):
     ``labels``: keep labels for so many training images, ``10%`` or a number, balanced over the classes; None or ``all``
     for every one. ``pseudo_labels``: a run whose model predicts the missing labels; without it such images are left
     out, unless the method uses unlabelled rows. ``clusters``: ignore the labels, and learn this number of clusters of
-    the features of that run's encoder, made by k-means. ``views``: of training images.
+    the features of that run's encoder, made by k-means. ``views``: of training images. ``in_memory``: decode all
+    images before training, or each when a batch is made; ``auto`` for the first up to 2 GiB of pixels a split.
     """
 
     source: str | dict[str, str] | None = None
@@ -73,6 +74,7 @@ class ImageDataConfig(Section):
     clusters: int | None = Field(default=None, ge=2)
     views: ViewsConfig = ViewsConfig()
     on_bad_row: Literal["error", "skip"] = "error"
+    in_memory: bool | Literal["auto"] = "auto"
 
     def where(self) -> dict[str, Any]:
         """Arguments of `contraverse.data.load_images`: the source, without the use of labels and the views."""

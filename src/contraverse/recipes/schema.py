@@ -99,10 +99,8 @@ class DataConfig(Section):
     the seed of training, so that runs with different seeds see the same rows.
 
     ``rows``: ``paper`` draws as many rows of each class as the task's paper does. ``train_rows``, ``validation_rows``
-    and ``test_rows`` keep so many rows of a split, each class in its share. ``adversaries``: a file that
-    ``contraverse adversaries`` wrote, whose texts are added to the training rows alone. ``delimiter``: between the
-    fields of a CSV file, None to tell it by the rows. ``encoding``: of text files, None for UTF-8. ``cache``: folder for
-    the tokens of 50,000 rows and more; ``auto`` for ``contraverse/tokens`` in ``HF_HOME``, ``none`` for memory.
+    and ``test_rows`` keep so many rows of a split, each class in its share. ``adversaries``: a file of ``contraverse
+    adversaries``, added to the training rows alone. ``delimiter``, ``encoding``, ``cache``: see `load_splits`.
 
     ``noise``: of training texts, drawn anew each epoch by the seed of training; None for none. ``noise_except``: kinds
     that are left out of it, so that a model can be measured under noise that it was not trained on.

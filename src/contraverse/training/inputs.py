@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import TrainingArguments
 from contraverse.data import Encoded, EncodedText, ImageSplits, NoisyText, Splits, TextData
 from contraverse.data.encoding import matched
 from contraverse.data.images import OneView, SimCLRAugment, TwoViews
+from contraverse.data.images.lazy import LazyPixels
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
 from contraverse.models.inputs import as_rows, encode_rows
@@ -169,6 +171,18 @@ def with_negatives(args: TrainingArguments, method: Method, rows: int) -> Traini
             hint="set it to 2 or more (gradient accumulation adds no negatives)" if at_once == 1 else "give more rows",
         )
     return dataclasses.replace(args, dataloader_drop_last=True)
+
+
+def with_workers(args: TrainingArguments, rows: Any) -> TrainingArguments:
+    """``args`` with processes that decode images, where ``rows`` are decoded when a batch is made and none are set.
+
+    A process of training gets up to eight, and no more than its share of the processors. What is drawn, and in which
+    order, is the same with any number.
+    """
+    if not isinstance(getattr(rows, "pixels", None), LazyPixels) or args.dataloader_num_workers:
+        return args
+    workers = min(8, (os.cpu_count() or 1) // max(1, args.world_size))
+    return dataclasses.replace(args, dataloader_num_workers=workers, dataloader_persistent_workers=workers > 0)
 
 
 def check_chunks(contrast_chunk: int | None, args: TrainingArguments) -> None:

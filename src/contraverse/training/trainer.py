@@ -38,6 +38,7 @@ from contraverse.training.inputs import (
     views_for,
     with_negatives,
     with_noise,
+    with_workers,
 )
 from contraverse.training.lars import build_optimizer
 from contraverse.training.ranks import (
@@ -176,7 +177,7 @@ class Trainer(WatchedTrainer):
         if method.trainable == "classifier":
             model.freeze_encoder()
         rows = with_noise(model, method, encoded(model, method, train), noise)
-        args = with_negatives(args, method, len(rows))
+        args = with_workers(with_negatives(args, method, len(rows)), rows)
         self.own_optimizer, self.own_schedule, self.contrast_chunk = optimizer, schedule, contrast_chunk
         self.views = views_for(model, method, views)
         method.prepare(training_info(model, rows, args))

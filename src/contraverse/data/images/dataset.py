@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from contraverse.data.images.lazy import LazyPixels
 from contraverse.data.images.source import natural
 from contraverse.data.images.tasks import ImageTask
 from contraverse.data.splits import OnBadRow, Splits, balanced_rows, part_rows, sample_rows
@@ -21,11 +22,12 @@ from contraverse.types import UNLABELLED
 
 @dataclass(eq=False, repr=False)
 class ImageData(Dataset[dict[str, Any]]):
-    """Images in memory, as bytes.
+    """Images as bytes, in memory or decoded when a batch is made.
 
-    ``pixels``: (N, C, H, W) uint8. ``labels``: (N,) int64 class ids in [0, len(label_names)), `UNLABELLED` for a
-    training image that has none, or None: no labels at all. ``source``: where they are from. ``notes``: what was
-    decided when they were read, in sentences. Made by `from_folder`, `from_dataset`, `from_arrays` or `load_images`.
+    ``pixels``: (N, C, H, W) uint8, a tensor or `LazyPixels`. ``labels``: (N,) int64 class ids in
+    [0, len(label_names)), `UNLABELLED` for a training image that has none, or None: no labels at all. ``source``: where
+    they are from. ``notes``: what was decided when they were read, in sentences. Made by `from_folder`, `from_dataset`,
+    `from_arrays` or `load_images`.
 
     An item is ``{"pixel_values": (C, H, W) uint8, "index": int}``, with ``label`` (int) if there are labels; ``index``
     is the image's number here. ``collate``, an `ImageCollator`, makes batches of them.
@@ -33,7 +35,7 @@ class ImageData(Dataset[dict[str, Any]]):
 
     unit: ClassVar[str] = "image"
 
-    pixels: Tensor
+    pixels: Tensor | LazyPixels
     labels: Tensor | None
     label_names: tuple[str, ...] | None
     source: str = "memory"
@@ -193,7 +195,8 @@ class ImageData(Dataset[dict[str, Any]]):
         """The images of these numbers, in this order."""
         at = torch.as_tensor(rows, dtype=torch.long)
         labels = None if self.labels is None else self.labels[at]
-        return ImageData(self.pixels[at], labels, self.label_names, self.source)
+        pixels = self.pixels.take(at) if isinstance(self.pixels, LazyPixels) else self.pixels[at]
+        return ImageData(pixels, labels, self.label_names, self.source)
 
     def split(self, fraction: float, seed: int = 42) -> tuple["ImageData", "ImageData"]:
         """``(rest, part)``: ``part`` has this fraction of the images, stratified by class, as `TextData.split` does.
@@ -277,7 +280,9 @@ class ImageData(Dataset[dict[str, Any]]):
 
     @property
     def contents(self) -> np.ndarray:
-        """(N,) int64 digests of the images' pixels."""
+        """(N,) int64 digests of the images' pixels; of images that are not decoded yet, of their places."""
+        if isinstance(self.pixels, LazyPixels):
+            return self.pixels.digests()
         digests = b"".join(blake2b(image.tobytes(), digest_size=8).digest() for image in self.pixels.numpy())
         return np.frombuffer(digests, dtype=np.int64)
 

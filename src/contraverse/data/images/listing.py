@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 
 from contraverse.data.files import read_bytes, read_table
-from contraverse.data.images.source import EXTENSIONS, ImageSource, natural, spelled
+from contraverse.data.images.lazy import Paths, RowNames
+from contraverse.data.images.source import EXTENSIONS, Encoded, ImageSource, is_image, natural, spelled
 from contraverse.data.images.tasks import ImageTask
 from contraverse.data.sources import match_names
 from contraverse.data.splits import SplitName, listed
+from contraverse.data.strings import Strings
 from contraverse.data.tables import declared_classes, open_parquet
 from contraverse.errors import UserError
 
 _IMAGES = ("image", "img", "picture")
+_CHECKED = 100_000
+"""Rows of a data set whose images are all looked at before training; those of larger ones when they are decoded."""
 LABELS = ("label", "labels", "class", "category")
 
 
@@ -94,21 +98,37 @@ def _read_dataset(
 
     image_column, label_column = _columns(rows.column_names, where, task, image, label)
     feature = rows.features[image_column]
-    images: np.ndarray | Sequence[Path | bytes | None]
+    images: np.ndarray | Sequence[Encoded]
     if isinstance(feature, datasets.Array2D | datasets.Array3D | datasets.List):
         images = np.asarray(rows.with_format("numpy")[image_column][:])
     else:
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(image_column, datasets.Image(decode=False))
-        images = encoded_images(rows.with_format(None)[image_column][:], where, image_column, Path(), inside)
+        rows = rows.with_format(None)
+        images = _HubImages(rows, where, image_column, inside)
+        if len(rows) <= _CHECKED:
+            images = encoded_images(rows[image_column][:], where, image_column, Path(), inside)
     classes = getattr(rows.features.get(label_column), "names", None)
     return ImageSource(
         where,
         images,
         None if label_column is None else rows.with_format(None)[label_column][:],
-        [f"{where}, row {i + 1}" for i in range(len(rows))],
+        RowNames(where, len(rows)),
         tuple(classes) if classes else None,
     )
+
+
+class _HubImages(Sequence[Encoded]):
+    """Encoded images of a data set of `datasets`, read from its mapped file when they are asked for."""
+
+    def __init__(self, rows: Any, where: str, column: str, inside: Sequence[Path] | None) -> None:
+        self._rows, self._where, self._column, self._inside = rows, where, column, inside
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return encoded_images([self._rows[index][self._column]], self._where, self._column, Path(), self._inside)[0]
 
 
 def _columns(
@@ -250,20 +270,20 @@ def read_classes(folder: Path, notes: list[str], label: str | None = None, *, tr
             raise UserError("the folder holds no images", where=str(folder), hint=LAYOUT)
         return ImageSource(spelled(folder), images, None, list(map(spelled, images)))
     notes += [f"{folder}: left out beside the classes: {listed([path.name for path in beside])}"] if beside else []
-    files: list[Path] = []
+    files = Strings()
     labels: list[str | None] = []
     faults: list[str] = []
     names: list[str] = []
     for class_folder in classes:
         files_inside = _below(class_folder, notes)
-        images = [path for path in files_inside if path.suffix.lower() in EXTENSIONS]
-        faults += [
-            f"{path}: is not an image by its ending" for path in files_inside if path.suffix.lower() not in EXTENSIONS
-        ]
+        inside_class = [name for name in files_inside if is_image(name)]
+        if len(inside_class) < len(files_inside):
+            faults += [f"{name}: is not an image by its ending" for name in files_inside if not is_image(name)]
         has_class = class_folder.name.casefold() not in _NO_CLASS
-        files += images
-        labels += [spelled(class_folder.name) if has_class else None] * len(images)
-        if images:
+        for name in inside_class:
+            files.append(name)
+        labels += [spelled(class_folder.name) if has_class else None] * len(inside_class)
+        if inside_class:
             names += [spelled(class_folder.name)] if has_class else []
         elif train and has_class:
             faults.append(f"{class_folder}: the folder of this class holds no image")
@@ -271,7 +291,7 @@ def read_classes(folder: Path, notes: list[str], label: str | None = None, *, tr
             notes.append(f"{class_folder}: holds no image")
     if not files:
         raise UserError("no folder of a class holds an image", where=str(folder), hint=LAYOUT)
-    return ImageSource(spelled(folder), files, labels, list(map(spelled, files)), tuple(names), faults)
+    return ImageSource(spelled(folder), Paths(files), labels, None, tuple(names), faults)
 
 
 def _read_metadata(folder: Path, notes: list[str], label: str | None) -> ImageSource | None:
@@ -298,7 +318,7 @@ def _read_metadata(folder: Path, notes: list[str], label: str | None) -> ImageSo
         else:
             faults.append(f"{file}, {table.unit} {row}: {_FILE_NAME!r} is missing")
     images = encoded_images([{"path": name} for name in names], str(file), _FILE_NAME, folder, [folder])
-    others = {path for path in _below(folder, []) if path.suffix.lower() in EXTENSIONS} - {*images}
+    others = {Path(name) for name in _below(folder, []) if is_image(name)} - {*images}
     notes += [f"{folder}: left out {len(others)} images that are not in {file.name}"] if others else []
     places = [spelled(folder / name) for name in names]
     return ImageSource(spelled(folder), images, labels, places, _declared(table.classes, column), faults)
@@ -335,18 +355,33 @@ def _by_first_folder(source: ImageSource, folder: Path, unnamed: SplitName) -> d
 
 def _without_classes(folder: Path, notes: list[str]) -> ImageSource:
     files_inside = _below(folder, notes)
-    files = [path for path in files_inside if path.suffix.lower() in EXTENSIONS]
-    faults = [f"{path}: is not an image by its ending" for path in files_inside if path not in files]
-    return ImageSource(spelled(folder), files, None, list(map(spelled, files)), faults=faults)
+    files = Strings(name for name in files_inside if is_image(name))
+    faults = [f"{name}: is not an image by its ending" for name in files_inside if not is_image(name)]
+    return ImageSource(spelled(folder), Paths(files), None, faults=faults)
 
 
-def _below(folder: Path, notes: list[str]) -> list[Path]:
-    paths: list[Path] = []
-    for root, folders, _ in os.walk(folder):
-        visible = _visible(Path(root), notes)
-        folders[:] = sorted(path.name for path in visible if path.is_dir())
-        paths += [path for path in visible if not path.is_dir()]
+def _below(folder: Path, notes: list[str]) -> list[str]:
+    """Paths of all files below ``folder`` that are not hidden: first its own, then those of its folders, by name."""
+    files, folders, hidden = list[str](), list[str](), list[str]()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    hidden.append(entry.name)
+                else:
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise UserError(f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
+    notes += [f"{folder}: passed over {listed(sorted(hidden, key=natural))}"] if hidden else []
+    paths = [f"{folder}{os.sep}{name}" for name in sorted(files, key=natural)]
+    for name in sorted(folders):
+        inner = folder / name
+        paths += [] if inner.is_symlink() else _below(inner, notes)
     return paths
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _JUNK
 
 
 def _visible(folder: Path, notes: list[str]) -> list[Path]:
@@ -354,6 +389,6 @@ def _visible(folder: Path, notes: list[str]) -> list[Path]:
         inside = sorted(folder.iterdir(), key=lambda path: natural(path.name))
     except OSError as error:
         raise UserError(f"the folder cannot be read: {error.strerror}", where=str(folder)) from error
-    hidden = [path.name for path in inside if path.name.startswith(".") or path.name.casefold() in _JUNK]
+    hidden = [path.name for path in inside if _is_hidden(path.name)]
     notes += [f"{folder}: passed over {listed(hidden)}"] if hidden else []
     return [path for path in inside if path.name not in hidden]

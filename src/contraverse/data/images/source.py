@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +21,20 @@ EXTENSIONS = frozenset(".png .jpg .jpeg .jpe .jfif .bmp .gif .webp .tif .tiff .p
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """The formats that are tried, whatever a file is called: Pillow has others that run programs (EPS)."""
 _ORIENTATION = 0x0112
+_DIGITS = re.compile("[0-9]+")
+
+
+class Member(NamedTuple):
+    """Encoded image within a file: ``size`` bytes from ``start`` on."""
+
+    path: Path
+    start: int
+    size: int
+    name: str
+
+
+Encoded = Path | bytes | Member | None
+"""Encoded image: its file, its bytes, a part of a file, or nothing where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class ImageSource:
     """
 
     where: str
-    images: np.ndarray | Sequence[Path | bytes | None]
+    images: np.ndarray | Sequence[Encoded]
     labels: Sequence[Any] | None
     places: Sequence[str] | None = None
     classes: tuple[str, ...] | None = None
@@ -42,7 +56,12 @@ class ImageSource:
 
     def place(self, i: int) -> str:
         """Name of image ``i`` in messages."""
-        return f"{self.where}, image {i}" if self.places is None else self.places[i]
+        if self.places is not None:
+            return self.places[i]
+        image = None if isinstance(self.images, np.ndarray) else self.images[i]
+        if isinstance(image, Member):
+            return f"{spelled(image.path)}, {image.name}"
+        return spelled(image) if isinstance(image, Path) else f"{self.where}, image {i}"
 
 
 def spelled(path: Path | str) -> str:
@@ -50,11 +69,22 @@ def spelled(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A key that sorts ``class2`` before ``class10``, regardless of case."""
-    pieces = re.split(r"([0-9]+)", name.casefold())
-    # Text and numbers alternate, beginning with text, so that like is compared with like.
-    return [(int(piece), piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+def is_image(name: str) -> bool:
+    """True where a file's name ends as one of an image."""
+    return f".{name.rpartition('.')[2].lower()}" in EXTENSIONS
+
+
+def natural(name: str) -> tuple[str, str]:
+    """Key that sorts ``class2`` before ``class10``, regardless of case; a text before one that it begins."""
+    return _DIGITS.sub(_in_order, name.casefold()), name
+
+
+def _in_order(number: re.Match[str]) -> str:
+    # Length before digits, and a NUL, which is in no name, before both: strings then compare as numbers do.
+    # Of equal numbers 007 goes before 07, and 0 before 00, as texts do.
+    digits = number[0].lstrip("0")
+    zeros = len(number[0]) - len(digits)
+    return f"\0{len(digits):04d}{digits}{9999 - zeros if digits else zeros:04d}"
 
 
 class BadImage(Exception):
@@ -70,7 +100,7 @@ def strict() -> Iterator[None]:
         yield
 
 
-def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> np.ndarray:
+def decode(data: Encoded, size: int | None, seen: Counter[str]) -> np.ndarray:
     """(3, H, W) uint8 of one encoded image; ``seen`` counts what was converted on the way, in words.
 
     Palettes, CMYK and other colour spaces become RGB, grey becomes three equal channels, transparency is laid on
@@ -81,6 +111,13 @@ def decode(data: Path | bytes | None, size: int | None, seen: Counter[str]) -> n
         BadImage: it is missing, empty, no image of a known format, broken, cut short, or has more than 8 bits a channel
             in one grey channel: how such values map to 8 bits only their owner knows.
     """
+    if isinstance(data, Member):
+        try:
+            with data.path.open("rb") as file:
+                file.seek(data.start)
+                data = file.read(data.size)
+        except OSError as error:
+            raise BadImage(f"cannot be read ({error.strerror})") from error
     if data is None or data == b"":
         raise BadImage("the image is missing" if data is None else "the image is empty")
     if isinstance(data, Path) and not data.exists():

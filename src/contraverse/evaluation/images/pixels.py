@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contraverse.data.images import ImageData
+from contraverse.data.images.lazy import LazyPixels
 from contraverse.errors import UserError
 from contraverse.evaluation.attack_loop import frozen, seeded
 from contraverse.evaluation.predict import Progress
@@ -87,7 +88,11 @@ def _checked(logits: Any, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def right(
-    classifier: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, progress: Progress | None = None
+    classifier: nn.Module,
+    pixels: Tensor | LazyPixels,
+    labels: Tensor,
+    batch_size: int,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Mask (N,) of the images (N, C, H, W), in bytes, that are classified as their ``labels`` (N,).
 
