@@ -40,6 +40,24 @@ def test_a_linear_model_of_two_classes_equals_the_closed_form(
             assert found.euclidean[i] == pytest.approx(np.linalg.norm(moved - h), abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_distances_have_a_unit_the_distance_between_the_means_of_two_classes(
+    bag: Callable[[int], BagOfWords], labelled: MakeData, classes: int
+) -> None:
+    model = bag(classes)
+    data = mostly_right(model, labelled(20))
+    sentences, _, _ = model.arrays(data)
+    h, labels = np.stack([sentence.mean(0) for sentence in sentences]), np.asarray(data.labels)
+    means = [h[labels == label].mean(0) for label in sorted(set(labels.tolist()))]
+    pairs = [np.linalg.norm(a - b) for i, a in enumerate(means) for b in means[:i]]
+    report = representation_shift(model, data, [0.4], batch_size=6)
+    assert report.between == pytest.approx(np.mean(pairs), rel=1e-4)
+    (at,) = report.to_dict()["at"]
+    assert at["relative"] == pytest.approx(at["euclidean"] / np.mean(pairs), rel=1e-4)
+    single = data.select([i for i, label in enumerate(labels) if label == labels[0]])
+    assert representation_shift(model, single, [0.4]).between is None
+
+
 @pytest.mark.parametrize("labels", [None, "unlabelled"])
 def test_without_classes_or_labels_the_distance_is_climbed(
     tiny_model: MakeModel, labelled: MakeData, labels: str | None

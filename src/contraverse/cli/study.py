@@ -12,7 +12,7 @@ import typer
 
 from contraverse.cli.console import doing, print_text, quiet, say
 from contraverse.errors import UserError
-from contraverse.recipes.study import Finished, load_study, ready, total_cells
+from contraverse.recipes.study import Finished, load_study, ready, total_cells, with_data
 from contraverse.recipes.study_file import StudyConfig, shipped_studies
 
 
@@ -42,6 +42,12 @@ def study(
         str | None,
         typer.Option(help="Shared by all workers: a database URL or a journal file. (default: SQLite in OUTPUT)"),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the rows of each task in FOLDER/TASK, in the place of the Hub's.")
+    ] = None,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Take cells of --storage, which others share, and print no table.")
+    ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Workers on this machine, one thread each.")] = 1,
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep weights, not the figures alone.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and their cost; train nothing.")] = False,
@@ -59,6 +65,12 @@ def study(
     path = Path(what) if file is None else file
     with doing("Loading PyTorch…"):
         plan = load_study(path)
+    if data is not None:
+        plan = with_data(plan, data)
+    if plan.archived and what != "report":
+        raise UserError("an archived study cannot be trained", where=str(path), hint="contraverse study report FILE")
+    if worker and storage is None:
+        raise UserError("--worker takes cells of --storage, which is not given")
     output = output or Path("runs") / f"study-{plan.name}"
     results = results or output / "results.jsonl"
     if what == "report":
@@ -66,33 +78,38 @@ def study(
     elif dry_run:
         print_text(_listing(plan, results, probe))
     else:
-        _work(plan, path, output, results, storage or f"sqlite:///{output / 'cells.db'}", jobs, keep_models)
+        command = [str(path), "--output", str(output), "--results", str(results)]
+        command += ["--data", str(data)] if data is not None else []
+        command += ["--keep-models"] if keep_models else []
+        _work(plan, command, output, results, storage or f"sqlite:///{output / 'cells.db'}", jobs, keep_models)
+        if not worker:
+            print_text(_report(plan, results, Format.markdown))
 
 
 def _work(
-    plan: StudyConfig, path: Path, output: Path, results: Path, storage: str, jobs: int, keep_models: bool
+    plan: StudyConfig, command: list[str], output: Path, results: Path, storage: str, jobs: int, keep_models: bool
 ) -> None:
+    """Train cells in this process and in ``jobs`` - 1 workers beside it; ``command``: file and options of all."""
     quiet()
     from contraverse import pipeline
 
-    command = [sys.executable, "-m", "contraverse", "study", str(path), "--output", str(output)]
-    command += ["--results", str(results), "--storage", storage, *(["--keep-models"] if keep_models else [])]
+    workers = [sys.executable, "-m", "contraverse", "study", *command, "--storage", storage, "--worker"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    others = [subprocess.Popen(command, env=environment) for _ in range(jobs - 1)]
+    others = [subprocess.Popen(workers, env=environment) for _ in range(jobs - 1)]
     try:
         progress = pipeline.run_study(plan, output, storage, results=results, keep_models=keep_models, say=say)
     except KeyboardInterrupt as stopped:
-        say(f"Stopped. To go on:\n  contraverse study {shlex.quote(str(path))} --output {shlex.quote(str(output))}")
+        again = shlex.join(["contraverse", "study", *command, "--storage", storage])
+        say(f"Stopped. To go on:\n  {again}")
         raise typer.Exit(130) from stopped
     finally:
         for other in others:
             other.wait()
     say(f"{progress.done} of {progress.total} cells are done, {progress.failed} failed")
-    print_text(_report(plan, results, Format.markdown))
 
 
 def _report(plan: StudyConfig, results: Path, form: Format) -> str:
-    from contraverse.pipeline._results import study_tables
+    from contraverse.pipeline._results import next_section, study_tables
     from contraverse.pipeline.study import read_lines
     from contraverse.reporting import study as tables
 
@@ -105,7 +122,8 @@ def _report(plan: StudyConfig, results: Path, form: Format) -> str:
         from contraverse.reporting.study_html import html
 
         return html(made, name=plan.name, question=plan.question, text=plan.text)
-    return "\n".join([f"## {plan.question}\n", plan.text, *(tables.markdown(table) for table in made)])
+    parts = [f"## {plan.question}\n", plan.text, *(tables.markdown(table) for table in made)]
+    return "\n".join([*parts, next_section(plan, made)])
 
 
 def _listing(plan: StudyConfig, results: Path, probe: bool) -> str:

@@ -37,19 +37,28 @@ class ShiftReport:
         at: results by epsilon, ascending.
         settings: of the attack.
         climbed: ``"class"``: the attack climbed the classification loss; ``"distance"``: ||h(x_adv) - h(x)||^2.
+        between: mean Euclidean distance between the means of h of two classes, over the pairs of classes that have
+            rows; None without labels, or of one class. A distance in this unit can be compared across models.
     """
 
     at: dict[float, Shift]
     settings: AttackSettings
     climbed: Climbed
+    between: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: means over the rows."""
+        """For JSON: means over the rows; ``relative``: the Euclidean distance in units of ``between``."""
+        relative = {
+            epsilon: {"relative": float(shift.euclidean.mean()) / self.between} if self.between else {}
+            for epsilon, shift in self.at.items()
+        }
         return {
+            "between_classes": self.between,
             "attack": self.settings.to_dict(),
             "climbed": self.climbed,
             "at": [
                 {"epsilon": epsilon, "cosine": float(shift.cosine.mean()), "euclidean": float(shift.euclidean.mean())}
+                | relative[epsilon]
                 for epsilon, shift in self.at.items()
             ],
         }
@@ -102,8 +111,8 @@ def representation_shift(
         )
     at = {epsilon: Shift(np.zeros(len(encoded)), np.zeros(len(encoded))) for epsilon in radii}
 
-    def moved(rows: np.ndarray, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Cosines and distances, (B,) each, at each radius."""
+    def moved(rows: np.ndarray, batch: Batch) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """Clean features (B, H), and cosines and distances, (B,) each, at each radius."""
         inputs, pairs = perturbation_inputs(model, batch), []
         with torch.no_grad():
             clean = _features(model, batch, settings.bn_branch)
@@ -111,15 +120,34 @@ def representation_shift(
             attacked = _attacked(model, batch, rows, inputs, clean, epsilon, settings, climbed)
             cosine, distance = F.cosine_similarity(clean, attacked), (attacked - clean).norm(dim=1)
             pairs.append((cosine.cpu().numpy(), distance.cpu().numpy()))
-        return pairs
+        return clean.cpu().numpy(), pairs
 
     each = len(radii) * shift_attempts(settings, classes, climbed == "class")
     with attacking(model), frozen(model), seeded(settings.seed):
         parts = map_batches(model, encoded, np.arange(len(encoded)), batch_size, moved, progress, each=each)
-    for rows, pairs in parts:
+    for rows, (_, pairs) in parts:
         for epsilon, (cosines, distances) in zip(radii, pairs, strict=True):
             at[epsilon].cosine[rows], at[epsilon].euclidean[rows] = cosines, distances
-    return ShiftReport(at, settings, climbed)
+    labels = np.asarray(encoded.labels) if climbed == "class" else None
+    features = [(rows, clean) for rows, (clean, _) in parts]
+    between = _between_classes(features, labels) if labels is not None else None
+    return ShiftReport(at, settings, climbed, between)
+
+
+def _between_classes(features: Sequence[tuple[np.ndarray, np.ndarray]], labels: np.ndarray) -> float | None:
+    """Mean distance between two classes' mean features; None where fewer than two classes have rows.
+
+    Args:
+        features: numbers of rows, and their h (B, H).
+        labels: (N,) of all rows.
+    """
+    rows = np.concatenate([numbers for numbers, _ in features])  # (N,)
+    h = np.concatenate([part for _, part in features]).astype(np.float64)  # (N, H)
+    means = np.stack([h[labels[rows] == label].mean(axis=0) for label in np.unique(labels[rows])])  # (C, H)
+    if len(means) < 2:
+        return None
+    distances = np.linalg.norm(means[:, None] - means[None], axis=-1)  # (C, C)
+    return float(distances[np.triu_indices(len(means), k=1)].mean())
 
 
 def shift_attempts(settings: AttackSettings, classes: int, labelled: bool) -> int:

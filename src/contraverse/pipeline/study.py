@@ -178,6 +178,10 @@ def _stage_metrics(folder: Path) -> dict[str, float]:
 
 
 def _shift(shift: Mapping[str, Any] | None) -> dict[str, float]:
-    """Cosine and distance of representations moved by the attack, by radius: ``cosine@0.1``."""
+    """Cosine and distance of representations moved by the attack, by radius: ``cosine@0.1``.
+
+    ``relative@0.1`` is the distance in units of that between the means of two classes.
+    """
     moved = shift["at"] if shift else []
-    return {f"{name}@{at['epsilon']:g}": at[name] for at in moved for name in ("cosine", "euclidean")}
+    names = ("cosine", "euclidean", "relative")
+    return {f"{name}@{at['epsilon']:g}": at[name] for at in moved for name in names if name in at}

@@ -80,6 +80,24 @@ def load_study(file: str | Path) -> StudyConfig:
     return study
 
 
+def with_data(study: StudyConfig, folder: Path) -> StudyConfig:
+    """``study`` on local rows: those of a task are ``folder/TASK``, or a file of that name, where there is one.
+
+    Raises:
+        UserError: there is none for a task that has no source of its own.
+    """
+    tasks = {}
+    for name, settings in study.tasks.items():
+        task = settings.get("task", name)
+        places = [folder / task, *sorted(folder.glob(f"{task}.*"))]
+        place = next((place for place in places if place.exists()), None)
+        own = "data.source" in settings or "data.source" in study.settings
+        if place is None and not own:
+            raise UserError(f"no rows of the task {task}", where=f"--data {folder}", hint=f"expected {folder / task}")
+        tasks[name] = settings if place is None else {**settings, "data.source": str(place)}
+    return study.model_copy(update={"tasks": tasks})
+
+
 def choices(study: StudyConfig, label: str) -> list[dict[str, Any]]:
     """Settings that a method is selected from: every combination of its own space and of what it shares with others.
 
