@@ -65,6 +65,8 @@ def test_the_whole_configuration_is_written_down() -> None:
         "scope": "sequence",
         "same_class": "negatives",
         "projection": "new",
+        "views_of": "draw",
+        "view_draws": 3,
     }
 
 
