@@ -32,6 +32,7 @@ def train(folder: Path, name: str, out: Path, resume: str | None = None, **setti
 def _on_a_rank(number: int, out: Path, folder: Path, port: int) -> None:
     environment(number, port)
     weights = {name: train(folder, name, out / name, ddp_backend="gloo") for name in ("at", "scal")}
+    weights["chunks"] = train(folder, "scal", out / "chunks", ddp_backend="gloo", contrast_chunk=2)
     # Mid-way in the second epoch, whose order of rows is not the first's.
     weights["resumed"] = train(folder, "scal", out / "scal", str(out / "scal" / "checkpoint-6"), ddp_backend="gloo")
     torch.save(weights, out / f"{number}.pt")
@@ -51,6 +52,7 @@ def test_two_ranks_train_as_one_process(tiny_folder: Callable[..., Path], tmp_pa
         assert (tmp_path / name / "checkpoint-6" / "model.safetensors").is_file()
     for key, value in first["scal"].items():
         torch.testing.assert_close(first["resumed"][key], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(first["chunks"][key], value, rtol=1e-4, atol=1e-5)
     for name in ("at", "scal"):
         one = train(folder, name, tmp_path / "one" / name, per_device_train_batch_size=6)
         for key, value in first[name].items():

@@ -38,10 +38,10 @@ from contraverse.pipeline.lock import one_writer
 from contraverse.pipeline.measure import attacked_evaluator
 from contraverse.pipeline.result import Counting, Interrupted, RunResult, Say, read_json, silent, uncounted
 from contraverse.pipeline.stages import run_stages
-from contraverse.pipeline.steps import AnySplits, Steps, check_hub, steps_of
-from contraverse.recipes import RunConfig, TrainConfig, split_stages
-from contraverse.training import DEFAULTS, StopOnInterrupt, Trainer
-from contraverse.training.ranks import batch_of_process, refuse_split_weights, started_processes
+from contraverse.pipeline.steps import AnySplits, Steps, batch_of, check_hub, steps_of
+from contraverse.recipes import RunConfig, split_stages
+from contraverse.training import StopOnInterrupt, Trainer
+from contraverse.training.ranks import batch_of_process, refuse_split_weights
 from contraverse.types import Evaluator
 from contraverse.writing import naming
 
@@ -196,7 +196,7 @@ def _train(
 ) -> tuple[Trainer, dict[str, Any]]:
     config, method = steps.config, steps.method
     train, arguments = splits.need("train"), validation.arguments
-    at_once, a_step = _batch(config.train)
+    at_once, a_step = batch_of(config.train)
     if arguments.get("dataloader_drop_last") and len(train) < at_once:
         arguments["dataloader_drop_last"] = False
         splits.notes.append(f"{len(train)} rows make no whole batch: the only one is smaller")
@@ -222,7 +222,10 @@ def _train(
         log_file=output / LOG,
         **arguments,
     )
-    for note in method.notes:
+    notes = list(method.notes)
+    if trainer.args.dataloader_drop_last and not arguments.get("dataloader_drop_last"):
+        notes.append("the last batch of each epoch is left out: it has one row, and so no negatives")
+    for note in notes:
         splits.notes.append(note)
         say("  " + note)
     # The first process decides: others might see files that it is just writing.
@@ -258,15 +261,6 @@ def _train(
         **steps.training_figures(splits),
     }
     return trainer, training
-
-
-def _batch(train: TrainConfig) -> tuple[int, int]:
-    """Rows that all processes compute at once, and rows of one step of the optimizer, which may accumulate."""
-    accumulated = train.arguments.get("gradient_accumulation_steps", 1)
-    if train.global_batch_size is not None:
-        return train.global_batch_size // accumulated, train.global_batch_size
-    each = train.arguments.get("per_device_train_batch_size", DEFAULTS["per_device_train_batch_size"])
-    return each * started_processes(), each * started_processes() * accumulated
 
 
 def _set_fields(section: BaseModel | None) -> dict[str, Any] | None:

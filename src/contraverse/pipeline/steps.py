@@ -21,8 +21,11 @@ from contraverse.models.detector import class_id
 from contraverse.noise import NoiseMixture
 from contraverse.pipeline.measure import measure_task, progress_total
 from contraverse.pipeline.result import Counting, Say
-from contraverse.recipes import ImageRunConfig, RunConfig, Stage, split_stages
+from contraverse.recipes import ImageRunConfig, RunConfig, Stage, TrainConfig, split_stages
+from contraverse.training import DEFAULTS
 from contraverse.training.classes import check_classes, weights_of_classes
+from contraverse.training.inputs import check_negatives
+from contraverse.training.ranks import started_processes
 from contraverse.types import UNLABELLED, Method, TrainingInfo
 
 AnySplits = TextSplits | ImageSplits
@@ -95,6 +98,7 @@ class Steps(ABC, Generic[S, M]):
         train = splits.need("train")
         labels = torch.as_tensor(train.labels) if self.supervised and train.labels is not None else None
         self.method.check_data(TrainingInfo(len(train), labels=labels))
+        check_negatives(self.method, batch_of(self.config.train)[0], len(train))
         if self.supervised and self.config.evaluation.positive is not None:
             class_id(self.config.evaluation.positive, train.label_names, where="evaluation.positive")
         if self.supervised:
@@ -353,3 +357,12 @@ def _reachable(name: str, kind: str) -> bool:
             HfApi().dataset_info(repository, timeout=_PATIENCE)
         return True
     return False
+
+
+def batch_of(train: TrainConfig) -> tuple[int, int]:
+    """Rows that all processes compute at once, and rows of one step of the optimizer, which may accumulate."""
+    accumulated = train.arguments.get("gradient_accumulation_steps", 1)
+    if train.global_batch_size is not None:
+        return train.global_batch_size // accumulated, train.global_batch_size
+    each = train.arguments.get("per_device_train_batch_size", DEFAULTS["per_device_train_batch_size"])
+    return each * started_processes(), each * started_processes() * accumulated

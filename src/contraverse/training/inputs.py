@@ -159,18 +159,31 @@ def with_negatives(args: TrainingArguments, method: Method, rows: int) -> Traini
     A last batch of one row is dropped: its row is in another batch in the next epoch.
 
     Raises:
-        UserError: all batches have one row.
+        UserError: see `check_negatives`.
     """
     at_once = args.train_batch_size * args.world_size
-    if not method.in_batch_negatives or rows % at_once != 1 % at_once or args.world_size > 1:
-        return args
-    if at_once == 1 or rows == 1:
+    check_negatives(method, at_once, rows)
+    one_left = method.in_batch_negatives and args.world_size == 1 and rows % at_once == 1
+    return dataclasses.replace(args, dataloader_drop_last=True) if one_left else args
+
+
+def check_negatives(method: Method, at_once: int, rows: int) -> None:
+    """Check that there are batches in which a method with in-batch negatives finds some.
+
+    Args:
+        method: training method.
+        at_once: rows that all processes compute at once.
+        rows: rows to train on.
+
+    Raises:
+        UserError: all batches have one row.
+    """
+    if method.in_batch_negatives and min(at_once, rows) == 1:
         raise UserError(
             f"{method.name} takes a row's negatives from its batch, and every batch has one row",
-            where="train.per_device_train_batch_size" if at_once == 1 else "",
-            hint="set it to 2 or more (gradient accumulation adds no negatives)" if at_once == 1 else "give more rows",
+            where="train.global_batch_size" if at_once == 1 else "",
+            hint="set it to 2 or more (accumulated batches add no negatives)" if at_once == 1 else "give more rows",
         )
-    return dataclasses.replace(args, dataloader_drop_last=True)
 
 
 def with_workers(args: TrainingArguments, rows: Any) -> TrainingArguments:
