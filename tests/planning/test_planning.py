@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from contraverse.errors import UserError
 from contraverse.models import AnyModel, ImageModel, TextModel
-from contraverse.planning import Resources, parse_memory, plan, training_of
+from contraverse.planning import Resources, parse_memory, plan, tables, training_of
 from contraverse.planning.plan import RESERVE, Layout
 from contraverse.planning.shapes import SHAPES, build_model
 from contraverse.recipes import TrainConfig, configure
@@ -26,6 +26,7 @@ from contraverse.training import step
 from contraverse.types import Method, TrainingInfo
 
 ROWS, LENGTH = 32, 32
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 FEW: dict[str, dict[str, Any]] = {name: {"steps": 2} for name in ("trades", "acl-ds", "acl-a2a")}
 
 
@@ -266,3 +267,25 @@ def test_an_amount_of_memory_that_is_none_is_refused(written: str) -> None:
         parse_memory(written)
     assert parse_memory("80GB") == 80e9
     assert parse_memory("24gib") == 24 * 2**30
+
+
+@pytest.mark.parametrize(
+    "name", ["bert-base", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES if n != "bert-base")]
+)
+def test_the_page_of_tables_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the measured forward passes; `python -m contraverse.planning.tables docs` writes both."""
+    passes, written = json.loads((DOCS / tables.FORWARDS).read_text()), (DOCS / tables.PAGE).read_text()
+    assert [part.partition("\n")[0] for part in written.split("\n## ")[1:]] == [s.summary for s in SHAPES.values()]
+    monkeypatch.setattr(tables, "SHAPES", {name: SHAPES[name]})
+    head, _, section = tables.page(passes).partition("\n## ")
+    assert written.startswith(head)
+    assert f"\n## {section.strip()}\n" in written
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES if n != "resnet18")]
+)
+def test_the_forward_passes_of_the_tables_are_measured_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "SHAPES", {name: SHAPES[name]})
+    passes = json.loads((DOCS / tables.FORWARDS).read_text())
+    assert tables.measure_forwards()[name] == pytest.approx(passes[name])

@@ -1,7 +1,5 @@
 """A training step never waits for the device: no blocking copy to it, no value read from it.
 
-MLM alone reads one: its decoder runs at the hidden places only, whose number the host asks for once a step.
-
 There need not be a device. On torch's ``meta`` a step of each method runs whole: views, forward, attack, backward, what
 the method does after the step, optimizer. Reading a value there raises, and `BlockingCopies` counts the copies. Two
 things are left out: autocast, which meta lacks, and how transformers looks once in each forward whether a mask has
@@ -79,7 +77,7 @@ def run(
 
 
 @pytest.mark.usefixtures("_meta")
-@pytest.mark.parametrize("case", [case for case in TEXT_CASES if not case.startswith("mlm")])
+@pytest.mark.parametrize("case", TEXT_CASES)
 def test_a_step_on_texts_never_waits(
     case: str, tiny_model: Callable[..., TextModel], full_batch: dict[str, Any]
 ) -> None:

@@ -83,31 +83,34 @@ def _object(plan: "Plan") -> dict[str, Any]:
 
 
 def _lines(plan: "Plan") -> list[str]:
+    from contraverse.planning.tables import written_flops, written_size
+
     training, devices, forward = plan.training, plan.resources.devices, plan.training.forward
     bf16 = plan.config.train.arguments.get("bf16")
     unit = "pixels" if plan.config.method.name and hasattr(plan.config.data, "views") else "tokens"
     length = f"{forward.length} x {forward.length} {unit}" if unit == "pixels" else f"{forward.length} {unit}"
-    checkpointed = "" if forward.recomputed is None else _size(training.activations(1, recompute=True))
+    checkpointed = "" if forward.recomputed is None else written_size(training.activations(1, recompute=True))
+    arithmetic = written_flops(training.flops(plan.share))
     held = training.activations(plan.share / plan.accumulated)
     lines = [
         f"training     {plan.config.method.name} on {plan.model}, {plan.config.task}, {'bf16' if bf16 else 'fp32'}",
-        f"forward F    {_flops(forward.flops)} a row of {length}; a step is {training.units:g}F",
-        f"devices      {devices}, {plan.share} rows each in a step: {_flops(training.flops(plan.share))} a device",
-        f"weights      {training.trained:,} trained: {_size(training.weights)}, gradients {_size(training.gradients)}, "
-        f"optimizer {_size(training.optimizer)}"
-        + (f", the method's own {_size(training.method)}" * (training.method > 0)),
-        f"activations  {_size(training.activations(1))} a row ({training.graphs} graphs held at once)"
+        f"forward F    {written_flops(forward.flops)} a row of {length}; a step is {training.units:g}F",
+        f"devices      {devices}, {plan.share} rows each in a step: {arithmetic} a device",
+        f"weights      {training.trained:,} trained: {written_size(training.weights)}, "
+        f"gradients {written_size(training.gradients)}, optimizer {written_size(training.optimizer)}"
+        + (f", the method's own {written_size(training.method)}" * (training.method > 0)),
+        f"activations  {written_size(training.activations(1))} a row ({training.graphs} graphs held at once)"
         + (f", {checkpointed} with checkpointing" if checkpointed else ""),
-        f"memory       {_size(training.fixed(devices) + held)} a device at the peak of a step",
+        f"memory       {written_size(training.fixed(devices) + held)} a device at the peak of a step",
     ]
     if devices > 1:
         lines.append(
-            f"network      {_size(training.reduced(devices))} all-reduced and "
-            f"{_size(training.gathered_bytes(plan.share, devices))} gathered in a step"
+            f"network      {written_size(training.reduced(devices))} all-reduced and "
+            f"{written_size(training.gathered_bytes(plan.share, devices))} gathered in a step"
         )
     if plan.resources.memory is not None:
         lines += [
-            f"rows at once {most:,} fit {_size(plan.resources.memory)}, {layout.name}"
+            f"rows at once {most:,} fit {written_size(plan.resources.memory)}, {layout.name}"
             for layout, most in plan.fits.items()
         ]
     lines.append(f"switch on    {_advice(plan)}")
@@ -142,7 +145,6 @@ def _switches(plan: "Plan", layout: "Layout") -> list[str]:
     if layout.recompute:
         switches.append("train.gradient_checkpointing=true")
     if layout.at_once is not None:
-        at_once = -(-plan.share // plan.accumulated)
         if plan.contrastive:
             switches.append(f"train.contrast_chunk={layout.at_once}")
         else:
@@ -150,19 +152,4 @@ def _switches(plan: "Plan", layout: "Layout") -> list[str]:
                 k for k in range(1, plan.share + 1) if plan.share % k == 0 and plan.share // k <= layout.at_once
             )
             switches.append(f"train.gradient_accumulation_steps={parts}")
-        assert layout.at_once < at_once
     return switches
-
-
-def _flops(number: float) -> str:
-    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number / 1e6:.3g} MFLOP"
-
-
-def _size(number: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number / 1e3:.3g} KB"

@@ -1,5 +1,6 @@
 """Masked language modelling (Devlin et al., 2019): further pre-training on the user's texts."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from contraverse.errors import UserError
 from contraverse.functional import gather
 from contraverse.methods._settings import settings
-from contraverse.types import Batch, HeadCall, HeadSpec, Loss, Method, TrainingInfo
+from contraverse.types import UNLABELLED, Batch, HeadCall, HeadSpec, Loss, Method, TrainingInfo
 
 HIDDEN, REPLACED = 0.8, 0.1
 """BERT's shares of the chosen tokens that become [MASK], or a random token; the rest stay as they are."""
@@ -25,7 +26,8 @@ class MaskedLanguageModelling(Method):
         x' = x with, in M: [MASK] at 80 %, a random token at 10 %, the token itself at 10 %
         L  = -1/|M| sum_{j in M} log p(x_j | x')
 
-    p is a masked-language head whose decoder is the word embeddings; it runs on the positions in M alone.
+    p is a masked-language head whose decoder is the word embeddings; it runs on as many positions of each row as the
+    longest row can have in M.
 
     Batch: sentences (or pairs of them in one row). Cost: F + B = 3F, and the head on the chosen positions.
 
@@ -68,13 +70,15 @@ class MaskedLanguageModelling(Method):
         ids = batch["input_ids"]
         chosen = self.choose(ids, batch["attention_mask"])  # (B, T)
         out = model({**batch, "input_ids": self.hide(ids, chosen)}, want=("tokens",))
-        hidden = out.tokens[chosen]  # (B, T, H) -> (|M|, H)
-        logits = model(HeadCall("reconstruction", (hidden,), out)).heads["reconstruction"].float()  # (|M|, V)
+        places, valid = self.gathered_places(chosen)  # (B, K) each
+        hidden = out.tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, out.tokens.shape[-1]))  # (B, K, H)
+        logits = model(HeadCall("reconstruction", (hidden.flatten(0, 1),), out)).heads["reconstruction"]  # (B K, V)
+        answers = torch.where(valid, ids.gather(1, places), UNLABELLED).flatten()  # (B K,)
         # DDP takes the mean over ranks, which may have chosen different numbers: each divides by the mean of them. The
         # mean over no positions, of a batch without any text, would be NaN.
         count = gather(chosen.sum().reshape(1)).float().mean().clamp(min=1)
-        loss = F.cross_entropy(logits, ids[chosen], reduction="sum") / count
-        accuracy = (logits.detach().argmax(1) == ids[chosen]).sum() / count
+        loss = F.cross_entropy(logits.float(), answers, ignore_index=UNLABELLED, reduction="sum") / count
+        accuracy = (logits.detach().argmax(1) == answers).sum() / count
         yield Loss(loss, {"mlm": loss.detach(), "mlm_accuracy": accuracy})
 
     def choose(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -86,6 +90,16 @@ class MaskedLanguageModelling(Method):
         places = torch.rand(ids.shape, device=ids.device).masked_fill(~text, torch.inf).argsort(1).argsort(1)
         count = (text.sum(1, keepdim=True) * self.mlm_probability).round().clamp(min=1)  # (B, 1)
         return text & (places < count)
+
+    def gathered_places(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Places (B, K) of the ``chosen`` positions (B, T) of each row, and (B, K) bool: true of those alone.
+
+        K is the most that a row of T tokens can have, so that the host need not ask how many there are.
+        """
+        length = chosen.shape[1]
+        most = min(length, math.ceil(length * self.mlm_probability + 0.5))
+        places = torch.argsort(chosen.byte(), dim=1, descending=True, stable=True)[:, :most]
+        return places, chosen.gather(1, places)
 
     def hide(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """Replace the ``chosen`` ids (B, T) by [MASK], by a random token, or not at all."""

@@ -1,7 +1,9 @@
 """Cost of a training step in terms of one forward pass, of what the method declares, and of the optimizer's states."""
 
 import copy
+import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -100,9 +102,15 @@ def training_of(
         bf16: train under autocast.
         rows: of the training set, for memory banks; None leaves these out.
     """
-    model.add_heads(method.heads)
-    if method.trainable == "classifier":
-        model.freeze_encoder()
+    _ready(model, method)
+    return training_with(forward_of(model, method, length, bf16=bf16), model, method, train, rows=rows)
+
+
+def training_with(
+    forward: Forward, model: AnyModel, method: Method, train: TrainConfig, *, rows: int | None = None
+) -> Training:
+    """As `training_of`, with a forward pass of the model that is measured already."""
+    _ready(model, method)
     weights = [*model.parameters(), *model.buffers()]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     size = sum(_bytes(weight) for weight in weights)
@@ -110,7 +118,7 @@ def training_of(
     if rows is not None:
         own += round(_buffers(method, model, rows))
     return Training(
-        forward=forward_of(model, method, length, bf16=bf16),
+        forward=forward,
         units=float(method.cost.removesuffix("F")),
         graphs=method.graphs,
         gathered=method.gathered,
@@ -123,6 +131,12 @@ def training_of(
     )
 
 
+def _ready(model: AnyModel, method: Method) -> None:
+    model.add_heads(method.heads)
+    if method.trainable == "classifier":
+        model.freeze_encoder()
+
+
 def training_of_config(config: RunConfig, model: AnyModel, length: int, *, rows: int | None = None) -> Training:
     """As `training_of`, for the method and precision of ``config``."""
     method = METHODS[config.method.name](**config.method.settings)
@@ -131,17 +145,24 @@ def training_of_config(config: RunConfig, model: AnyModel, length: int, *, rows:
 
 def states_per_weight(train: TrainConfig) -> float:
     """Numbers that the optimizer of ``train`` keeps for each weight, counted on a small matrix."""
+    chosen = {name: train.arguments[name] for name in ("optim", "optim_args") if name in train.arguments}
+    own = None if train.optimizer is None else train.optimizer.model_dump_json(exclude_none=True)
+    return _states(own, json.dumps(chosen))
+
+
+@cache
+def _states(own: str | None, chosen: str) -> float:
+    """As `states_per_weight`, of settings as JSON: ``train.optimizer``, and transformers' names where it is None."""
     weight = nn.Parameter(torch.ones(64, 64))
     weight.grad = torch.ones_like(weight)
-    if train.optimizer is not None:
-        settings = {"weight_decay": 0.0, **train.optimizer.model_dump(exclude_none=True)}
+    if own is not None:
+        settings = {"weight_decay": 0.0, **json.loads(own)}
         optimizer: Any = build_optimizer(settings.pop("name"), [weight], 0.1, **settings)
     else:
         from transformers import Trainer, TrainingArguments
 
-        chosen = {name: train.arguments[name] for name in ("optim", "optim_args") if name in train.arguments}
         kind, arguments = Trainer.get_optimizer_cls_and_kwargs(
-            TrainingArguments(output_dir="", use_cpu=True, report_to="none", **chosen),
+            TrainingArguments(output_dir="", use_cpu=True, report_to="none", **json.loads(chosen)),
             nn.Linear(1, 1),  # type: ignore[arg-type]
         )
         optimizer = kind([weight], **arguments)

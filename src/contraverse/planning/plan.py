@@ -16,7 +16,6 @@ from contraverse.recipes import ImageRunConfig, RunConfig, split_stages
 
 RESERVE = 0.1
 """Share of a device's memory that is left to the allocator, the libraries and short-lived tensors."""
-_CHUNK = "train.contrast_chunk"
 
 
 @dataclass(frozen=True)
@@ -105,19 +104,16 @@ class Plan:
     def factor(self, layout: Layout) -> float:
         """Arithmetic of a step in ``layout`` over that of a plain one, at most.
 
-        Layers computed again cost F for each backward pass, of which a step in units of F has at most half as many; a
-        batch in chunks costs F for each graph.
+        Layers computed again, and a batch in chunks, cost F more for each backward pass, those of attacks included; a
+        pass forward and backward costs 2F or 3F.
         """
-        units = self.training.units
-        more = units / 3 if layout.recompute else 0.0
-        if layout.at_once is not None and self.contrastive:
-            more += self.training.graphs
-        return (units + more) / units if units else 1.0
+        chunks = layout.at_once is not None and self.contrastive
+        return 1 + layout.recompute / 2 + chunks / 2
 
     @property
     def contrastive(self) -> bool:
         """True where negatives are the other rows of the batch, which accumulation would take away."""
-        return bool(getattr(METHODS[self.config.method.name], "in_batch_negatives", False))
+        return METHODS[self.config.method.name].in_batch_negatives
 
 
 def plan(config: RunConfig, resources: Resources, *, rows: int | None = None) -> list[Plan]:
@@ -155,6 +151,14 @@ def rows_that_fit(training: Training, resources: Resources, layout: Layout) -> i
     return int(free // a_row)
 
 
+def chunk_that_fits(plan: Plan, layout: Layout) -> int:
+    """The most rows of a chunk (``train.contrast_chunk``): one graph at a time, and one more copy of the gradients."""
+    training, resources = plan.training, plan.resources
+    free = resources.usable - training.fixed(resources.devices, sharded=layout.sharded) - training.gradients
+    row = training.activations(1, recompute=layout.recompute) / max(1, training.graphs)
+    return max(0, int(free // row)) if row else 0
+
+
 def _layouts(training: Training, devices: int) -> Iterator[Layout]:
     for sharded in (False, True) if devices > 1 else (False,):
         for recompute in (False, True) if training.forward.recomputed is not None else (False,):
@@ -167,7 +171,9 @@ def _cheapest(plan: Plan) -> Layout | None:
     for layout, most in plan.fits.items():
         if most >= rows:
             possible.append(layout)
-        elif most >= 1 + plan.contrastive:
+        elif plan.contrastive and (chunk := chunk_that_fits(plan, layout)):
+            possible.append(Layout(layout.recompute, layout.sharded, min(chunk, rows)))
+        elif most >= 1 and not plan.contrastive:
             possible.append(Layout(layout.recompute, layout.sharded, most))
     return min(possible, key=lambda layout: (layout.sharded, plan.factor(layout)), default=None)
 

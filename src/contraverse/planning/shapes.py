@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from contraverse.errors import UserError, suggestion
 from contraverse.models import AnyModel, ImageModel, TextModel
+from contraverse.models.adapters import add_adapter
 from contraverse.models.backbones import TIMM, is_backbone
 from contraverse.models.encoding import token_classifier
 from contraverse.models.loading import DTYPES, Origin, labelled, load_config
@@ -73,7 +74,7 @@ class _Transformer(nn.Module):
     def set_grad_checkpointing(self, enable: bool) -> None:
         """Recompute layers in the backward pass, as timm's backbones name it."""
         if enable:
-            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+            self.network.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def known_shape(name: str) -> Shape | None:
@@ -138,6 +139,8 @@ def _text_model(config: RunConfig, shape: Shape | None, labels: Sequence[str] | 
         embedding=settings.embedding,
         max_length=settings.max_length,
     )
+    if settings.peft is not None:
+        add_adapter(model, settings.peft, Origin(settings.name))
     reads_one = getattr(encoder, "score", None) is not None
     model.reads_last = labels is not None and reads_one and token_classifier(encoder) is not None
     return model
