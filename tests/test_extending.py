@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import feather
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -52,9 +54,10 @@ def extended(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Callable[...
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     apply(folder)
-    rows = "".join(f"{word} {i},{word}\n" for i in range(12) for word in ("joy", "fear", "anger"))
-    (folder / "rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
-    text = ["train", "rdrop", "--task", "emotion", "--data", "rows.csv", "--output", "text"]
+    words = [word for _ in range(12) for word in ("joy", "fear", "anger")]
+    table = pa.table({"text": [f"{word} {i // 3}" for i, word in enumerate(words)], "label": words})
+    feather.write_feather(table, folder / "rows.feather")
+    text = ["train", "rdrop", "--task", "emotion", "--data", "rows.feather", "--output", "text"]
     text += ["--model", str(tiny_folder("bert")), "--set", "train.max_steps=2", "--set", "train.logging_steps=1"]
     text += ["--set", "evaluation.attack=momentum", "--set", "evaluation.epsilons=[0.5]", "--set", "evaluation.steps=2"]
     images = ["train", "ce", "--task", "digits", "--output", "images", "--model", "resnet14", "--dry-run"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contraverse.data import Collator, EncodedText, TextData, load_splits, tokens
-from contraverse.data.strings import Strings, Texts
+from contraverse.data.tables import Strings, Texts
 from contraverse.data.tokens import NONE, Tokens, encode_texts, tokenize
 from contraverse.errors import UserError
 from tests.conftest import tiny_tokenizer

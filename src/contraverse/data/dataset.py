@@ -10,7 +10,7 @@ import numpy as np
 
 from contraverse.data.columns import is_missing, text_problem
 from contraverse.data.splits import OnBadRow, Splits, draw_per_class, part_rows, sample_rows
-from contraverse.data.strings import Texts
+from contraverse.data.tables import Texts
 from contraverse.data.tasks import Task
 from contraverse.data.tokens import AUTO
 from contraverse.errors import UserError

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contraverse.data.formats import read_delimited, read_json
-from contraverse.data.strings import Strings
-from contraverse.data.tables import BadRow, Table, check_names, column_values, declared_classes, open_parquet
+from contraverse.data.tables import BadRow, Strings, Table, check_names, column_values, declared_classes, open_parquet
 from contraverse.errors import UserError, nearest
 
 EXTENSIONS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")

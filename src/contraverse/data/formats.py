@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
-from contraverse.data.strings import Strings
-from contraverse.data.tables import BadRow, Table, check_names
+from contraverse.data.tables import BadRow, Strings, Table, check_names
 from contraverse.errors import UserError
 
 _SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)

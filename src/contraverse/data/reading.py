@@ -18,8 +18,7 @@ from contraverse.data.dataset import TextData
 from contraverse.data.files import AS_IT_IS, Form, is_local, read_table
 from contraverse.data.sources import find_files, is_table, load_hub, read_in_memory
 from contraverse.data.splits import SPLITS, OnBadRow, SplitName
-from contraverse.data.strings import Strings, Texts
-from contraverse.data.tables import BadRow, Table
+from contraverse.data.tables import BadRow, Strings, Table, Texts
 from contraverse.data.tasks import Task
 from contraverse.errors import UserError
 

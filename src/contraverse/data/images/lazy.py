@@ -118,7 +118,7 @@ class LazyPixels:
 
 
 class Paths(Sequence[Path]):
-    """Paths of many files, kept as text; see `contraverse.data.strings.Strings`."""
+    """Paths of many files, kept as text; see `contraverse.data.tables.Strings`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names

@@ -13,8 +13,7 @@ from contraverse.data.images.source import EXTENSIONS, Encoded, ImageSource, is_
 from contraverse.data.images.tasks import ImageTask
 from contraverse.data.sources import match_names
 from contraverse.data.splits import SplitName, listed
-from contraverse.data.strings import Strings
-from contraverse.data.tables import declared_classes, open_parquet
+from contraverse.data.tables import Strings, declared_classes, open_parquet
 from contraverse.errors import UserError
 
 _IMAGES = ("image", "img", "picture")
