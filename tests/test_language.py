@@ -13,8 +13,6 @@ PACKAGE = ROOT / "src" / "contraverse"
 OPENING = re.compile(r"\W*(What|Of|Whether|Which|Whoever|How|That|So|Those|It)\b")
 WORDED = {"help", "description", "summary"}
 NAMES = {"found", "given", "said", "told", "one", "way", "look"}
-OPTIONS = {("evaluate.py", "found")}
-"""Parameters that are named after an option of the command line (``--found``)."""
 
 
 def constant(node: ast.expr | None) -> str | None:
@@ -62,11 +60,7 @@ def faults(package: Path) -> list[str]:
     for path in sorted(package.rglob("*.py")):
         tree, file = ast.parse(path.read_text(encoding="utf-8")), path.relative_to(package)
         messages += [f"{file}:{line}: {text[:60]!r}" for line, text in wordings(tree) if OPENING.match(text)]
-        messages += [
-            f"{file}:{line}: a variable called {name}"
-            for line, name in variables(tree)
-            if name in NAMES and (path.name, name) not in OPTIONS
-        ]
+        messages += [f"{file}:{line}: a variable called {name}" for line, name in variables(tree) if name in NAMES]
     return messages
 
 

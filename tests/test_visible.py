@@ -21,13 +21,19 @@ from contraverse.visible import visible
         ("carriage\rreturn", "carriage\\rreturn"),
         ("\u2028", "\\u2028"),
         ("bad \ud800", "bad \\ud800"),
+        ("при\u200cвет", "при\\u200cвет"),  # a joiner in a script that has none
+        ("中\u200d文", "中\\u200d文"),
+        ("a\ufe0fb", "a\\ufe0fb"),  # a variation selector that selects nothing
+        ("👋\ufe0f\U000e0101", "👋\ufe0f\\U000e0101"),
     ],
 )
 def test_hidden_characters_become_escapes(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-@pytest.mark.parametrize("text", ["می‌خواهم", "👩‍👩‍👧", "Größe – 日本", "क्‍ष", "שלום"])
+@pytest.mark.parametrize(
+    "text", ["می‌خواهم", "👩‍👩‍👧", "1\ufe0f\u20e3", "🏳\ufe0f\u200d🌈", "👋🏽", "🇪🇺", "Größe – 日本", "क्‍ष", "שלום"]
+)
 def test_words_and_emoji_keep_the_joiners_that_they_are_spelled_with(text: str) -> None:
     assert visible(text) == text
 

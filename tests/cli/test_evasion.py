@@ -21,7 +21,7 @@ def test_the_worst_of_all_attacks_and_gates(invoke: Any, classifier: Path, rows:
     output, found = tmp_path / "out.json", tmp_path / "found.jsonl"
     shown = invoke(
         "evaluate", classifier, "--task", "text", "--data", rows, "--attack", "standard", "--budget", "1,2",
-        *QUICK, "--output", output, "--found", found, "--gate", "accuracy[attack]>=0",
+        *QUICK, "--output", output, "--adversaries", found, "--gate", "accuracy[attack]>=0",
         "--gate", "flip_rate[edits@1]<=100",
     )  # fmt: skip
     assert "standard: " in shown.output
@@ -61,7 +61,7 @@ def test_a_gate_that_fails_ends_with_3(invoke: Any, classifier: Path, rows: Path
         (("--attack", "edits", "--gate", "accuracy>80"), "is no gate"),
         (("--attack", "edits", "--attack-text", "2"), "a row has 1 text"),
         (("--attack", "pgd", "--rules", "pruthi"), "is for attacks on texts"),
-        (("--attack", "edits", "--found", "found.csv"), "ends in .jsonl"),
+        (("--attack", "edits", "--adversaries", "found.csv"), "ends in .jsonl"),
     ],
 )
 def test_mistakes_are_refused_in_one_message(
@@ -150,3 +150,79 @@ def strangers(tiny_folder: Any, tmp_path: Path) -> Path:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_folder("distilbert")).save_pretrained(folder)
     return folder
+
+
+def own_function(tmp_path: Path, code: str) -> str:
+    file = tmp_path / "own.py"
+    file.write_text(code)
+    return f"{file}:predict"
+
+
+SCORES = "import numpy as np\ndef predict(texts):\n    return np.array([[text.count('o'), 1.5] for text in texts])\n"
+NAMES = "def predict(texts):\n    return ['no' if text.count('o') > 1 else 'yes' for text in texts]\n"
+
+
+@pytest.mark.parametrize(("code", "access"), [(SCORES, ()), (SCORES, ("--scores",)), (NAMES, ("--labels",))])
+def test_a_function_of_ones_own_is_attacked_and_measured_under_noise(
+    invoke: Any, rows: Path, tmp_path: Path, code: str, access: tuple[str, ...]
+) -> None:
+    spec, output, written = own_function(tmp_path, code), tmp_path / "out.json", tmp_path / "evading.jsonl"
+    shown = invoke(
+        "evaluate", "--predict", spec, "--data", rows, "--attack", "edits", "--budget", "1,2", *QUICK, *access,
+        "--noise", "drop", "--noise-strengths", "5", "--output", output, "--adversaries", written,
+        "--gate", "accuracy[noise]>=0",
+    )  # fmt: skip
+    evaluation = json.loads(output.read_text())
+    assert evaluation["model"] == spec
+    assert evaluation["evasion"]["edits"]["settings"]["access"] == ("labels" if "--labels" in access else "scores")
+    assert evaluation["noise"]["rows"] == 6
+    assert ("in the order of the classes no, yes" in " ".join(shown.output.split())) is ("--labels" not in access)
+    for line in written.read_text().splitlines():
+        success = json.loads(line)
+        assert (success["rewritten"].count("o") > 1) is (success["prediction_rewritten"] == "no")
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "message"),
+    [
+        ("x = 1\n", (), "has no function predict"),
+        ("def predict(texts):\n    raise ValueError('boom')\n", (), "raised ValueError: boom"),
+        ("def predict(texts):\n    return [0.5 for _ in texts]\n", (), "not finite scores of the shape (1, 2)"),
+        ("def predict(texts):\n    return ['maybe' for _ in texts]\n", ("--labels",), "'maybe', which is no class"),
+        ("def predict(texts):\n    return [[1], [1, 2]]\n", (), "gives nothing that is an array"),
+        (SCORES, ("--classes", "no"), "a class 'yes' that is not named"),
+        (SCORES, ("--swap-from", "x"), "takes no --swap-from"),
+        (SCORES, ("--attack", "pgd"), "attacks on texts as texts"),
+        (SCORES, ("--scores", "--labels"), "not both"),
+    ],
+)
+def test_a_function_that_does_not_fit_is_refused(
+    invoke: Any, rows: Path, tmp_path: Path, code: str, options: tuple[str, ...], message: str
+) -> None:
+    spec = own_function(tmp_path, code)
+    attack = () if "--attack" in options else ("--attack", "edits")
+    shown = invoke("evaluate", "--predict", spec, "--data", rows, *attack, *QUICK, *options, code=2)
+    assert message in " ".join(shown.output.split())
+    assert shown.output.count("error:") == 1
+
+
+def test_a_model_and_a_function_are_one_too_many(invoke: Any, classifier: Path) -> None:
+    assert "two models" in invoke("evaluate", classifier, "--predict", "own.py:f", code=2).output
+    assert "give --predict" in invoke("evaluate", classifier, "--classes", "a,b", code=2).output
+
+
+def test_words_that_are_to_stay_stay(invoke: Any, classifier: Path, rows: Path, tmp_path: Path) -> None:
+    output, written, keep = tmp_path / "out.json", tmp_path / "evading.jsonl", tmp_path / "keep.txt"
+    keep.write_text("good\nno\n")
+    invoke(
+        "evaluate", classifier, "--task", "text", "--data", rows, "--attack", "edits", "--budget", "4", *QUICK,
+        "--noise", "upper", "--noise-strengths", "5", "--keep", keep, "--output", output, "--adversaries", written,
+    )  # fmt: skip
+    assert json.loads(output.read_text())["noise"]["keep"] == ["good", "no"]
+    for line in written.read_text().splitlines():
+        success = json.loads(line)
+        for word in ("good", "no"):
+            assert success["original"].split().count(word) == success["rewritten"].split().count(word)
+    command = ("evaluate", classifier, "--task", "text", "--data", rows)
+    assert "names no word to keep" in invoke(*command, "--noise", "upper", "--keep", ", ", code=2).output
+    assert "there is no noise for it" in invoke(*command, "--keep", "good", code=2).output

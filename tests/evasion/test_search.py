@@ -19,6 +19,7 @@ from contraverse.evasion import (
     EvasionReport,
     FunctionTarget,
     Goal,
+    Keeping,
     SearchSettings,
     State,
     TextAttack,
@@ -26,9 +27,10 @@ from contraverse.evasion import (
     evade,
     worst,
 )
-from contraverse.evasion.changes import Change, Span
+from contraverse.evasion.changes import Change, Span, moved
 from contraverse.evasion.edits import _alphabet
 from contraverse.evasion.search import FreeAttack, Node
+from contraverse.noise.keep import Keep
 
 Predict = Callable[[list[Any]], np.ndarray]
 ATTACKS: dict[str, Callable[[], TextAttack]] = {
@@ -266,3 +268,89 @@ def test_impossible_settings_are_refused() -> None:
         Goal(threshold=0.5)
     with pytest.raises(UserError, match="between 0 and 1"):
         Goal(0, 1.5)
+
+
+@settings(max_examples=40)
+@given(
+    text=st.lists(
+        st.sampled_from(["not", "good", "退款", " ", "Film", "n", "é", "\u0301", "👍🏽"]), min_size=1, max_size=8
+    )
+    .map("".join)
+    .filter(str.strip),
+    name=st.sampled_from(sorted(ATTACKS)),
+)
+def test_phrases_to_keep_stay_in_every_text_that_is_tried(text: str, name: str) -> None:
+    phrases = ("not", "film", "退款", "tea")
+    attack, written = Keeping(ATTACKS[name](), phrases), Keep(phrases).written
+    node = Node(text, 0.0, 0)
+    results = [change.apply(text) for place in attack.places(node, len(text)) for change in attack.changes(node, place)]
+    assert all(written(result) == written(text) for result in results)
+    free = ATTACKS[name]()
+    every = {c.apply(text) for place in free.places(node, len(text)) for c in free.changes(node, place)}
+    left_out = every - set(results)
+    assert all(written(result) != written(text) for result in left_out)
+
+
+def test_an_attack_keeps_phrases_through_all_its_changes(predict: Predict, right_rows: TextData) -> None:
+    target = FunctionTarget(predict, ["no", "yes"])
+    report = evade(target, right_rows, Keeping(Edits(), ["good", "a"]), budgets=[4], settings=QUICK)
+    assert report.broken
+    for row in report.broken:
+        (before,), (after,) = right_rows.texts[row.row], row.rewritten or ("",)
+        assert Keep(["good", "a"]).written(before) == Keep(["good", "a"]).written(after)
+
+
+class Window(FunctionTarget):
+    """Reads the first 16 characters of a text, and tells if "bad" is among them, or "good"."""
+
+    def __init__(self) -> None:
+        def scores(texts: list[Any]) -> list[list[float]]:
+            return [[1.0 + 2 * ("good" in text[:16]), 2.0 * ("bad" in text[:16])] for text in texts]
+
+        super().__init__(scores, ["fine", "harmful"])
+
+    def seen(self, row: Any, column: int) -> int:
+        return min(16, len(row[column]))
+
+
+@pytest.mark.parametrize(
+    ("attack", "text", "pushed"),
+    [
+        (Append(["good"], "before"), "it is bad", False),  # the word itself wins
+        (Append(["tea and cake"], "before"), "it is bad", True),  # "bad" is beyond the window
+        (Append(["tea", "good"], "before"), "it is bad as so", False),  # what is cut off has no part in it
+        (Append(["good"], "both"), "it is bad and this is beyond the window", False),
+        (Append(["good"], "both"), "it is so so bad, and this is beyond the window", True),
+        (Edits("any"), "it is bad", False),
+        (Edits("any"), "0123456789ab bad, the rest is not read", False),  # deleted, swapped or substituted in "bad"
+    ],
+)
+def test_what_wins_by_pushing_text_out_of_the_window_is_told_apart(attack: TextAttack, text: str, pushed: bool) -> None:
+    data = TextData.from_rows([text], ["harmful"], ["fine", "harmful"])
+    report = evade(Window(), data, attack, budgets=[1, 2], settings=QUICK)
+    (row,) = report.rows
+    assert row.changes == 1
+    assert row.pushed_out is pushed
+    assert report.pushed_out(1) == (int(pushed), 1)
+    assert report.successes[0].to_dict()["pushed_out"] is pushed
+    assert report.to_dict()["at"][0]["pushed_out"]["hits"] == int(pushed)
+    assert any("longest input" in note for note in report.notes) is pushed
+
+
+def test_an_end_that_is_not_read_gets_no_words() -> None:
+    data = TextData.from_rows(["it is bad, and goes on and on"], ["harmful"], ["fine", "harmful"])
+    report = evade(Window(), data, Append(["good"], "after"), budgets=[1])
+    assert report.rows[0].queries == 1
+    assert report.broken == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5), st.text("xy", max_size=4)), max_size=5))
+def test_the_end_of_what_is_read_follows_every_change(changes: list[tuple[int, int, str]]) -> None:
+    """Characters of the part that is read are "r", those after it "-", those that are put in others."""
+    text, end = "r" * 12 + "-" * 12, 12
+    for start, length, new in changes:
+        start = min(start, len(text))
+        change = Change(start, min(len(text), start + length), new)
+        text, end = change.apply(text), moved(end, change)
+        assert "-" not in text[:end]
+        assert "r" not in text[end:]

@@ -166,10 +166,10 @@ def test_the_checks_pass_a_sound_attack(predict: Callable[[list[Any]], np.ndarra
     report = evade(target, right_rows, Edits(), budgets=[1, 2], settings=wide)
     belief = believe(Asker(target, Goal()), right_rows, Edits(), report, wide)
     assert belief.exact.n > 4
-    assert belief.found == (belief.exact.hits, belief.exact.hits)
+    assert belief.recovered == (belief.exact.hits, belief.exact.hits)
     assert belief.warnings == []
     assert all(belief.random[budget].hits < belief.attack[budget].hits for budget in (1, 2))
-    assert belief.to_dict()["found"]["percent"] == 100
+    assert belief.to_dict()["recovered"]["percent"] == 100
 
 
 def test_the_checks_warn_of_a_search_that_finds_little(
@@ -179,5 +179,5 @@ def test_the_checks_warn_of_a_search_that_finds_little(
     narrow = SearchSettings(beam=1, width=1, rounds=1, places=1)
     report = evade(target, right_rows, Edits(), budgets=[1, 8], settings=narrow)
     belief = believe(Asker(target, Goal()), right_rows, Edits(), report, narrow)
-    assert belief.found.hits < belief.found.n
+    assert belief.recovered.hits < belief.recovered.n
     assert any("some single change breaks" in warning for warning in belief.warnings)

@@ -3,15 +3,10 @@
 from pathlib import Path
 
 from contraverse.noise import KINDS, noise
+from contraverse.visible import visible
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "noise.md"
 SENTENCE = "The 3 burning windows weren't modern, said Anna"
-SHOWN = {"\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u200e", "\u202a", "\u202c", "\u202e", "\u2066", "\u2069"}
-
-
-def visible(text: str) -> str:
-    """``text`` with characters that are not seen as their numbers."""
-    return "".join(f"‹{ord(c):X}›" if c in SHOWN else c for c in text)
 
 
 def table() -> str:

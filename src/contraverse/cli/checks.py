@@ -19,6 +19,7 @@ TEXTS = (
     "--noise-strengths",
     "--noise-draws",
     "--noise-side",
+    "--keep",
 )
 IMAGES = (*BEYOND, *AUTOATTACK, "--bn-branch")
 

@@ -3,20 +3,22 @@
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from contraverse.attacks.table import attacks_of
-from contraverse.cli import evasion
+from contraverse.cli import evasion, function
 from contraverse.cli.console import say, with_options
 from contraverse.cli.detector import FalsePositiveRate, Positive
 from contraverse.cli.files import MODEL, Delimiter, Encoding, Pool, Split, Trust, check_target, load_model, write_whole
 from contraverse.cli.foreign import Arch, Normalise
-from contraverse.cli.noise import DrawCount, Noise, NoiseSide, Strengths
+from contraverse.cli.noise import DrawCount, Keep, Noise, NoiseSide, Strengths
 from contraverse.cli.request import Request, settings_of, with_settings
 from contraverse.cli.several import process_number
+from contraverse.errors import UserError
 
 ON_EMBEDDINGS_AND_PIXELS, AUTOATTACK = attacks_of("robust_accuracy"), attacks_of("auto_attack")
 CHOICES = ON_EMBEDDINGS_AND_PIXELS | AUTOATTACK
@@ -29,9 +31,10 @@ PANELS = {
         *("eps", "attack", "norm", "steps", "step_size", "random_start", "restarts", "relative", "rows"),
         *("diagnostics", "shift", "version", "attacks", "queries", "state"),
     ),
-    "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side"),
+    "Noise": ("noise", "noise_strengths", "noise_draws", "noise_side", "keep"),
     "Detector": ("positive", "false_positive_rate"),
     "Attacks on texts as texts": evasion.PANEL,
+    "A function of your own": function.PANEL,
     "Images": ("corruptions", "corrupted", "unforeseen", "unforeseen_attacks", "bn_branch"),
     "Model and embeddings": (
         *("model_arch", "normalise", "module", "pooling", "sts", "anli", "trust_remote_code", "batch_size"),
@@ -117,6 +120,7 @@ def evaluate(
     noise_strengths: Strengths = None,
     noise_draws: DrawCount = None,
     noise_side: NoiseSide = None,
+    keep: Keep = None,
     positive: Positive = None,
     false_positive_rate: FalsePositiveRate = None,
     pooling: Pool = None,
@@ -125,6 +129,8 @@ def evaluate(
         typer.Option(help="Sentence encoders: a folder of STS sets, a file of pairs with scores, or hub."),
     ] = None,
     anli: Annotated[str | None, typer.Option(help="Models of NLI: a folder of ANLI's three rounds, or hub.")] = None,
+    predict: function.Predict = None,
+    classes: function.Classes = None,
     model_arch: Arch = None,
     normalise: Normalise = None,
     module: Annotated[
@@ -147,7 +153,7 @@ def evaluate(
     attack_text: evasion.AttackText = None,
     beam: evasion.Beam = None,
     width: evasion.Width = None,
-    found: evasion.Found = None,
+    adversaries: evasion.Adversaries = None,
     gate: evasion.Gates = None,
     output: Annotated[Path | None, typer.Option(help="Also write the results to this .json.")] = None,
     report: Annotated[
@@ -157,37 +163,50 @@ def evaluate(
     trust_remote_code: Trust = False,
 ) -> None:
     """Measure a classifier clean and under attack on word embeddings or pixels, or a sentence encoder on STS sets."""
-    if model is None and module is None:
-        context.fail("Missing argument 'MODEL', or --module.")
+    if model is None and module is None and predict is None:
+        context.fail("Missing argument 'MODEL', or --module, or --predict.")
+    if model is not None and predict is not None:
+        raise UserError(f"{model} and --predict are two models", hint="leave one of them out")
+    if classes is not None and predict is None:
+        raise UserError("names the classes of a function", where="--classes", hint="leave it out, or give --predict")
     if output is not None:
         check_target(output, (".json",), force)
     if report is not None:
         check_target(report, (".html",), force)
-    if found is not None:
-        check_target(found, (".jsonl",), force)
+    if adversaries is not None:
+        check_target(adversaries, (".jsonl",), force)
     options = {name: None if value in ((), []) else value for name, value in context.params.items()}
     options["text"] = text or None
-    values = settings_of(options)
-    if attack not in ON_EMBEDDINGS_AND_PIXELS:
-        values.pop("attack", None)
-    if norm is not None and all(norm not in spec.norms for spec in ON_EMBEDDINGS_AND_PIXELS.values()):
-        values.pop("norm", None)
-    loaded = load_model(
-        model, pooling=pooling, arch=model_arch, normalise=normalise, module=module, trust_remote_code=trust_remote_code
-    )
-    from contraverse.cli.evaluations import measure
-
-    evaluation = measure(Request(loaded, with_settings(loaded, values), options))
+    evaluation = function.measure_function(options) if predict is not None else _measure_model(options)
+    name = " ".join(filter(None, (predict, module, model)))
     if output is not None:
-        names = {"model": " ".join(filter(None, (module, model)))}
-        write_whole(output, lambda file: json.dump({**names, **evaluation}, file, indent=2))
+        write_whole(output, lambda file: json.dump({"model": name, **evaluation}, file, indent=2))
         say(f"written to {output}")
     if report is not None and process_number() == 0:
         from contraverse.pipeline.fingerprint import environment
         from contraverse.pipeline.report import write_evaluation
 
         command = shlex.join(["contraverse", *sys.argv[1:]])
-        name = model or str(module)
         write_evaluation(report, name, evaluation, command=command, made_with=environment())
         say(f"report written to {report}")
     evasion.check_gates(gate, evaluation)
+
+
+def _measure_model(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the model, and print and return its results."""
+    values, attack, norm = settings_of(options), options["attack"], options["norm"]
+    if attack not in ON_EMBEDDINGS_AND_PIXELS:
+        values.pop("attack", None)
+    if norm is not None and all(norm not in spec.norms for spec in ON_EMBEDDINGS_AND_PIXELS.values()):
+        values.pop("norm", None)
+    loaded = load_model(
+        options["model"],
+        pooling=options["pooling"],
+        arch=options["model_arch"],
+        normalise=options["normalise"],
+        module=options["module"],
+        trust_remote_code=options["trust_remote_code"],
+    )
+    from contraverse.cli.evaluations import measure
+
+    return measure(Request(loaded, with_settings(loaded, values), options))

@@ -1,7 +1,7 @@
 """``contraverse evaluate --attack edits|append|swap-words|unicode|standard``: worst cases of texts, and ``--gate``."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,8 +19,7 @@ from contraverse.visible import visible
 
 if TYPE_CHECKING:
     from contraverse.data import TextData
-    from contraverse.evasion import EvasionReport, Figures, Gate, Suite
-    from contraverse.models import TextModel
+    from contraverse.evasion import EvasionReport, Figures, Gate, Suite, Target
     from contraverse.recipes import EvaluationConfig
 
 TEXT_ATTACKS = {
@@ -65,9 +64,9 @@ Threshold = Annotated[
 AttackText = Annotated[int | None, typer.Option(min=1, max=2, help="Pairs: text that is attacked. (default: 2)")]
 Beam = Annotated[int | None, typer.Option(min=1, help="Texts kept from one change to the next. (default: 3)")]
 Width = Annotated[int | None, typer.Option(min=1, help="Texts tried of each row in a round. (default: 32)")]
-Found = Annotated[
+Adversaries = Annotated[
     Path | None,
-    typer.Option("--found", help="X.jsonl: a line for each text that evades, as data.adversaries reads them."),
+    typer.Option(help="Also write each text that evades to this .jsonl, as data.adversaries reads them."),
 ]
 Gates = Annotated[
     list[str] | None,
@@ -75,7 +74,7 @@ Gates = Annotated[
 ]
 PANEL = (
     *("budget", "rules", "phrase", "pool", "where", "swap_from", "scores", "labels", "against", "threshold"),
-    *("attack_text", "beam", "width", "found", "gate"),
+    *("attack_text", "beam", "width", "adversaries", "gate"),
 )
 """Options of these attacks, by parameter."""
 _FLAGS = tuple("--" + name.replace("_", "-") for name in PANEL)
@@ -92,17 +91,27 @@ def check_flags(request: Request) -> bool:
     Raises:
         UserError: a flag has nothing to act on, or the model is one of images.
     """
-    used = request.flags
-    if request.options["attack"] not in TEXT_ATTACKS:
+    if not check_text_attack_flags(request.options["attack"], request.flags):
+        return False
+    if request.of_images:
+        raise UserError(f"--attack {request.options['attack']} is for texts, and this model is one of images")
+    check_noise_flags(request, attacked=True)
+    return True
+
+
+def check_text_attack_flags(attack: str | None, used: Collection[str]) -> bool:
+    """Refuse flags that ``attack`` would ignore; tell if it is an attack on texts as texts.
+
+    Raises:
+        UserError: a flag has nothing to act on.
+    """
+    if attack not in TEXT_ATTACKS:
         if idle := ", ".join(flag for flag in _FLAGS if flag in used and flag != "--gate"):
             hint = f"give --attack {', '.join(TEXT_ATTACKS)}, or leave it out"
             raise UserError(f"{idle} is for attacks on texts as texts", hint=hint)
         return False
-    if request.of_images:
-        raise UserError(f"--attack {request.options['attack']} is for texts, and this model is one of images")
     if idle := ", ".join(flag for flag in _IDLE if flag in used):
-        raise UserError(f"--attack {request.options['attack']} changes texts themselves, and takes no {idle}")
-    check_noise_flags(request)
+        raise UserError(f"--attack {attack} changes texts themselves, and takes no {idle}")
     return True
 
 
@@ -118,9 +127,13 @@ def measure_evasion(request: Request) -> dict[str, Any]:
     notes = tell_tokens(model, rows)
     count = request.options["rows"]
     chosen = rows if count is None else rows.sample(count, data.seed)
-    noise = request.settings if request.options["noise"] is not None else None
-    evaluation = attack_texts(model, chosen, request.options, request.settings.batch_size, noise)
-    if noise is not None:
+    noise = request.options["noise"] is not None
+    access: Any = "labels" if request.options["labels"] else "scores" if request.options["scores"] else "gradients"
+    from contraverse.evasion import ModelTarget
+
+    target = ModelTarget(model, access, request.settings.batch_size)
+    evaluation = attack_texts(target, chosen, request.options, request.settings, noise=noise)
+    if noise:
         evaluation |= measure_noise_of_task(request, splits, rows, task, data.seed)
     return {
         "task": task.name, "source": rows.source, "split": request.split, "rows": len(chosen), "notes": notes,
@@ -128,8 +141,8 @@ def measure_evasion(request: Request) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def suite_of(options: Mapping[str, Any], model_labels: Sequence[str]) -> "Suite":
-    """Give the settings that the options of ``contraverse evaluate`` ask for.
+def suite_of(options: Mapping[str, Any], model_labels: Sequence[str], keep: tuple[str, ...] = ()) -> "Suite":
+    """Give the settings that the options of ``contraverse evaluate`` ask for; ``keep``: see `Suite`.
 
     Raises:
         UserError: one is impossible, or there is no such class.
@@ -153,6 +166,7 @@ def suite_of(options: Mapping[str, Any], model_labels: Sequence[str]) -> "Suite"
         pool=options["pool"],
         where=options["where"] or "both",
         swap_from=options["swap_from"],
+        keep=keep,
         diagnostics=options["diagnostics"] is not False,
     )
 
@@ -183,15 +197,11 @@ def measure_evasion_of_run(request: Request, rows: "TextData", seed: int) -> dic
 
 
 def attack_texts(
-    model: "TextModel",
-    rows: "TextData",
-    options: Mapping[str, Any],
-    batch_size: int,
-    noise: "EvaluationConfig | None" = None,
+    target: "Target", rows: "TextData", options: Mapping[str, Any], settings: "EvaluationConfig", *, noise: bool
 ) -> dict[str, Any]:
-    """Attack ``rows``, print the results and return them for JSON; what evades is written to ``--found``.
+    """Attack ``rows``, print the results and return them for JSON; what evades is written to ``--adversaries``.
 
-    ``noise``: settings of the noise that is measured beside the attack, for gates; None for none.
+    ``noise``: it is measured beside the attack, for gates.
 
     Raises:
         UserError: an option is impossible, or the model is no classifier.
@@ -199,18 +209,16 @@ def attack_texts(
     from contraverse.evasion import ModelTarget, evade_suite
     from contraverse.evasion.gate import Gate
 
-    access: Any = "labels" if options["labels"] else "scores" if options["scores"] else "gradients"
-    target = ModelTarget(model, access, batch_size)
-    saved = model.detector
+    saved = target.model.detector if isinstance(target, ModelTarget) else None
     if saved is not None and options["threshold"] is None and options["against"] == saved.positive:
         say(f"{saved.positive} is detected from its saved threshold on, a probability of {saved.threshold:.4g}")
         options = {**options, "threshold": saved.threshold}
-    suite = suite_of(options, target.labels)
+    suite = suite_of(options, target.labels, tuple(settings.keep))
     if options["attack_text"] and options["attack_text"] > len(rows.columns):
         raise UserError(f"a row has {len(rows.columns)} text", where="--attack-text")
     gates = [Gate.parse(written) for written in options["gate"] or ()]
-    _check_gates(gates, suite, noise)
-    successes_file = options["found"]
+    _check_gates(gates, suite, settings if noise else None)
+    successes_file = options["adversaries"]
     say(f"Attacking {len(rows)} rows: {', '.join(suite.names)}")
     with counting("Attacking", suite.total(len(rows))) as progress:
         reports = evade_suite(target, rows, suite, state=options["state"], progress=progress)

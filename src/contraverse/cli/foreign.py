@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,19 +95,10 @@ def load_network(spec: str, weights: str | None) -> "ImageModel":
     from contraverse.models import ImageModel
     from contraverse.models.checkpoints import read_weights
 
-    name, _, function = spec.rpartition(":")
-    file = Path(name)
-    if file.suffix != ".py" or not function.isidentifier():
-        raise UserError(f"{spec!r} names no function", where="--module", hint="give FILE.py:FUNCTION, as net.py:build")
-    if not file.is_file():
-        raise UserError("there is no such file", where=str(file))
     path = None if weights is None else weights_file(Path(weights))
     if weights is not None and path is None:
         raise UserError("there is no file of weights", where=weights, hint="leave it out if FUNCTION loads its own")
-    build = getattr(_run(file), function, None)
-    if not callable(build):
-        raise UserError(f"has no function {function}", where=str(file))
-    network = _called(build, spec)
+    network = _called(load_function(spec, "--module"), spec)
     if not isinstance(network, nn.Module):
         raise UserError(f"gives a {type(network).__name__}, not a torch.nn.Module", where=spec)
     if path is not None:
@@ -118,6 +110,24 @@ def load_network(spec: str, weights: str | None) -> "ImageModel":
         except RuntimeError as error:
             raise UserError(f"the weights do not fit the network: {error}", where=str(path)) from error
     return ImageModel.from_module(network)
+
+
+def load_function(spec: str, flag: str) -> Callable[..., Any]:
+    """Run the user's own ``FILE.py`` and give its ``FUNCTION``; ``flag`` is the option that names them.
+
+    Raises:
+        UserError: there is no such file or function, or running the file fails.
+    """
+    name, _, function = spec.rpartition(":")
+    file = Path(name)
+    if file.suffix != ".py" or not function.isidentifier():
+        raise UserError(f"{spec!r} names no function", where=flag, hint="give FILE.py:FUNCTION, as own.py:build")
+    if not file.is_file():
+        raise UserError("there is no such file", where=str(file))
+    build = getattr(_run(file), function, None)
+    if not callable(build):
+        raise UserError(f"has no function {function}", where=str(file))
+    return build
 
 
 def _run(file: Path) -> ModuleType:

@@ -26,17 +26,24 @@ DrawCount = Annotated[int | None, typer.Option(min=1, help="Draws of each row; t
 NoiseSide = Annotated[
     Literal["both", "first", "second"] | None, typer.Option(help="Texts of a pair that change. (default: both)")
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option(help="Words or phrases that noise and attacks on texts leave, as refund,not working; or a .txt file."),
+]
 
 
 def noise_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an evaluation that the options of noise give.
 
     Raises:
-        UserError: there is no such kind or strength.
+        UserError: there is no such kind or strength, or no phrase to keep.
     """
     from contraverse.noise import parse_kinds
+    from contraverse.noise.keep import parse_phrases
 
     values = dict[str, Any]()
+    if options["keep"] is not None:
+        values["keep"] = parse_phrases(options["keep"])
     if options["noise"] is not None:
         values["noise"] = parse_kinds(options["noise"])
         if options["eps"] is None:
@@ -46,14 +53,16 @@ def noise_values(options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check_noise_flags(request: "Request") -> None:
-    """Refuse flags of noise that would be ignored.
+def check_noise_flags(request: "Request", *, attacked: bool = False) -> None:
+    """Refuse flags of noise that would be ignored; ``attacked``: texts are attacked as texts, too.
 
     Raises:
         UserError: there is no noise for them, or the evaluation that is asked for has none.
     """
     options, settings = request.options, request.settings
     idle = [name for name in ("noise_strengths", "noise_draws", "noise_side") if options[name] is not None]
+    if options["keep"] is not None and not attacked:
+        idle.append("keep")
     if idle and not settings.noise:
         raise UserError(
             "there is no noise for it", where=_flag(idle[0]), hint="name kinds with --noise, or --noise all"
@@ -87,7 +96,7 @@ def measure_noise_of_task(
     from contraverse.pipeline.noise import measure_noise, noise_progress_total
 
     model, settings = request.loaded.model, request.settings
-    _announce(settings)
+    announce_noise(settings)
     with counting("Noise", noise_progress_total(len(rows), settings, seed)) as progress:
         measured = measure_noise(model, rows, task, settings, seed=seed, train=splits.train, progress=progress)
     show_noise(measured["noise"])
@@ -99,7 +108,7 @@ def measure_noise_of_sts(request: "Request", model: "TextModel", source: str) ->
     from contraverse.evaluation import find_sts
     from contraverse.pipeline.noise import measure_noise_sts, noise_settings
 
-    _announce(request.settings)
+    announce_noise(request.settings)
     sources, seed = find_sts(source), request.loaded.run.data.seed if request.loaded.run else 42
     total = noise_settings(request.settings, seed).progress_total(sum(len(s.pairs) for s in sources.test.values()))
     with counting("Noise", total) as progress:
@@ -108,7 +117,8 @@ def measure_noise_of_sts(request: "Request", model: "TextModel", source: str) ->
     return measured
 
 
-def _announce(settings: "EvaluationConfig") -> None:
+def announce_noise(settings: "EvaluationConfig") -> None:
+    """Say how much is measured."""
     cells = len(settings.noise) * len(settings.noise_strengths) * settings.noise_draws
     say(f"Measuring under noise: {len(settings.noise)} kinds, {cells} passes over the rows")
 

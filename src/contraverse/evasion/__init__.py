@@ -7,6 +7,7 @@ from contraverse.evasion.edits import RULES, Edits
 from contraverse.evasion.gate import Figure, Figures, Gate, failures
 from contraverse.evasion.goals import Goal
 from contraverse.evasion.invisible import Unicode
+from contraverse.evasion.keeping import Keeping
 from contraverse.evasion.outcomes import EvasionReport, Rate, RowResult, Success
 from contraverse.evasion.run import digest_of_rows, evade, worst
 from contraverse.evasion.search import SearchSettings, TextAttack
@@ -31,6 +32,7 @@ __all__ = [
     "FunctionTarget",
     "Gate",
     "Goal",
+    "Keeping",
     "ModelTarget",
     "Rate",
     "RowResult",

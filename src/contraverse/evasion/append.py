@@ -43,10 +43,10 @@ class Append(FreeAttack):
         self.where = where
 
     def places(self, node: Node, seen: int) -> list[Span]:
-        """List the two ends of the text, or the one that was asked for; the end counts only if it is read."""
+        """List the two ends of the text, or the one that was asked for; not an end that is not read."""
         end = len(node.text)
         before = [Span(0, 0)] if self.where != "after" else []
-        return before + ([Span(end, end)] if self.where != "before" else [])
+        return before + ([Span(end, end)] if self.where != "before" and seen >= end else [])
 
     def changes(self, node: Node, place: Span) -> list[Change]:
         """List each word of the pool at that end, with a space between."""

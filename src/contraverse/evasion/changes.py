@@ -107,3 +107,13 @@ def shifted(spans: tuple[Span, ...], change: Change) -> tuple[Span, ...]:
         else:
             result.append(Span(min(start, change.start), max(end, change.end) + moved))
     return tuple(result)
+
+
+def moved(end: int, change: Change) -> int:
+    """Give the end of a part of a text, its first ``end`` code points, after ``change``.
+
+    A change that begins at the end is not of the part, and one across it ends the part with what it became.
+    """
+    if change.start >= end:
+        return end
+    return max(end, change.end) + len(change.new) - (change.end - change.start)

@@ -23,7 +23,7 @@ EXACT_TEXTS = 20_000
 """A row with more single changes than this is not tried exhaustively."""
 CHUNK = 1024
 """Texts of a row that are tried at a time until one breaks it."""
-FOUND = 0.95
+RECOVERED = 0.95
 """Share of the rows that some single change breaks, of which the search must break so many."""
 
 
@@ -35,7 +35,7 @@ class Belief:
         random: rows that random changes broke, by budget, of the rows that were tried.
         attack: rows of the same that the attack broke, by budget.
         exact: rows that some single change breaks, of those of which every one was tried.
-        found: of these the rows that the search broke with one change.
+        recovered: of these the rows that the search broke with one change.
         exact_texts: single changes that were tried.
         warnings: what is amiss, a sentence each; empty where the attack passes.
     """
@@ -43,7 +43,7 @@ class Belief:
     random: dict[int, Rate]
     attack: dict[int, Rate]
     exact: Rate
-    found: Rate
+    recovered: Rate
     exact_texts: int
     warnings: list[str] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class Belief:
             "random": [{"budget": budget, **rate.to_dict()} for budget, rate in self.random.items()],
             "attack": [{"budget": budget, **rate.to_dict()} for budget, rate in self.attack.items()],
             "exact": self.exact.to_dict(),
-            "found": self.found.to_dict(),
+            "recovered": self.recovered.to_dict(),
             "exact_texts": self.exact_texts,
         }
 
@@ -168,8 +168,8 @@ def _warnings(belief: Belief, attack: TextAttack) -> list[str]:
                 f"{attack.name}: chance does as much harm as the attack: {budget} random {attack.unit} broke "
                 f"{by_chance.hits} of {by_chance.n} rows and the search {by_attack.hits}; search wider"
             )
-    share = belief.found
-    if share.n and share.hits < FOUND * share.n:
+    share = belief.recovered
+    if share.n and share.hits < RECOVERED * share.n:
         warnings.append(
             f"{attack.name}: the search broke {share.hits} of the {share.n} rows that some single change breaks "
             f"(every one of {belief.exact_texts:,} was tried on {belief.exact.n} rows); search wider"

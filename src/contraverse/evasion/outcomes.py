@@ -52,6 +52,8 @@ class RowResult:
         queries: distinct texts asked for the row, and gradients.
         doubtful: texts that evaded in a batch and not alone, which do not count.
         by: name of the attack.
+        pushed_out: True where the text that evaded has more tokens than the classifier reads, and the original without
+            the part that is read no more evades as well.
     """
 
     row: int
@@ -65,6 +67,7 @@ class RowResult:
     queries: int = 0
     doubtful: int = 0
     by: str = ""
+    pushed_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Success:
 
     ``data.adversaries`` trains on it. ``original`` and ``rewritten`` are texts, or lists of the two of a pair;
     ``edits`` and ``share`` count the words and signs that differ, as there; ``changes`` counts what the budget does.
+    ``pushed_out``: as of `RowResult`.
     """
 
     original: str | list[str]
@@ -84,6 +88,7 @@ class Success:
     share: float
     attack: str
     changes: int
+    pushed_out: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -138,6 +143,11 @@ class EvasionReport:
         mine = [row for row in self.rows if row.attacked and label in (None, row.label)]
         return Rate(sum(not self._holds(row, budget) for row in mine), len(mine))
 
+    def pushed_out(self, budget: int | None = None) -> Rate:
+        """Rows broken within ``budget`` by pushing text out of the classifier's window, of those broken."""
+        mine = [row for row in self.rows if row.attacked and not self._holds(row, budget)]
+        return Rate(sum(row.pushed_out for row in mine), len(mine))
+
     @property
     def right(self) -> dict[str, str]:
         """Rows that are right within each budget, as `pack_rows` writes them, by the name of the metric."""
@@ -174,6 +184,7 @@ class EvasionReport:
                     differ / max(1, words),
                     row.by or self.attack,
                     row.changes,
+                    row.pushed_out,
                 )
             )
         return results
@@ -221,6 +232,7 @@ class EvasionReport:
         }
         if budget:
             rates["flip_rate"] = self.flip_rate(None, budget).to_dict()
+            rates["pushed_out"] = self.pushed_out(budget).to_dict()
             rates["flip_rate_by_class"] = {name: self.flip_rate(i, budget).to_dict() for name, i in named.items()}
         return rates
 

@@ -13,7 +13,7 @@ from contraverse.errors import UserError
 from contraverse.evaluation.predict import Progress
 from contraverse.evasion.asking import Asker, Attacked, row_rng
 from contraverse.evasion.goals import Goal
-from contraverse.evasion.outcomes import EvasionReport, RowResult
+from contraverse.evasion.outcomes import EvasionReport, Rate, RowResult
 from contraverse.evasion.search import Broken, SearchSettings, TextAttack, search
 from contraverse.evasion.state import State
 from contraverse.evasion.targets import Target
@@ -81,7 +81,7 @@ def evade(
         result.queries, result.doubtful = row.queries, doubtful
         if broken is not None:
             result.changes, result.rewritten = broken.changes, row.with_text(broken.text)
-            result.prediction_rewritten = broken.prediction
+            result.prediction_rewritten, result.pushed_out = broken.prediction, broken.pushed_out
         if state:
             state.note(attack.name, result)
         if progress:
@@ -97,6 +97,13 @@ def evade(
     )  # fmt: skip
     if doubts := sum(result.doubtful for result in results):
         report.notes.append(f"{doubts} texts were wrong in a batch and right alone: rounding decides them, none counts")
+    pushed = report.pushed_out()
+    if pushed.hits:
+        held = Rate(report.accuracy(None).hits + pushed.hits, len(results)).percent
+        report.notes.append(
+            f"{pushed.hits} of the {pushed.n} rows that broke did so by pushing text out of the model's window, its "
+            f"longest input (pushed_out in the files); without these accuracy is {held:.1f}"
+        )
     return report
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from contraverse.errors import UserError
 from contraverse.evasion.asking import Asker, Attacked
-from contraverse.evasion.changes import Change, Span, shifted
+from contraverse.evasion.changes import Change, Span, moved, shifted
 from contraverse.evasion.targets import ModelTarget
 
 TRIALS = 3
@@ -16,12 +16,17 @@ TRIALS = 3
 
 
 class Node(NamedTuple):
-    """A text on the way: its margin, the class of its row, and the spans that may not be changed again."""
+    """A text on the way.
+
+    ``margin``: of the text. ``label``: class of its row. ``locked``: spans that may not be changed again. ``end``:
+    where the part of the original that the classifier reads ends in this text.
+    """
 
     text: str
     margin: float
     label: int
     locked: tuple[Span, ...] = ()
+    end: int = 0
 
 
 class TextAttack(Protocol):
@@ -88,11 +93,16 @@ class SearchSettings:
 
 @dataclass
 class Broken:
-    """A text that evades the classifier: with how many changes, and the class that it gets."""
+    """A text that evades the classifier.
+
+    ``changes``: how many it has. ``prediction``: class that it gets. ``pushed_out``: True where it has more tokens than
+    the classifier reads, and the original without the part that is read no more evades as well.
+    """
 
     text: str
     changes: int
     prediction: int
+    pushed_out: bool = False
 
 
 @dataclass
@@ -133,7 +143,8 @@ def search(
     doubtful = dict.fromkeys((id(row) for row in rows), 0)
     starts = asker.margins([(row, [row.text]) for row in rows])
     live = [
-        (row, [Node(row.text, float(margins[0]), row.label)]) for row, (margins, _) in zip(rows, starts, strict=True)
+        (row, [Node(row.text, float(margins[0]), row.label, end=_end(row))])
+        for row, (margins, _) in zip(rows, starts, strict=True)
     ]
     for depth in range(1, budget + 1):
         frontiers = _expand(asker, live, attack, settings)
@@ -299,18 +310,48 @@ def _take(frontier: _Frontier, i: int, chosen: dict[str, tuple[str, int, int, Ch
 def _confirm(
     asker: Asker, frontier: _Frontier, wrong: Sequence[str], attack: TextAttack, depth: int
 ) -> tuple[Broken | None, int]:
-    """Give the admitted text of the least margin that is wrong alone as well, and how many were right alone."""
+    """Give the admitted text of the least margin that is wrong alone as well, and how many were right alone.
+
+    A text that wins by what it pushes out of the classifier's window is taken where no other of those tried wins.
+    """
     if not wrong:
         return None, 0
     row, doubts = frontier.row, 0
     ordered = sorted(wrong, key=lambda text: (frontier.tried[text][0], text))
     admitted = [text for text, ok in zip(ordered, attack.admits(row.row, ordered), strict=True) if ok]
+    pushing: Broken | None = None
     for text in admitted[:TRIALS]:
         holds, prediction = asker.alone(row.with_text(text), row.label)
-        if not holds:
+        if holds:
+            doubts += 1
+        elif not _pushes_out(asker, frontier, text):
             return Broken(text, depth, prediction), doubts
-        doubts += 1
-    return None, doubts
+        else:
+            pushing = pushing or Broken(text, depth, prediction, pushed_out=True)
+    return pushing, doubts
+
+
+def _pushes_out(asker: Asker, frontier: _Frontier, text: str) -> bool:
+    """Tell if what a change pushes out of the classifier's window breaks the row by itself.
+
+    The original is classified without the part of it that is read no more.
+    """
+    row, (_, number, change) = frontier.row, frontier.tried[text]
+    texts = row.with_text(text)
+    seen = [asker.target.seen(texts, column) for column in range(len(texts))]
+    lost = moved(frontier.nodes[number].end, change) - seen[row.column]
+    rest = list(row.texts)
+    if lost > 0:
+        rest[row.column] = row.text[: max(0, _end(row) - lost)]
+    for column, old in enumerate(row.texts):
+        if column != row.column and seen[column] < asker.target.seen(row.texts, column):
+            rest[column] = old[: seen[column]]
+    return tuple(rest) != row.texts and not asker.alone(tuple(rest), row.label)[0]
+
+
+def _end(row: Attacked) -> int:
+    """End of the part of a row's text that is read, without the white space there."""
+    return len(row.text[: row.seen].rstrip())
 
 
 def _survivors(frontier: _Frontier, attack: TextAttack, beam: int) -> list[Node]:
@@ -324,7 +365,7 @@ def _survivors(frontier: _Frontier, attack: TextAttack, beam: int) -> list[Node]
                 margin, number, change = frontier.tried[text]
                 node = frontier.nodes[number]
                 locked = shifted(node.locked, change) + attack.locks(node, change)
-                nodes.append(Node(text, margin, node.label, locked))
+                nodes.append(Node(text, margin, node.label, locked, moved(node.end, change)))
         if len(nodes) == beam:
             break
     return nodes

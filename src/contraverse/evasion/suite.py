@@ -19,6 +19,7 @@ from contraverse.evasion.checks import EXACT_ROWS, ROWS, believe
 from contraverse.evasion.edits import Edits
 from contraverse.evasion.goals import Goal
 from contraverse.evasion.invisible import Unicode
+from contraverse.evasion.keeping import Keeping
 from contraverse.evasion.outcomes import EvasionReport
 from contraverse.evasion.run import digest_of_rows, evade, rows_of, worst
 from contraverse.evasion.search import Node, SearchSettings, TextAttack
@@ -67,6 +68,7 @@ class Suite:
         where: words are appended ``"before"``, ``"after"`` or at ``"both"`` ends.
         swap_from: folder of a masked language model that gives substitutes, or None for word embeddings.
         closeness: what a text with substituted words has to keep.
+        keep: words and phrases that no attack changes.
         diagnostics: whether each attack is checked (`believe`).
     """
 
@@ -81,6 +83,7 @@ class Suite:
     where: Where = "both"
     swap_from: str | None = None
     closeness: Closeness = field(default_factory=Closeness)
+    keep: tuple[str, ...] = ()
     diagnostics: bool = True
 
     def __post_init__(self) -> None:
@@ -167,6 +170,11 @@ def _can_change(attack: TextAttack, report: EvasionReport, row: int, suite: Suit
 
 def build(name: str, target: Target, data: TextData, suite: Suite, encoder: TextModel | None = None) -> TextAttack:
     """Give the attack of that name; see `evade_suite`."""
+    attack = _build(name, target, data, suite, encoder)
+    return Keeping(attack, suite.keep) if suite.keep else attack
+
+
+def _build(name: str, target: Target, data: TextData, suite: Suite, encoder: TextModel | None) -> TextAttack:
     if name == "edits":
         return Edits(suite.rules)
     if name == "unicode":

@@ -219,7 +219,8 @@ class FunctionTarget:
             raise UserError("a function gives no gradients", hint="attack by scores or labels")
         if len(labels) < 2:
             raise UserError("evasion is of classifiers, and a classifier has two classes or more")
-        self.predict, self.labels, self.access = predict, list(labels), access
+        self.predict, self.labels = predict, list(labels)
+        self.access: Access = access
         self._probabilities: bool | None = None
 
     def scores(self, rows: Sequence[Texts]) -> np.ndarray:
@@ -228,16 +229,22 @@ class FunctionTarget:
         Raises:
             UserError: the function gives another shape, or values that are not finite.
         """
-        answer = np.asarray(self.predict([row[0] if len(row) == 1 else row for row in rows]))
+        answer = self.predict([row[0] if len(row) == 1 else row for row in rows])
+        try:
+            answer = np.asarray(answer if self.access == "labels" else np.asarray(answer, dtype=np.float32))
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"predict gives nothing that is an array of numbers: {error}") from error
         if self.access == "labels":
-            if answer.dtype.kind in "US":
-                answer = np.array([self.labels.index(str(name)) for name in answer])
+            if answer.dtype.kind in "USO":
+                names = [str(name) for name in answer]
+                if unknown := next((name for name in names if name not in self.labels), None):
+                    raise UserError(f"predict gives {unknown!r}, which is no class of {', '.join(self.labels)}")
+                answer = np.array([self.labels.index(name) for name in names])
             if answer.shape == (len(rows), len(self.labels)):
                 answer = answer.argmax(1)
             if answer.shape != (len(rows),) or not np.isin(answer, range(len(self.labels))).all():
                 raise UserError(f"predict gives {answer.shape}, not a class of {len(self.labels)} for each text")
             return _one_hot(answer.astype(int), len(self.labels))
-        answer = answer.astype(np.float32)
         if answer.shape != (len(rows), len(self.labels)) or not np.isfinite(answer).all():
             wanted = (len(rows), len(self.labels))
             raise UserError(f"predict gives {answer.shape}, not finite scores of the shape {wanted}")

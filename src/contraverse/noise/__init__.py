@@ -6,7 +6,7 @@ Imports without torch.
 from contraverse.noise.apply import NoisyText, Seed, noise, noisy
 from contraverse.noise.edits import Edit
 from contraverse.noise.kinds import KINDS, STRENGTHS, Kind, get_kind, parse_kinds
-from contraverse.noise.marking import mark_edits, visible
+from contraverse.noise.marking import mark_edits
 from contraverse.noise.mixture import NoiseMixture
 
 __all__ = [
@@ -22,5 +22,4 @@ __all__ = [
     "noise",
     "noisy",
     "parse_kinds",
-    "visible",
 ]

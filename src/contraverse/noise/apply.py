@@ -37,9 +37,10 @@ def noise(
     *,
     pool: Sequence[str] = (),
     protect: bool = True,
+    keep: Sequence[str] = (),
 ) -> str:
-    """``text`` with noise of a ``kind``; see `noisy` for the arguments and errors."""
-    return noisy([text], kind, strength, seed, rows=[row], pools=[pool], protect=protect)[0].text
+    """Add noise of a ``kind`` to ``text``; see `noisy` for the arguments and errors."""
+    return noisy([text], kind, strength, seed, rows=[row], pools=[pool], protect=protect, keep=keep)[0].text
 
 
 def noisy(
@@ -51,8 +52,9 @@ def noisy(
     rows: Iterable[int] | None = None,
     pools: Sequence[Sequence[str]] | None = None,
     protect: bool = True,
+    keep: Sequence[str] = (),
 ) -> list[NoisyText]:
-    """Noise on each of ``texts``.
+    """Add noise to each of ``texts``.
 
     A text's draws are hashed from ``seed``, ``kind`` and its row's number: they are the same in any batch and order.
     ``strength`` is no part of them, so that the edits of a text at a strength are among those at a higher one. For
@@ -66,14 +68,15 @@ def noisy(
         rows: number of each text's row, in [0, 2^63); None for 0, 1, ...
         pools: words that ``append`` and ``prepend`` draw from, for each text; None, or an empty pool, for `HARMLESS`.
         protect: leave URLs, e-mail addresses, @names, numbers, placeholders, code and emoticons as they are.
+        keep: words and phrases that stay as they are, in any case, besides.
 
     Raises:
-        UserError: there is no such kind or strength, or a text is not a string.
+        UserError: there is no such kind or strength, a text is not a string, or a phrase to keep is empty.
     """
     chosen = get_kind(kind)
     share = chosen.share(strength)
     base = blake2b(repr((_plain(seed), kind)).encode(), digest_size=32)
-    results = []
+    results, kept = [], tuple(keep)
     numbers: Iterable[int] = range(len(texts)) if rows is None else rows
     for i, (text, row) in enumerate(zip(texts, numbers, strict=True)):
         if not isinstance(text, str):
@@ -81,7 +84,7 @@ def noisy(
         key = base.copy()
         key.update(int(row).to_bytes(8, "little"))
         draws = Draws(key.digest())
-        edits = tuple(sorted(chosen.editor(Text(text, protect), share, draws, pools[i] if pools else ())))
+        edits = tuple(sorted(chosen.editor(Text(text, protect, kept), share, draws, pools[i] if pools else ())))
         results.append(NoisyText(apply_edits(text, edits), edits, draws.eligible))
     return results
 

@@ -5,6 +5,8 @@ from functools import cached_property
 
 import regex
 
+from contraverse.noise.keep import keeping
+
 Span = tuple[int, int]
 """Start and end of a run of code points; the end is not part of it."""
 
@@ -54,6 +56,7 @@ class Text:
         text: any string.
         protect: leave alone URLs, e-mail addresses, domains, @names, numbers with the letters that stand at them,
             placeholders as ``{name}``, ``<tag>`` and ``[MASK]``, code in back-ticks, and emoticons.
+        keep: words and phrases to leave alone, besides.
 
     Attributes:
         words: outside of protected spans, in order.
@@ -62,7 +65,7 @@ class Text:
         protected: spans that stay as they are, in order.
     """
 
-    def __init__(self, text: str, protect: bool = True) -> None:
+    def __init__(self, text: str, protect: bool = True, keep: tuple[str, ...] = ()) -> None:
         self.text = text
         self.ascii = text.isascii()
         self.words: list[Span] = []
@@ -72,11 +75,16 @@ class Text:
         protect = protect and _PROTECTION_HINT.search(text) is not None
         tokens = _PROTECTED_TOKENS if protect else _ASCII_TOKENS if self.ascii else _UNPROTECTED_TOKENS
         spans = {"word": self.words, "dense": self.words, "space": self.spaces, "protected": self.protected}
-        for match in tokens.finditer(text):
-            if kind := match.lastgroup:
-                spans[kind].append(match.span())
-                if kind == "dense":
-                    self.dense.add(match.span())
+        done = 0
+        for start, end in [*keeping(keep).spans(text), (len(text), len(text))]:
+            for match in tokens.finditer(text, done, start):
+                if kind := match.lastgroup:
+                    spans[kind].append(match.span())
+                    if kind == "dense":
+                        self.dense.add(match.span())
+            if end > start:
+                self.protected.append((start, end))
+            done = end
 
     def __getitem__(self, span: Span) -> str:
         return self.text[span[0] : span[1]]

@@ -18,7 +18,8 @@ def suites_of(settings: EvaluationConfig) -> list[Suite]:
     try every single edit of some rows.
     """
     budgets = tuple(sorted(set(settings.evasion_budgets))) if settings.evasion_budgets else None
-    return [Suite(name, budgets, diagnostics=settings.diagnostics is True) for name in settings.evasion]
+    checked, kept = settings.diagnostics is True, tuple(settings.keep)
+    return [Suite(name, budgets, keep=kept, diagnostics=checked) for name in settings.evasion]
 
 
 def evasion_rows(rows: int, settings: EvaluationConfig) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from contraverse.data import Task, TextData
 from contraverse.evaluation import NoiseSettings, StsSources, find_sts, noise_robustness, noise_sts
+from contraverse.evaluation.noise.task import Scorer
 from contraverse.models import AnyModel, TextModel
 from contraverse.recipes import EvaluationConfig
 
@@ -14,7 +15,12 @@ Progress = Callable[[int], None]
 def noise_settings(settings: EvaluationConfig, seed: int) -> NoiseSettings:
     """Noise of an evaluation; ``seed`` is that of its rows."""
     return NoiseSettings(
-        tuple(settings.noise), tuple(settings.noise_strengths), settings.noise_draws, seed, settings.noise_side
+        tuple(settings.noise),
+        tuple(settings.noise_strengths),
+        settings.noise_draws,
+        seed,
+        settings.noise_side,
+        tuple(settings.keep),
     )
 
 
@@ -24,7 +30,7 @@ def noise_progress_total(rows: int, settings: EvaluationConfig, seed: int) -> in
 
 
 def measure_noise(
-    model: AnyModel,
+    model: AnyModel | Scorer,
     rows: TextData,
     task: Task,
     settings: EvaluationConfig,

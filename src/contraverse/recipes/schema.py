@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from contraverse.attacks.table import AttackConfig
 from contraverse.errors import UserError
 from contraverse.noise import NoiseMixture, parse_kinds
+from contraverse.noise.keep import parse_phrases
 from contraverse.recipes import notation
 from contraverse.units import Number
 
@@ -177,7 +178,8 @@ class EvaluationConfig(AttackConfig, Section):
     ``evasion``: attacks on a classifier's texts as texts (`contraverse.evasion.BUDGETS`), or ``standard`` for all.
     ``evasion_budgets``: numbers of changes, None for each attack's own. ``evasion_rows``: attack at most so many rows,
     None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number. ``hardened``: measure
-    noise and the attack ``unicode`` once more with a tokenizer that undoes look-alikes (`contraverse harden`).
+    noise and the attack ``unicode`` once more with a tokenizer that undoes look-alikes (`contraverse harden`). ``keep``:
+    words and phrases that neither noise nor an attack on texts changes.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
@@ -199,6 +201,12 @@ class EvaluationConfig(AttackConfig, Section):
     evasion_budgets: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
     evasion_rows: int | None = Field(default=None, ge=1)
     hardened: bool = False
+    keep: list[str] = []
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _check_keep(cls, written: Any) -> Any:
+        return parse_phrases(written) if written and isinstance(written, str | list) else written
 
     @field_validator("noise", mode="before")
     @classmethod

@@ -24,6 +24,7 @@ class NoiseSettings:
         draws: how often each row is drawn anew, >= 1.
         seed: of the draws; training's are others.
         side: of pairs, the texts that are changed.
+        keep: words and phrases that stay as they are.
 
     Raises:
         UserError: there is no such kind, strength or side, or no draw.
@@ -34,6 +35,7 @@ class NoiseSettings:
     draws: int = 1
     seed: int = 0
     side: Side = "both"
+    keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", tuple(parse_kinds(self.kinds)))
@@ -89,7 +91,7 @@ class NoiseExample:
     """A row that was right and is wrong under noise.
 
     Attributes:
-        texts: with each changed place as ⟦old→new⟧, and characters that are not seen by their numbers.
+        texts: with each changed place as ⟦old→new⟧, and hidden characters as escapes.
     """
 
     row: int
@@ -188,6 +190,7 @@ class NoiseReport:
             "draws": self.settings.draws,
             "seed": self.settings.seed,
             "side": self.settings.side,
+            "keep": list(self.settings.keep),
             "clean": self.clean,
             "mean": self.mean._asdict(),
             "difference": self.difference._asdict(),

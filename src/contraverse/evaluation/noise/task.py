@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
+from torch.nn import Module
 
 from contraverse.data import TextData
 from contraverse.data.encoding import matched
@@ -29,8 +30,18 @@ RESAMPLES, RESAMPLES_OF_RANKS = 1000, 300
 MOST_EXAMPLES = 12
 
 
+class Scorer(Protocol):
+    """A classifier of which only scores are known, as `contraverse.evasion.FunctionTarget`."""
+
+    labels: list[str]
+
+    def scores(self, rows: Sequence[Texts]) -> np.ndarray:
+        """Give scores (N, C) of rows of texts, in order."""
+        ...
+
+
 def noise_robustness(
-    model: AnyModel,
+    model: AnyModel | Scorer,
     data: TextData,
     settings: NoiseSettings | None = None,
     *,
@@ -46,7 +57,7 @@ def noise_robustness(
     nothing. Inside of `contraverse.functional.sharing` each process answers its share of the batches.
 
     Args:
-        model: a classifier or regressor of texts.
+        model: a classifier or regressor of texts, or a function's scores.
         data: labelled rows, of one text or two.
         settings: of the noise; None for all kinds and strengths, drawn once.
         metric: a name in `METRICS`.
@@ -62,7 +73,8 @@ def noise_robustness(
     """
     settings = settings or NoiseSettings()
     check_names([metric])
-    if not isinstance(model, TextModel) or not isinstance(data, TextData):
+    function = None if isinstance(model, Module) else model
+    if not (function or isinstance(model, TextModel)) or not isinstance(data, TextData):
         raise UserError("noise is for texts, and this model or these rows are images", hint="take --corruptions")
     data = cast(TextData, matched(data, model.labels))
     labels = labels_of(data)
@@ -73,9 +85,17 @@ def noise_robustness(
         raise unknown("class", positive, names)
 
     def ask(texts: list[Texts]) -> np.ndarray:
+        if function is not None:
+            scores = function.scores(texts)
+            _tell(progress, len(texts))
+            return scores
+        assert isinstance(model, TextModel)
         return predict(model, TextData(texts, None, None, data.columns), batch_size, progress=progress)
 
     def tokenize(texts: list[Texts]) -> list[Key]:
+        if function is not None:  # its tokens are unknown: texts are the same where their characters are
+            return [tuple(tuple(map(ord, text)) for text in row) for row in texts]
+        assert isinstance(model, TextModel)
         encoded = encode_data(model, TextData(texts, None, None, data.columns))
         items = (encoded[i] for i in range(len(encoded)))
         return [tuple(tuple(item[name]) for name in ("input_ids", "token_type_ids") if name in item) for item in items]
@@ -83,9 +103,8 @@ def noise_robustness(
     answers = Answers(tokenize, ask, data.texts)
     _tell(progress, len(data) - answers.asked)
     score = _Score(metric, labels, answers.clean.shape[1], names)
-    detector = (
-        model.detector if positive is not None and model.detector and model.detector.positive == positive else None
-    )
+    saved = model.detector if isinstance(model, TextModel) else None
+    detector = saved if positive is not None and saved and saved.positive == positive else None
     clean = score.outcomes(answers.clean)
     pools = word_pools(train, data)
     cells, outcomes, examples = list[CellCounts](), list[list[np.ndarray]](), list[NoiseExample]()

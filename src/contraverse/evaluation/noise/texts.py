@@ -38,7 +38,12 @@ def noisy_rows(
     columns = settings.columns(len(texts[0]))
     results = {
         column: noisy(
-            [row[column] for row in texts], kind, strength, ("evaluation", settings.seed, draw, column), pools=pools
+            [row[column] for row in texts],
+            kind,
+            strength,
+            ("evaluation", settings.seed, draw, column),
+            pools=pools,
+            keep=settings.keep,
         )
         for column in columns
     }
