@@ -11,7 +11,10 @@ from contraverse.cli.request import Request, with_settings
 from contraverse.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from contraverse.data import Task, TextData
+    from contraverse.evaluation.bootstrap import Interval
     from contraverse.models import TextModel
 
 NOISE = ("homoglyph", "zero-width", "full-width")
@@ -102,10 +105,13 @@ def _compare(
     batch_size: int,
 ) -> None:
     """Print the metric clean, under noise and under the unicode attack, by each of ``tokenizers``."""
-    from contraverse.evaluation import NoiseSettings, noise_robustness
+    from contraverse.evaluation import NoiseSettings, noise_robustness, predict
+    from contraverse.evaluation.bootstrap import CLASS_METRICS
+    from contraverse.reporting.noise_map import interval_text
 
     settings = NoiseSettings(NOISE, STRENGTHS, seed=seed)
     columns: dict[str, dict[str, float]] = {}
+    clean: dict[str, np.ndarray] = {}  # logits (N, C)
     attacked = rows.sample(attack_rows, seed) if attack_rows and len(model.labels or ()) > 1 else None
     for name, tokenizer in tokenizers.items():
         model.tokenizer = tokenizer
@@ -115,12 +121,35 @@ def _compare(
                 model, rows, settings, metric=task.metric, batch_size=batch_size, progress=progress
             )
         columns[name] = dict(report.metrics)
+        clean[name] = predict(model, rows, batch_size)
         if attacked is not None:
             columns[name] |= _attack(model, attacked, batch_size)
     result.print(figures(f"{task.name}, {len(rows)} rows, mean of strengths {STRENGTHS}", columns))
+    if task.metric in CLASS_METRICS:
+        change = interval_text(_difference(task.metric, *clean.values(), rows, seed)._asdict())
+        say(f"{task.metric} on clean rows, after less before, with its 95 % interval over rows: {change}")
     changed = _changed(rows, *tokenizers.values())
     share = 100 * changed / len(rows)
     say(f"Tokens of {changed} of {len(rows)} clean rows ({share:.1f} %) are others than before")
+
+
+def _difference(metric: str, before: "np.ndarray", after: "np.ndarray", rows: "TextData", seed: int) -> "Interval":
+    """Difference of a metric between two sets of logits (N, C) of the same rows, by a paired bootstrap."""
+    import numpy as np
+
+    from contraverse.evaluation.bootstrap import CLASS_METRICS, Bootstrap, confusions, interval
+
+    labels, count, outputs = np.asarray(rows.labels), len(rows), before.shape[1]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        """After less before (b,)."""
+        figures = (
+            CLASS_METRICS[metric](confusions(labels, logits.argmax(1), outputs, counts)) for logits in (after, before)
+        )
+        return np.subtract(*figures)
+
+    value = float(statistic(np.ones((1, count), np.float32))[0])
+    return interval(value, Bootstrap(count, seed=seed).resample(statistic), count)
 
 
 def _attack(model: "TextModel", rows: "TextData", batch_size: int) -> dict[str, float]:

@@ -25,10 +25,8 @@ class Keeping:
         self.name, self.unit, self.ranked = attack.name, attack.unit, attack.ranked
 
     def places(self, node: Node, seen: int) -> list[Span]:
-        """List the attack's places, but for those within a phrase."""
-        kept = self.keep.spans(node.text)
-        places = self.attack.places(node, seen)
-        return [place for place in places if not _within(place, kept)]
+        """List the attack's places."""
+        return self.attack.places(node, seen)
 
     def changes(self, node: Node, place: Span) -> list[Change]:
         """List the attack's changes after which every phrase is there as before."""
@@ -43,7 +41,3 @@ class Keeping:
     def admits(self, row: int, texts: Sequence[str]) -> list[bool]:
         """Tell which texts the attack admits."""
         return self.attack.admits(row, texts)
-
-
-def _within(place: Span, kept: Sequence[tuple[int, int]]) -> bool:
-    return place.start < place.end and any(start <= place.start and place.end <= end for start, end in kept)

@@ -81,7 +81,7 @@ class SearchSettings:
 
     beam: int = 3
     width: int = 32
-    rounds: int = 4
+    rounds: int = 6
     places: int = 32
     seed: int = 0
 
@@ -112,7 +112,7 @@ class _Frontier:
     row: Attacked
     nodes: list[Node]
     options: list[tuple[int, int, Change]] = field(default_factory=list)  # node, place, change
-    estimates: list[float] = field(default_factory=list)  # of the margin after the change
+    promise: list[float] = field(default_factory=list)  # the smaller the better
     tried: dict[str, tuple[float, int, Change]] = field(default_factory=dict)  # margin, node, change
     best: dict[tuple[int, int], float] = field(default_factory=dict)  # of each node's place
 
@@ -194,8 +194,8 @@ def _expand(
                 order = _strongest(at.spans, target.saliency(at), spots[number], settings.places)
                 listed = [(place, change) for place in order for change in attack.changes(node, spots[number][place])]
                 changes = [change for _, change in listed]
-                estimates = target.estimates(node.text, changes, at) if changes else np.zeros(0)
-                _offer(frontier, number, listed, node.margin + estimates, settings)
+                promise = target.promise(node.text, changes, at) if changes else np.zeros(0)
+                _offer(frontier, number, listed, promise, settings)
         return frontiers
     effects = _ablate(asker, frontiers, places, settings) if attack.ranked else {}
     for frontier, spots in zip(frontiers, places, strict=True):
@@ -252,31 +252,31 @@ def _offer(
     frontier: _Frontier,
     number: int,
     listed: Sequence[tuple[int, Change]],
-    estimates: np.ndarray,
+    promise: np.ndarray,
     settings: SearchSettings,
 ) -> None:
     """Add the changes of one node that may be tried: the best of each place and the best of all."""
-    order = np.lexsort((frontier.row.rng.random(len(listed)), estimates))
+    order = np.lexsort((frontier.row.rng.random(len(listed)), promise))
     limit, mine = settings.width * settings.rounds, dict[int, int]()
     for rank, i in enumerate(order.tolist()):
         place, change = listed[i]
         mine[place] = mine.get(place, 0) + 1
         if rank < limit or mine[place] <= settings.width:
             frontier.options.append((number, place, change))
-            frontier.estimates.append(float(estimates[i]))
+            frontier.promise.append(float(promise[i]))
 
 
 def _choose(frontier: _Frontier, width: int, *, first: bool) -> list[tuple[str, int, int, Change]]:
-    """Texts to try next: at first of many places, at most a quarter of one, then of the places where most was won."""
+    """Texts to try next: at first of many places, at most a quarter of one, then half of the
+    places where most was won, half of those that promise most."""
+    promising = np.argsort(frontier.promise, kind="stable").tolist()
     if first:
-        order = np.argsort(frontier.estimates, kind="stable").tolist()
-        most = max(2, width // 8)
+        order, most = promising, max(2, width // 8)
     else:
         ranks = {place: rank for rank, place in enumerate(sorted(frontier.best, key=lambda key: frontier.best[key]))}
-        worst = len(ranks)
-        keys = [(ranks.get((node, place), worst), frontier.estimates[i])
-                for i, (node, place, _) in enumerate(frontier.options)]  # fmt: skip
-        order = sorted(range(len(keys)), key=lambda i: keys[i])
+        won = [ranks.get((node, place), len(ranks)) for node, place, _ in frontier.options]
+        best = sorted(promising, key=lambda i: won[i])
+        order = list(dict.fromkeys(i for pair in zip(best, promising, strict=True) for i in pair))
         most = max(4, width // 2)
     chosen: dict[str, tuple[str, int, int, Change]] = {}
     counts: dict[tuple[int, int], int] = {}

@@ -20,6 +20,9 @@ from contraverse.functional import all_parts, my_share
 from contraverse.models import TextModel, evaluating
 from contraverse.types import Batch
 
+FUSION = 20
+"""Constant of reciprocal rank fusion: the larger, the less the first ranks count for."""
+
 Access = Literal["gradients", "scores", "labels"]
 Texts = tuple[str, ...]
 """The texts of one row: one, or two of a pair."""
@@ -159,8 +162,26 @@ class ModelTarget:
         """Give the first-order change of the margin (N,) by each change: HotFlip's, of the chunk that it lies in.
 
         A change of a letter changes all tokens of its word and often their number. So the gradient is averaged over the
-        chunk's tokens, and multiplied by the sum of the new chunk's embeddings less the old one's.
+        chunk's tokens, and multiplied by the mean of the new chunk's embeddings less that of the old one's.
         """
+        return self._effects(text, changes, at)[0]
+
+    def promise(self, text: str, changes: Sequence[Change], at: Gradients) -> np.ndarray:
+        """Give a number (N,) for each change, the smaller the more it promises.
+
+        First-order estimates are poor guides where a word falls into other pieces. Three rankings are fused by their
+        reciprocal ranks (Cormack et al., 2009): by `estimates`, by the same of the chunk's first token alone, which
+        tokenizers make as long as they can, and by the number of tokens, of which a word that they know has few.
+        """
+        mean, first, counts = self._effects(text, changes, at)
+        orders = (np.lexsort((mean, key)) for key in (mean, first, counts))
+        ranks = np.stack([order.argsort() for order in orders])  # (3, N)
+        return np.asarray(-(1 / (FUSION + ranks)).sum(0))
+
+    def _effects(
+        self, text: str, changes: Sequence[Change], at: Gradients
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Effects of the mean and of the first token of each changed chunk, and its number of tokens, (N,) each."""
         chunks = [chunk_around(text, change) for change in changes]
         news = [_within(text, change, chunk) for change, chunk in zip(changes, chunks, strict=True)]
         self._tokenise(dict.fromkeys(news))
@@ -175,10 +196,13 @@ class ModelTarget:
                 old[chunk] = at.gradient[inside].sum(0) / max(1, int(inside.sum())), 0.0
                 continue
             before = table[at.ids[inside].to(table.device)].detach().float().cpu()
-            old[chunk] = gradient.mean(0), float((gradient * before).sum())
-        sums = self._sums(news, table)
-        rows = torch.stack([old[chunk][0] for chunk in chunks])
-        return np.asarray((rows * sums).sum(1).numpy() - np.array([old[chunk][1] for chunk in chunks]))
+            old[chunk] = gradient.mean(0), float(gradient.mean(0) @ before.mean(0))
+        means, firsts = self._embeddings(news, table)
+        gradients = torch.stack([old[chunk][0] for chunk in chunks])  # (N, D)
+        constant = np.array([old[chunk][1] for chunk in chunks])
+        counts = np.array([len(self._pieces[new]) for new in news])
+        effects = [(gradients * rows).sum(1).numpy() - constant for rows in (means, firsts)]
+        return effects[0], effects[1], counts
 
     def _tokenise(self, texts: dict[str, None]) -> None:
         unknown = [text for text in texts if text not in self._pieces]
@@ -189,15 +213,19 @@ class ModelTarget:
             ids = self.model.tokenizer(unknown, add_special_tokens=False, return_attention_mask=False, verbose=False)
             self._pieces.update(zip(unknown, ids["input_ids"], strict=True))
 
-    def _sums(self, texts: Sequence[str], table: Tensor) -> Tensor:
-        """Sums (N, D) of the word embeddings of each text's tokens."""
+    def _embeddings(self, texts: Sequence[str], table: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, D) of the word embeddings of each text's tokens, and that of its first token; 0 of no tokens."""
         pieces = [self._pieces[text] for text in texts]
-        flat = torch.tensor([token for ids in pieces for token in ids], dtype=torch.long, device=table.device)
-        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in pieces])[:-1]])
-        offsets = torch.from_numpy(starts.astype(np.int64)).to(table.device)
-        if not len(flat):
-            return torch.zeros(len(texts), table.shape[1])
-        return F.embedding_bag(flat, table.detach().float(), offsets, mode="sum").cpu()
+        parts = []
+        for chosen in (pieces, [ids[:1] for ids in pieces]):
+            flat = torch.tensor([token for ids in chosen for token in ids], dtype=torch.long, device=table.device)
+            if not len(flat):
+                parts.append(torch.zeros(len(texts), table.shape[1]))
+                continue
+            starts = np.concatenate([[0], np.cumsum([len(ids) for ids in chosen])[:-1]])
+            offsets = torch.from_numpy(starts.astype(np.int64)).to(table.device)
+            parts.append(F.embedding_bag(flat, table.detach().float(), offsets, mode="mean").cpu())
+        return parts[0], parts[1]
 
 
 class FunctionTarget:
