@@ -6,8 +6,8 @@
 Three ways, one after the other: contraverse (`Edits` by the recipe's rules), TextAttack 0.3.11 as it comes, whose model
 wrapper pads every text to the longest that the encoder takes, and TextAttack with a wrapper that pads to the longest of
 a batch. TextAttack runs in an environment of its own (docs/tutorials/textattack.md). Prints a table, and appends a line
-to --output. Each figure is processor time of the attack alone, on one thread, without imports, loading and the first forward
-pass: the wall clock of a machine that does nothing else.
+to --output. Each figure is processor time of the attack alone, on one thread, without imports, loading and the first
+forward pass: the wall clock of a machine that does nothing else.
 
 Stop words are scikit-learn's in both; TextAttack also changes those that begin with a capital. It draws one letter at
 random where it inserts or replaces; contraverse has all 26 to choose from, and tries fewer texts.

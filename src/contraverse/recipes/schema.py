@@ -178,8 +178,8 @@ class EvaluationConfig(AttackConfig, Section):
     ``evasion``: attacks on a classifier's texts as texts (`contraverse.evasion.BUDGETS`), or ``standard`` for all.
     ``evasion_budgets``: numbers of changes, None for each attack's own. ``evasion_rows``: attack at most so many rows,
     None for ``rows``. ``diagnostics`` checks these attacks, too, where it is true and no number. ``hardened``: measure
-    noise and the attack ``unicode`` once more with a tokenizer that undoes look-alikes (`contraverse harden`). ``keep``:
-    words and phrases that neither noise nor an attack on texts changes.
+    noise and the attack ``unicode`` once more with a tokenizer that undoes look-alikes (`contraverse harden`).
+    ``keep``: words and phrases that neither noise nor an attack on texts changes.
     """
 
     epsilons: list[Annotated[Number, Field(gt=0)]] = [0.1, 0.3, 1.0]
