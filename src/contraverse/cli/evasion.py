@@ -248,7 +248,7 @@ def _example(success: Any) -> str:
     return (
         f"\n{escape(visible(original))}  ({escape(success.prediction_original)})"
         f"\n{escape(visible(rewritten))}  ({escape(success.prediction_rewritten)}; {success.attack}, "
-        f"{success.changes} changes)"
+        f"{success.changes} {'change' if success.changes == 1 else 'changes'})"
     )
 
 
@@ -264,7 +264,7 @@ def write_successes(file: Path, reports: "Sequence[EvasionReport]") -> int:
 def table(report: "EvasionReport") -> Table:
     """Give the rates of a report: a row for clean and for each budget."""
     classes = [report.against] if report.against is not None else list(range(len(report.labels)))
-    shown = classes if len(classes) <= 6 else []
+    shown = classes if len(classes) <= 3 else []
     against = "" if report.against is None else f", against {report.labels[report.against]}"
     attacked = sum(row.attacked for row in report.rows)
     title = f"{report.attack}: {attacked} of {len(report.rows)} rows attacked{against}"

@@ -126,7 +126,7 @@ def _compare(
             columns[name] |= _attack(model, attacked, batch_size)
     result.print(figures(f"{task.name}, {len(rows)} rows, mean of strengths {STRENGTHS}", columns))
     if task.metric in CLASS_METRICS:
-        change = interval_text(_difference(task.metric, *clean.values(), rows, seed)._asdict())
+        change = interval_text(_difference(task.metric, clean["before"], clean["after"], rows, seed)._asdict())
         say(f"{task.metric} on clean rows, after less before, with its 95 % interval over rows: {change}")
     changed = _changed(rows, *tokenizers.values())
     share = 100 * changed / len(rows)
@@ -143,10 +143,10 @@ def _difference(metric: str, before: "np.ndarray", after: "np.ndarray", rows: "T
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         """After less before (b,)."""
-        figures = (
+        figures = [
             CLASS_METRICS[metric](confusions(labels, logits.argmax(1), outputs, counts)) for logits in (after, before)
-        )
-        return np.subtract(*figures)
+        ]
+        return np.asarray(figures[0] - figures[1])
 
     value = float(statistic(np.ones((1, count), np.float32))[0])
     return interval(value, Bootstrap(count, seed=seed).resample(statistic), count)
