@@ -132,7 +132,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         ("train.save_strategy=steps", ["train: ", "save and eval strategy to match"]),
         ("train.output_dir=x", ["cannot be set", "--output"]),
         ("train.resume_from_checkpoint=x", ["--resume"]),
-        ("train.fsdp=full_shard", ["train.fsdp: cannot be set", "torchrun"]),
+        ("train.fsdp=offload", ["train.fsdp: 'offload' is no way", "true"]),
         ("train.deepspeed=zero.json", ["train.deepspeed: cannot be set", "torchrun"]),
         ("train.global_batch_size=0", ["greater than or equal to 1"]),
         ("train=3", ["train: is a section of settings"]),

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from contraverse.errors import UserError
 
 
 def not_finite(model: nn.Module) -> str | None:
-    """Name of the first weight or buffer of ``model`` with a value that is not finite; waits for the device."""
+    """Name of the first weight or buffer of ``model`` with a value that is not finite; waits for the device.
+
+    Of weights that are split over processes this one's part is looked at.
+    """
     state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    state = {name: value.to_local() if isinstance(value, DTensor) else value for name, value in state.items()}
     if not state or bool(torch.stack([value.isfinite().all() for value in state.values()]).all()):
         return None
     return next(name for name, value in state.items() if not bool(value.isfinite().all()))

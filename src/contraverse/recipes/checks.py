@@ -203,10 +203,16 @@ def check_train(train: TrainConfig) -> TrainConfig:
     import torch
     from transformers import TrainingArguments
 
+    from contraverse.training.sharding import sharding_settings
+
     for name in train.arguments:
         if name in OURS:
             raise UserError("cannot be set", where=f"train.{name}", hint=OURS[name])
-    arguments = _validated(_train_model(), train.arguments).model_dump(exclude_unset=True)
+    # Kept from transformers, whose own splitting of weights is not used.
+    splitting = {name: value for name, value in train.arguments.items() if name in ("fsdp", "fsdp_config")}
+    sharding_settings(splitting.get("fsdp"), splitting.get("fsdp_config"))
+    others = {name: value for name, value in train.arguments.items() if name not in splitting}
+    arguments = _validated(_train_model(), others).model_dump(exclude_unset=True)
     try:
         # Writes nothing. Where there is no accelerator, training says use_cpu, which bf16 asks for.
         TrainingArguments(output_dir="", **{"use_cpu": not torch.accelerator.is_available(), **arguments})
@@ -215,7 +221,7 @@ def check_train(train: TrainConfig) -> TrainConfig:
     check_arguments(arguments, own_optimizer=train.optimizer is not None)
     _check_course(train, arguments)
     own = {name: getattr(train, name) for name in TrainConfig.model_fields}
-    return TrainConfig(**own, **arguments)
+    return TrainConfig(**own, **arguments, **splitting)
 
 
 def _check_course(train: TrainConfig, arguments: Mapping[str, Any]) -> None:
@@ -259,10 +265,7 @@ OURS = {
     "do_eval": "set train.eval_strategy",
     "do_predict": "the test rows are measured when the run ends",
     "remove_unused_columns": "the collator decides what a batch holds",
-    **dict.fromkeys(
-        ("fsdp", "fsdp_config", "deepspeed"),
-        "weights that are split over processes are neither saved nor measured here; start whole ones with torchrun",
-    ),
+    "deepspeed": "its split weights could not be saved and measured; split them by train.fsdp=true, under torchrun",
 }
 """Names that a run decides itself, and what to use in their place."""
 

@@ -8,10 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
+from contraverse.data import NoisyText
 from contraverse.functional import AnyOf, processes, rank
+from contraverse.training.ranks import rank_seed
 from contraverse.writing import append_json_line, read_json_lines, write_text
 
 
@@ -173,3 +183,37 @@ class AfterStep(TrainerCallback):
 
     def on_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.method.after_step(self.trainer.model)
+
+
+class Exactness(TrainerCallback):
+    """Puts back what transformers forgets on resume: the log's running sums and early stopping's count."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if trainer.is_world_process_zero():
+            trainer.rows.begin(state.global_step)
+        if args.world_size > 1:  # now that all have the same heads; where a run goes on, its own state comes later
+            set_seed(rank_seed(args.seed, args.process_index))
+        if not trainer._resumed:
+            return
+        trainer._tr_loss += trainer._resumed["loss"]
+        trainer._total_loss_scalar = trainer._resumed["total_loss"]
+        trainer._globalstep_last_logged = trainer._resumed["last_logged"]
+        trainer._parts = trainer._resumed["parts"]
+        stored = state.stateful_callbacks.get("EarlyStoppingCallback")
+        for callback in trainer.callback_handler.callbacks:
+            if stored and isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
+
+    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # Accelerate does not reach a sampler under both a shard and a skip, which is where resume puts it.
+        sampler, epoch = self.trainer._sampler, int(state.epoch or 0)
+        if isinstance(rows := self.trainer.train_dataset, NoisyText):
+            rows.start_epoch(epoch)
+            if sampler is not None and sampler.lengths is not None:
+                sampler.lengths = np.asarray(rows.noisy_lengths())
+        if sampler is not None:
+            sampler.set_epoch(epoch)

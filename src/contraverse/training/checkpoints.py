@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import transformers
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from torch import nn
@@ -18,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from contraverse.errors import UserError
 from contraverse.models.adapters import trained_part
+from contraverse.training.sharding import ShardingTrainer, whole_state
 from contraverse.writing import OUTSIDE, explain, of_the_system, sync
 
 RUNNING = "running.json"
@@ -32,7 +32,7 @@ class Torn(UserError):
     """A checkpoint that training cannot resume from."""
 
 
-class CheckpointingTrainer(transformers.Trainer):
+class CheckpointingTrainer(ShardingTrainer):
     """Write each checkpoint aside, have it reach the disk, and only then give it its name and remove older ones.
 
     A process that is killed at any moment so leaves only whole checkpoints under the names ``checkpoint-STEP``. Of
@@ -75,7 +75,8 @@ class CheckpointingTrainer(transformers.Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the weights; of a model with adapters those alone that are trained."""
         assert isinstance(self.model, nn.Module)
-        super()._save(output_dir, trained_part(self.model, state_dict or self.model.state_dict()))
+        whole = state_dict or (self.model.state_dict() if self.sharding is None else whole_state(self.model))
+        super()._save(output_dir, trained_part(self.model, whole))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         assert isinstance(self.model, nn.Module)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 
 from contraverse.errors import UserError
@@ -65,6 +66,7 @@ class WatchedTrainer(CheckpointingTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.accelerator.scaler is None:
             self.record.see_gradient(norm, self.state.global_step + 1)
         return norm

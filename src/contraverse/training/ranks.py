@@ -46,17 +46,17 @@ def batch_of_process(rows: int, accumulated: int = 1) -> int:
 
 
 def refuse_split_weights(args: TrainingArguments | None = None) -> None:
-    """Stop where the weights were to be split over processes, by ``args`` or by accelerate's configuration.
+    """Stop where DeepSpeed or accelerate's configuration was to split the weights; ``train.fsdp`` does here.
 
     Raises:
-        UserError: FSDP or DeepSpeed is configured.
+        UserError: so it is.
     """
     asked = {"FSDP": getattr(args, "fsdp", None), "DeepSpeed": getattr(args, "deepspeed", None)}
     for name, argument in asked.items():
         if argument or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true", "yes"):
             raise UserError(
-                f"{name} splits the weights over processes, and nothing here brings them together to save and measure",
-                hint="start whole copies of the model: torchrun --nproc-per-node N, or accelerate without it",
+                f"{name} cannot be used here: its split weights could not be saved and measured",
+                hint="split them by train.fsdp=true, under torchrun, without a configuration of accelerate",
             )
 
 

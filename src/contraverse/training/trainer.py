@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallbac
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 
-from contraverse.data import LengthGroupedSampler, NoisyText
+from contraverse.data import LengthGroupedSampler
 from contraverse.data.images import SimCLRAugment
 from contraverse.errors import UserError
 from contraverse.functional import from_all, from_first, rank, share_buffers, sharing, weighting_classes
@@ -25,7 +25,7 @@ from contraverse.models.folders import write_tensors
 from contraverse.models.modes import without_autocast
 from contraverse.models.sync_bn import to_synced
 from contraverse.noise import NoiseMixture
-from contraverse.training.callbacks import AfterStep, MetricsLog, Progress
+from contraverse.training.callbacks import AfterStep, Exactness, MetricsLog, Progress
 from contraverse.training.classes import BalancedSampler, ClassWeights, balanced_sampler, weights_of_classes
 from contraverse.training.finite import WatchedTrainer
 from contraverse.training.inputs import (
@@ -45,10 +45,10 @@ from contraverse.training.ranks import (
     batch_of_process,
     check_processes,
     over_processes,
-    rank_seed,
     refuse_split_weights,
 )
 from contraverse.training.schedules import build_schedule
+from contraverse.training.sharding import WITHOUT_FSDP, check_sharding, sharding_settings, whole_weights
 from contraverse.training.step import step
 from contraverse.types import Batch, Evaluator, Method
 from contraverse.writing import sync
@@ -113,7 +113,7 @@ class Trainer(WatchedTrainer):
 
     Raises:
         UserError: settings that do not go together, a model that does not fit the rows or the method, a batch that
-            cannot be divided by the processes, or weights that are split over them (FSDP, DeepSpeed).
+            cannot be divided by the processes, or weights to be split over them (``fsdp=True``) that cannot be.
     """
 
     def __init__(
@@ -152,12 +152,16 @@ class Trainer(WatchedTrainer):
                 )
             accumulated = training_arguments.get("gradient_accumulation_steps", 1)
             training_arguments["per_device_train_batch_size"] = batch_of_process(global_batch_size, accumulated)
+        asked = args or SimpleNamespace(**training_arguments)
+        self.sharding = sharding_settings(getattr(asked, "fsdp", None), getattr(asked, "fsdp_config", None))
         if args is None:
             if output_dir is None:
                 raise UserError("Trainer needs an output_dir", hint='for example Trainer(..., output_dir="runs/mine")')
             report = ["tensorboard"] if is_tensorboard_available() else "none"
-            training_arguments = {**DEFAULTS, "report_to": report, **training_arguments}
+            training_arguments = {**DEFAULTS, "report_to": report, **training_arguments, **WITHOUT_FSDP}
             args = TrainingArguments(output_dir=str(output_dir), **training_arguments)
+        elif self.sharding is not None:
+            args = dataclasses.replace(args, **WITHOUT_FSDP)
         refuse_split_weights(args)
         # transformers knows no batch of ours and would remove all columns; its filter waits at every step.
         if args.remove_unused_columns or args.logging_nan_inf_filter:
@@ -176,6 +180,8 @@ class Trainer(WatchedTrainer):
             to_synced(model)
         if method.trainable == "classifier":
             model.freeze_encoder()
+        if self.sharding is not None:
+            check_sharding(model, method, args, optimizer, contrast_chunk)
         rows = with_noise(model, method, encoded(model, method, train), noise)
         args = with_workers(with_negatives(args, method, len(rows)), rows)
         self.own_optimizer, self.own_schedule, self.contrast_chunk = optimizer, schedule, contrast_chunk
@@ -203,7 +209,7 @@ class Trainer(WatchedTrainer):
             # transformers refuses to evaluate without a set, though ours is the evaluators' business.
             eval_dataset=rows if self.evaluators else None,
             data_collator=rows.collate,
-            callbacks=[_Exactness(self), AfterStep(self), Progress(method.name), *callbacks],
+            callbacks=[Exactness(self), AfterStep(self), Progress(method.name), *callbacks],
         )
         if method.needs_reference_model:  # prepared, so that it runs in the precision that the model does
             method.set_reference_model(self.accelerator.prepare_model(copy.deepcopy(model), evaluation_mode=True))
@@ -289,7 +295,7 @@ class Trainer(WatchedTrainer):
         devices = [self.args.device] if self.args.device.type == "cuda" else []
         assert isinstance(self.model, nn.Module)
         kept = self.method.kept_model(self.model)
-        with torch.random.fork_rng(devices=devices), without_autocast(kept), sharing():
+        with torch.random.fork_rng(devices=devices), whole_weights(kept), without_autocast(kept), sharing():
             for evaluator in self.evaluators.values():
                 metrics.update(evaluator(kept))
         metrics = from_first({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -363,37 +369,3 @@ class Trainer(WatchedTrainer):
         check_processes(folder, len(running["processes"]))
         self._load_method(folder)
         self._resumed = {**running, **running["processes"][rank()]}
-
-
-class _Exactness(TrainerCallback):
-    """Puts back what transformers forgets on resume: the log's running sums and early stopping's count."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        if trainer.is_world_process_zero():
-            trainer.rows.begin(state.global_step)
-        if args.world_size > 1:  # now that all have the same heads; where a run goes on, its own state comes later
-            set_seed(rank_seed(args.seed, args.process_index))
-        if not trainer._resumed:
-            return
-        trainer._tr_loss += trainer._resumed["loss"]
-        trainer._total_loss_scalar = trainer._resumed["total_loss"]
-        trainer._globalstep_last_logged = trainer._resumed["last_logged"]
-        trainer._parts = trainer._resumed["parts"]
-        stored = state.stateful_callbacks.get("EarlyStoppingCallback")
-        for callback in trainer.callback_handler.callbacks:
-            if stored and isinstance(callback, EarlyStoppingCallback):
-                callback.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
-
-    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        # Accelerate does not reach a sampler under both a shard and a skip, which is where resume puts it.
-        sampler, epoch = self.trainer._sampler, int(state.epoch or 0)
-        if isinstance(rows := self.trainer.train_dataset, NoisyText):
-            rows.start_epoch(epoch)
-            if sampler is not None and sampler.lengths is not None:
-                sampler.lengths = np.asarray(rows.noisy_lengths())
-        if sampler is not None:
-            sampler.set_epoch(epoch)
