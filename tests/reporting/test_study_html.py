@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contraverse.reporting.study import StudyTable, tabulate
-from contraverse.reporting.study_html import bands, html, trade_off
+from contraverse.reporting.study_html import bands, html, power, trade_off
 
 METRICS = ("accuracy", "accuracy@apgd-0.1", "accuracy@apgd-0.3")
 
@@ -31,7 +31,7 @@ def table(*extra: dict[str, Any], printed: Any = None) -> StudyTable:
 
 def test_the_page_holds_tables_figures_and_what_is_printed() -> None:
     page = html([table(printed={"ce": {"accuracy": 91.5}})], name="tiny", question="Does it help?")
-    assert page.count("<svg ") == 2
+    assert page.count("<svg ") == 3
     assert '<span class="printed">printed 91.5</span>' in page
     assert "92.0 ± 1.0" in page
     assert "&lt;b&gt;at - ce" in page
@@ -52,12 +52,20 @@ def test_a_band_spans_one_deviation_and_a_printed_point_is_hollow() -> None:
 
 def test_a_method_that_was_not_attacked_is_in_the_table_alone() -> None:
     page = html([table(line("clean", 1, 70.0))], name="tiny", question="?")
-    assert page.count("70.0") == 1
+    assert page.count(">70.0") == 1
     assert "<td>-</td>" in page
 
 
-@pytest.mark.parametrize("draw", [trade_off, bands])
+@pytest.mark.parametrize("draw", [trade_off, bands, power])
 def test_without_an_attack_there_is_nothing_to_draw(draw: Any) -> None:
     bare = tabulate([line("ce", 1, 70.0)], "text", [], ["ce"])
     assert draw(bare) is None
     assert "<svg" not in html([bare], name="tiny", question="?")
+
+
+def test_power_has_a_line_a_comparison_and_nothing_is_told_by_one_seed() -> None:
+    drawn = power(table())
+    assert drawn is not None
+    assert "Detectable difference of Accuracy, APGD" in drawn
+    single = tabulate([line("ce", 1, 70.0), line("at", 1, 71.0)], "text", [("at", "ce")], ["ce", "at"])
+    assert power(single) is None

@@ -87,7 +87,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
         return PairedDifference(mean, np.nan, np.nan, np.nan, seeds, rows, np.nan)
     error = float(np.sqrt(variance))
     if error == 0:  # all differences are the same: nothing is known of how they vary, and nothing is claimed of 0
-        return PairedDifference(mean, mean, mean, 1.0 if mean == 0 else 0.0, seeds, rows, 0.0)
+        return PairedDifference(mean, mean, mean, 1.0 if mean == 0 else 0.0, seeds, rows, 0.0, _components(d))
     quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
     detectable = _detectable(variance, freedom)

@@ -89,7 +89,7 @@ class Evidence:
 
 
 def evidence(studies: Sequence[tuple[StudyConfig, Sequence[StudyTable]]]) -> list[Evidence]:
-    """Comparisons that answer the claims of ``studies``, grouped by what the claims are of.
+    """Comparisons that answer the claims of ``studies``, by method; those without any come last.
 
     Args:
         studies: with their tables.
@@ -106,7 +106,8 @@ def evidence(studies: Sequence[tuple[StudyConfig, Sequence[StudyTable]]]) -> lis
                 if (c.first, c.second, c.metric) == (claim.first, claim.second, metric)
             ]
             collected += own or [Evidence(study, claim)]
-    names = list(dict.fromkeys(e.claim.of for e in collected))
+    answered = [e for e in collected if e.comparison is not None]
+    names = list(dict.fromkeys(e.claim.of for e in [*answered, *collected]))
     return sorted(collected, key=lambda e: names.index(e.claim.of))
 
 

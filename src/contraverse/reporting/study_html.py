@@ -1,4 +1,4 @@
-"""Report of a study as one HTML file that asks nothing of the network: tables, trade-off, accuracy against epsilon."""
+"""Report of a study as one HTML file that asks nothing of the network: tables, trade-off, robustness, power."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from contraverse.attacks import attack_label
 from contraverse.evaluation.keys import MetricKey
+from contraverse.evaluation.metrics import TABLE
 from contraverse.reporting.curve import (
     DARK,
     HEIGHT,
@@ -44,7 +45,7 @@ def html(tables: Sequence[StudyTable], *, name: str, question: str, text: str = 
             "headings": [heading(metric) for metric in table.metrics],
             "rows": [_row(table, label, table.printed.get(label, {})) for label in table.methods],
             "differences": _differences(table),
-            "figures": [Markup(svg) for svg in (trade_off(table), bands(table)) if svg],
+            "figures": [Markup(svg) for svg in (trade_off(table), bands(table), power(table)) if svg],
         }
         for table in tables
     ]
@@ -119,6 +120,42 @@ def bands(table: StudyTable) -> str | None:
         for i, height in zip(ends, apart(list(ends.values()), gap=_gap(len(ends))), strict=True):
             name_line(axes, shortened(table.methods[i], 16), height, LIGHT[i % len(LIGHT)])
         title = f"{heading(keys[0].metric)} against the epsilon of {attack_label(str(keys[0].under))} on {table.task}"
+        return themed(as_svg(figure), title)
+
+
+def power(table: StudyTable) -> str | None:
+    """Smallest difference that a study finds four times in five, against its number of seeds, a line a comparison.
+
+    Of the metric under the middle radius, or the first column in percent. A marker stands at the study's own seeds; to
+    its right the lines are extrapolated from the variances between seeds and between rows. One seed tells none.
+
+    Returns:
+        An ``<svg>`` element in the colours of the page; None without a comparison of two seeds.
+    """
+    keys, percent = _attacked(table), [metric for metric in table.metrics if MetricKey.read(metric).metric in TABLE]
+    metric = str(keys[len(keys) // 2]) if keys else next(iter(percent), None)
+    drawn = [c for c in table.comparisons if c.metric == metric and c.paired.components is not None]
+    if metric is None or not drawn:
+        return None
+    seeds = range(2, max(20, *(c.paired.seeds for c in drawn)) + 1)
+    lines = [[c.paired.detectable_with(n) for n in seeds] for c in drawn]
+    highest = 1.2 * max(max(line[1:]) for line in lines) or 1.0  # two seeds may need a difference off the scale
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    with matplotlib.rc_context(SETTINGS):
+        axes = figure.add_axes((0.1, 0.17, 0.62, 0.77))
+        _free_frame(axes)
+        axes.set(xlim=(2, seeds[-1]), ylim=(0, highest))
+        axes.set_xlabel("seeds", color=MUTED)
+        axes.set_ylabel("detectable difference", color=MUTED)
+        for i, (c, line) in enumerate(zip(drawn, lines, strict=True)):
+            colour = LIGHT[i % len(LIGHT)]
+            axes.plot(seeds, line, color=colour, linewidth=1.6, linestyle="-" if i < len(LIGHT) else "--")
+            own = c.paired.seeds
+            axes.plot(own, c.paired.detectable_with(own), marker=MARKERS[i % len(MARKERS)], color=colour, ls="")
+        ends = apart([100 * line[-1] / highest for line in lines], gap=_gap(len(lines)))
+        for i, (c, end) in enumerate(zip(drawn, ends, strict=True)):
+            name_line(axes, shortened(f"{c.first} - {c.second}", 24), end * highest / 100, LIGHT[i % len(LIGHT)])
+        title = f"Detectable difference of {heading(metric)} against the number of seeds on {table.task}"
         return themed(as_svg(figure), title)
 
 
