@@ -132,6 +132,25 @@ def test_dry_run_tells_what_is_wrong_with_the_data(invoke: Any, tmp_path: Path) 
     assert "--data" in invoke("train", "ce", "--dry-run", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("output", "settings", "words"),
+    [
+        ("file", [], "needs a folder"),
+        ("file/run", [], "needs a folder"),
+        ("file/deeper/run", [], "needs a folder"),
+        ("run", ["--set", "train.metric_for_best_model=nonsense"], 'no metric of validation is called "nonsense"'),
+        ("run", ["--set", "train.metric_for_best_model=robust_accuracy"], "evaluation.robust_validation"),
+    ],
+)
+def test_dry_run_refuses_what_the_run_would_before_it_loads_the_model(
+    invoke: Any, rows: Path, tmp_path: Path, output: str, settings: list[str], words: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ["train", "ce", "--data", rows, "--output", tmp_path / output, *settings]
+    assert words in invoke(*arguments, "--dry-run", code=2).stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_shows_every_stage(
     invoke: Any, calls: list[dict[str, Any]], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

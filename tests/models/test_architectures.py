@@ -4,6 +4,7 @@ The slow test goes over 255 of them with transformers 5.23: 196 are tried, 59 ca
 packages of their own. A minute on one core, and some more where it is shared.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from reference.foreign import foreign_folder
 from reference.tiny import LABELS, random_batch, sentences
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
+from transformers import AutoModel, BertTokenizerFast
 from transformers.models.auto import modeling_auto
 
 from contraverse.errors import UserError
@@ -95,3 +96,16 @@ def test_any_architecture_works_or_is_refused(tmp_path: Path, architecture: str)
             torch.testing.assert_close(getattr(out, field), expected, rtol=0, atol=size)
             torch.testing.assert_close(getattr(alone, field), expected[3:], rtol=0, atol=size)
             assert (expected[0] - expected[1]).abs().max() > 0
+
+
+def test_a_tokenizer_of_few_words_is_enough(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """The check of a loaded model took ids at even distances, of which several were one where few words follow."""
+    special, words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], ["a", "b", "c", "d", "e", "f"]
+    for known in (words, words[:-1]):
+        folder = tmp_path / str(len(known))
+        AutoModel.from_pretrained(tiny_folder("bert")).save_pretrained(folder)
+        (tmp_path / "vocab.txt").write_text("\n".join([*special, *known]))
+        BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    assert TextModel.from_pretrained(tmp_path / "6").encode(["a b", "f"]).shape[0] == 2
+    with pytest.raises(UserError, match="knows 5 words, and the check of a model needs 6"):
+        TextModel.from_pretrained(tmp_path / "5")

@@ -110,6 +110,9 @@ def train(
         quiet()
     output = output or Path("runs") / f"{chosen.recipe}-{chosen.task}"
     if dry_run:
+        from contraverse.pipeline.folder import check_place
+
+        check_place(output, resume)
         print_text(chosen.to_yaml())
         _print_plan(chosen, output)
         _print_departures(chosen)

@@ -180,11 +180,11 @@ def _probe(model: "TextModel", where: str) -> dict[str, Tensor]:
             hint="the tokenizer is another model's, or a token was added and the table was not enlarged",
         )
     special = set(tokenizer.all_special_ids)
-    plain = list(dict.fromkeys(_next(top * i // _LONG, top, special) for i in range(_LONG)))
-    if len(plain) < _LONG:
-        raise UserError(
-            f"the tokenizer knows {top + 1 - len(special)} words", where=where, hint="give a complete tokenizer"
-        )
+    words = [i for i in range(top + 1) if i not in special]
+    if len(words) < _LONG:
+        what = f"the tokenizer knows {len(words)} words, and the check of a model needs {_LONG}"
+        raise UserError(what, where=where, hint="give a complete tokenizer")
+    plain = [words[len(words) * i // _LONG] for i in range(_LONG)]
     first = next((i for i in (tokenizer.cls_token_id, tokenizer.bos_token_id) if i is not None), plain[0])
     end = next((i for i in (tokenizer.sep_token_id, tokenizer.eos_token_id) if i is not None), plain[-1])
     # The end token may be the padding's id as well, which transformers' own classifiers then take for padding.
@@ -193,11 +193,6 @@ def _probe(model: "TextModel", where: str) -> dict[str, Tensor]:
     padded = short + [tokenizer.pad_token_id] * (_LONG - _SHORT)
     mask = [[1] * _LONG, [1] * _SHORT + [0] * (_LONG - _SHORT)]
     return {"input_ids": torch.tensor([long, padded]), "attention_mask": torch.tensor(mask)}
-
-
-def _next(start: int, top: int, special: set[int]) -> int:
-    """The first id from ``start`` on that is no special token, or the last one."""
-    return next((i for i in range(start, top + 1) if i not in special), top)
 
 
 def _attempt(model: "TextModel", batch: dict[str, Tensor], delta: Tensor | None = None) -> Outputs | Exception:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from contraverse.pipeline.steps import AnySplits, on_hub, steps_of
+from contraverse.pipeline.validation import plan_validation
 from contraverse.recipes import Stage
 
 
@@ -32,8 +33,10 @@ def dry_run(stage: Stage) -> DryRun:
     result = DryRun(splits, unread=[*hub.rows, *hub.sts])
     if not hub.sts and steps.sts is not None:
         result.notes.extend(steps.sts.notes)
-    if splits is not None and stage.teacher is None:
-        steps.check_teacher(splits)
+    if splits is not None:
+        result.notes.extend(plan_validation(steps, splits).notes)
+        if stage.teacher is None:
+            steps.check_teacher(splits)
     if hub.model is not None:
         steps.check_architecture(splits)
         result.unread.append(hub.model)

@@ -42,8 +42,11 @@ def check_place(output: Path, resume: bool, *, mark: str = CONFIG, kind: str = "
         where.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError("this name is not UTF-8", where=repr(where), hint="choose another --output") from error
-    if output.exists() and not output.is_dir():
-        raise UserError(f"this is a file, and a {kind} needs a folder", where=where, hint="choose another --output")
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(
+                f"this is a file, and a {kind} needs a folder", where=str(path), hint="choose another --output"
+            )
     if resume and not output.is_dir():
         raise UserError("nothing to resume here", where=where, hint=f"leave --resume out to start a {kind}")
     if output.is_dir() and not (output / mark).is_file() and not _is_fresh(output, mark):
