@@ -270,7 +270,7 @@ def test_a_batch_is_divided_by_processes_and_accumulation(monkeypatch: pytest.Mo
 
 def test_a_trainer_takes_one_size_of_a_batch(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = tiny_folder("bert", 0.1)
-    with pytest.raises(UserError, match="two sizes"):
+    with pytest.raises(UserError, match="as well as per_device"):
         build("scal", folder, tmp_path, global_batch_size=8)
     model = TextModel.from_pretrained(folder, labels=LABELS)
     settings = {key: value for key, value in SETTINGS.items() if "batch" not in key}
