@@ -1,6 +1,5 @@
 """Masked language modelling (Devlin et al., 2019): further pre-training on the user's texts."""
 
-import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -96,8 +95,7 @@ class MaskedLanguageModelling(Method):
 
         K is the most that a row of T tokens can have, so that the host need not ask how many there are.
         """
-        length = chosen.shape[1]
-        most = min(length, math.ceil(length * self.mlm_probability + 0.5))
+        most = int((torch.tensor(chosen.shape[1]) * self.mlm_probability).round().clamp(min=1))  # of the host, as above
         places = torch.argsort(chosen.byte(), dim=1, descending=True, stable=True)[:, :most]
         return places, chosen.gather(1, places)
 
