@@ -11,6 +11,7 @@ from contraverse import methods as methods
 from contraverse import models as models
 from contraverse import noise as noise
 from contraverse import pipeline as pipeline
+from contraverse import planning as planning
 from contraverse import recipes as recipes
 from contraverse import reporting as reporting
 from contraverse import training as training

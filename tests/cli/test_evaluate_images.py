@@ -97,7 +97,9 @@ def test_a_dual_run_is_measured_by_what_its_method_trains(
     assert (evaluation["bn_branch"], evaluation["split"]) == (bn_branch, "test")
     measured = accuracy(run / "model", folder, bn_branch)
     assert evaluation["metrics"]["accuracy"] == evaluation["robustness"]["accuracy"] == pytest.approx(measured)
-    assert any("the clean one of two batch norms" in note for note in evaluation["notes"]) == (bn_branch == "clean")
+    assert any("the clean batch norms of a dual model" in note for note in evaluation["notes"]) == (
+        bn_branch == "clean"
+    )
     invoke("evaluate", run, "--eps", "none", "--output", tmp_path / "e.json")
     assert read(tmp_path / "e.json")["metrics"]["accuracy"] == pytest.approx(measured)
     assert done.exit_code == 0

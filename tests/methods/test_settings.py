@@ -195,4 +195,4 @@ def test_a_recipe_sets_what_its_method_declares(recipe: str) -> None:
 def test_a_default_is_written_as_its_reader_writes_it() -> None:
     shown: Any = settings_of(METHODS["trades"])
     assert (shown["epsilon"].shown_default, shown["steps"].shown_default) == ("8/255", "10")
-    assert repr(SCAL(epsilon=0.5)).startswith("SCAL(epsilon=0.5, alpha=0.1, temperature=0.05")
+    assert "epsilon=0.5, alpha=0.1, temperature=0.05" in repr(SCAL(epsilon=0.5))

@@ -68,15 +68,15 @@ def check_same_rows(first: TextData | ImageData, other: TextData | ImageData, na
             hint=hint,
         )
     for row in range(len(first)):
-        if isinstance(first, TextData) and isinstance(other, TextData):
-            same = first.texts[row] == other.texts[row]
-        else:
-            assert isinstance(first, ImageData)
-            assert isinstance(other, ImageData)
-            same = np.array_equal(first.pixels[row].numpy(), other.pixels[row].numpy())
+        same = _content(first, row) == _content(other, row)
         if not same or _class(first, row).casefold() != _class(other, row).casefold():
             what = "another class there" if same else "another one there"
             raise UserError(f"row {row} of {names[0]} and of {names[1]} differ: it is {what}", hint=hint)
+
+
+def _content(data: Any, row: int) -> Any:
+    """Texts of a row, or the bytes of its image."""
+    return data.texts[row] if hasattr(data, "texts") else data.pixels[row].numpy().tobytes()
 
 
 def _class(data: TextData | ImageData, row: int) -> str:
@@ -110,19 +110,20 @@ def slices(
         UserError: there is no such column or no file, or the rows are images.
     """
     result = dict[str, np.ndarray]()
+    texts = getattr(rows, "texts", None)
     for name in dict.fromkeys(by):
         if name == CLASS:
             result[name] = np.array([_class(rows, row) for row in range(len(rows))], dtype=object)
-        elif not isinstance(rows, TextData):
+        elif texts is None:
             raise UserError(f"images have no column {name!r}", where="--by", hint="slices of images are by class")
         elif name == LENGTH:
-            result[name] = quartiles(np.array([sum(len(text.split()) for text in texts) for texts in rows.texts]))
+            result[name] = quartiles(np.array([sum(len(text.split()) for text in row) for row in texts]))
         else:
             result[name] = _column(rows, name, read_from, form)
     return result
 
 
-def _column(rows: TextData, name: str, read_from: Columns | None, form: Form) -> np.ndarray:
+def _column(rows: Any, name: str, read_from: Columns | None, form: Form) -> np.ndarray:
     """Values (N,) str of a column of the rows' file; of texts that stand in it more than once in their order."""
     path = Path(rows.source)
     if not path.is_file() or read_from is None:
