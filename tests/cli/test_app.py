@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,29 @@ def test_paragraphs_of_help_break_where_the_terminal_ends(command: Any) -> None:
     assert "\n" not in command.help.replace("\n\n", "")
 
 
-def test_help_answers_at_once() -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0, "half a second alone; the rest is for a busy computer"
+def test_help_loads_nothing_that_takes_seconds() -> None:
+    """Its time is that of its imports; a bound in seconds would measure how busy the machine is."""
+    heavy = ("torch", "transformers", "numpy", "scipy", "sklearn", "datasets", "pandas", "matplotlib", "optuna")
+    code = (
+        "import sys\nfrom contraverse.cli import main\nsys.argv = ['contraverse', '--help']\n"
+        f"try:\n    main()\nexcept SystemExit:\n    print(sorted(sys.modules.keys() & {set(heavy)}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("args", "nearest"),
+    [
+        (["evaluate", "run", "--attack", "edit"], '"edits"'),
+        (["evaluate", "run", "--norm", "linff"], '"linf"'),
+        (["list", "method"], '"methods"'),
+    ],
+)
+def test_a_value_that_is_not_there_is_answered_with_the_nearest(invoke: Any, args: list[str], nearest: str) -> None:
+    result = invoke(*args, code=2)
+    assert f"did you mean {nearest}?" in " ".join(result.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("args", [["train", "--nonsense"], ["nonsense"], ["list", "nonsense"], ["evaluate"]])

@@ -32,12 +32,13 @@ from contraverse.cli.several import alone, complain, first_to_say, let_one_speak
 from contraverse.cli.study import study
 from contraverse.cli.texts import encode, predict
 from contraverse.cli.train import quickstart, train
-from contraverse.errors import UserError
+from contraverse.errors import UserError, suggestion
 from contraverse.writing import explain
 
 DEBUG = "CONTRAVERSE_DEBUG"
 HIDDEN = "***"
 _TOKEN = re.compile(r"""\btoken["']?\s*[=:]\s*["']?([^\s"',}]+)""")
+_REFUSED = re.compile(r"'(.*)' is not one of ('.*')")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
@@ -63,6 +64,7 @@ class Commands(TyperGroup):
         except Exception as error:
             # Typer's own errors print themselves, with the usage.
             if hasattr(error, "exit_code"):
+                _suggest_choice(error)
                 if first_to_say(str(error)):
                     raise
                 raise typer.Exit(error.exit_code) from error
@@ -73,6 +75,14 @@ class Commands(TyperGroup):
                 raise typer.Exit(2) from error
             _unexpected(error)
             raise typer.Exit(1) from error
+
+
+def _suggest_choice(error: Any) -> None:
+    """Put the nearest of the possible values into the message of an option that takes some values alone."""
+    refused = _REFUSED.search(getattr(error, "message", ""))
+    if refused:
+        choices = re.findall("'(.*?)'", refused[2])
+        error.message = f'there is no "{refused[1]}"; {suggestion(refused[1], choices)}'
 
 
 def _drop_stdout() -> None:

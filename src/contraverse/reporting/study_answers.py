@@ -122,25 +122,28 @@ def answers(studies: Sequence[tuple[StudyConfig, Sequence[StudyTable]]]) -> str:
 
 
 def _sentence(name: str, own: Sequence[Evidence]) -> str:
+    """Answer about a method: an item of a list, with one below for each study and baseline."""
     parts = []
-    for study, group in groupby((e for e in own if e.comparison is not None), key=lambda e: e.study.name):
-        for second, compared in groupby(group, key=lambda e: e.claim.second):
-            by_verdict: dict[str, dict[str, list[str]]] = {}
-            for e in compared:
-                assert e.comparison is not None
-                by_verdict.setdefault(e.verdict, {}).setdefault(e.comparison.metric, []).append(e.task)
-                holds_for = e.study.holds_for
-            readings = [
-                f"{reading}: {', '.join(f'{heading(metric)} ({_listed(tasks)})' for metric, tasks in metrics.items())}"
-                for reading, metrics in sorted(by_verdict.items(), key=lambda pair: VERDICTS.index(pair[0]))
-            ]
-            parts.append(f"against {second} with {holds_for} ([{study}](#{study})) it {', it '.join(readings)}")
-    answer = "; ".join(parts) if parts else "it cannot be told yet: no pair of cells is finished"
-    return f"- **Does {name} help?** {answer[:1].upper()}{answer[1:]}."
+    for _, compared in groupby(
+        (e for e in own if e.comparison is not None), key=lambda e: (e.study.name, e.claim.second)
+    ):
+        parts.append(_against(list(compared)))
+    question = f"- **Does {name} help?**"
+    if not parts:
+        return f"{question} It cannot be told yet: no pair of cells is finished."
+    return f"{question} {parts[0]}" if len(parts) == 1 else "\n".join([question, *(f"    - {part}" for part in parts)])
 
 
-def _listed(tasks: Sequence[str]) -> str:
-    return ", ".join(dict.fromkeys(tasks))
+def _against(compared: Sequence[Evidence]) -> str:
+    """Answer of one study against one baseline, each reading with its differences and intervals."""
+    by_verdict: dict[str, list[str]] = {}
+    for e in sorted(compared, key=lambda e: VERDICTS.index(e.verdict)):
+        assert e.comparison is not None
+        figure = f"{heading(e.comparison.metric)} on {e.task} {interval(e.comparison.paired, e.comparison.metric)}"
+        by_verdict.setdefault(e.verdict, []).append(figure)
+    readings = [f"It {reading}: {'; '.join(figures)}." for reading, figures in by_verdict.items()]
+    study, second = compared[0].study, compared[0].claim.second
+    return f"Against {second}, with {study.holds_for} ([{study.name}](#{study.name})). {' '.join(readings)}"
 
 
 def next_seeds(study: StudyConfig, tables: Sequence[StudyTable]) -> list[Next]:
