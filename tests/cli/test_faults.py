@@ -82,7 +82,7 @@ def test_places_that_cannot_be_written_are_said_before_the_work(
         assert "Traceback" not in result.stderr
     for output, reason in (
         (tmp_path / LONG, "File name too long"),
-        (rows / "run", "cannot be used"),
+        (rows / "run", "a run needs a folder"),
         (tmp_path / "\udcff", "this name is not UTF-8"),
     ):
         result = invoke("train", "ce", "--data", rows, "--task", "text", "--output", output, code=2)

@@ -240,7 +240,7 @@ def test_what_is_wrong_with_a_network_is_said(
 
 
 def test_a_model_or_a_module_is_needed(invoke: Any, folder: Path, own: Path, tmp_path: Path) -> None:
-    assert "Missing argument 'MODEL', or --module." in invoke("evaluate", "--data", folder, code=2).stderr
+    assert "Missing argument 'MODEL', or --module, or --predict." in invoke("evaluate", "--data", folder, code=2).stderr
     spec = ("--module", f"{own}:build", "--data", folder, "--eps", "none")
     assert "no file of weights" in invoke("evaluate", tmp_path / "none.pt", *spec, code=2).stderr
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "w.pt")

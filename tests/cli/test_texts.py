@@ -124,11 +124,11 @@ def test_bad_input_leaves_nothing_behind(invoke: Any, encoder: Path, tmp_path: P
 def test_a_write_that_fails_leaves_the_old_file(
     invoke: Any, encoder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(file: Any, vectors: np.ndarray) -> None:
+    def full(file: Any, header: Any) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("numpy.save", full)
+    monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", full)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path.parent))
     (tmp_path / "x.npy").write_text("precious")
     args = ("encode", encoder, texts, "--output", tmp_path / "x.npy", "--text", "body", "--force")

@@ -40,4 +40,4 @@ def test_the_command_line_waits_passively_unless_told(variables: dict[str, str],
 
 
 def test_an_import_leaves_the_environment_alone() -> None:
-    assert policies("import contraverse.training") == ["-", "-", "-"]
+    assert policies("import contraverse.attacks") == ["-", "-", "-"]

@@ -249,7 +249,7 @@ def test_a_file_of_another_call_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no JSON"):
         State.begin(tmp_path / "b.jsonl", {})
     (tmp_path / "c.jsonl").write_text("[1]\n")
-    with pytest.raises(UserError, match="holds no results"):
+    with pytest.raises(UserError, match="the line is no JSON object"):
         State.begin(tmp_path / "c.jsonl", {})
     with pytest.raises(UserError, match="folder does not exist"):
         State.begin(tmp_path / "none" / "d.jsonl", {})

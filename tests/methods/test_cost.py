@@ -47,7 +47,7 @@ def flops(work: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("case", TEXT_CASES)
 def test_the_stated_cost_is_the_counted_one(case: str, encoder: Callable[..., TextModel]) -> None:
-    method, batch = make(case, hidden_size=64), full_rows()
+    method, batch = make(case, longest=100, hidden_size=64), full_rows()
     # InfoBERT's critic has 300 units for an encoder of any size: beside one this small it would be no small part.
     model = encoder({n: replace(s, dim=8) if s.kind == "critic" else s for n, s in method.heads.items()})
     # A head over the vocabulary, or as wide as here IS-BERT's, is no small part of a pass: F is then the encoder with

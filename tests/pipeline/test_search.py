@@ -71,7 +71,9 @@ def test_trials_are_recorded_and_the_winner_is_a_configuration(plan: Any, rows: 
     assert seeds == {42}
 
 
-@pytest.mark.parametrize(("recipe", "robust"), [("at", None), ("at", 0.5), ("itpt", None)])
+@pytest.mark.parametrize(
+    ("recipe", "robust"), [("at", None), pytest.param("at", 0.5, marks=pytest.mark.slow), ("itpt", None)]
+)
 def test_the_test_rows_decide_nothing(recipe: str, robust: float | None, plan: Any, rows: Path, tmp_path: Path) -> None:
     """With the labels of all test rows turned round, every line is the same."""
     settings = {"stages.itpt.train.num_train_epochs": 1} if recipe == "itpt" else {}
@@ -142,6 +144,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, errors: dict[int, BaseException]) -
     monkeypatch.setattr(MODULE, "run", fake)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_from_the_first_ones(plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, {3: RuntimeError("no")})
     search(plan(trials=15), tmp_path / "whole")
@@ -283,6 +286,7 @@ def test_faults_of_the_machine_end_a_search(
     assert [trial.error for trial in search(plan(), tmp_path / "s", resume=True).trials] == [None] * 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_resumed_is_begun_anew(plan: Any, tmp_path: Path, ctrl_c: Any) -> None:
     """F12: its only checkpoint is torn."""
     made = plan(settings={"train.num_train_epochs": 2})

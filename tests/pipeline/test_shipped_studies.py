@@ -18,6 +18,7 @@ from contraverse.recipes.study_file import shipped_studies
 
 ROWS = 24
 STUDIES = shipped_studies()
+FAST = ("acl", "carl-rar")  # with stages on images, and a bank; the others are trained in the slow tests
 
 
 def texts(folder: Path, name: str) -> Path:
@@ -88,7 +89,14 @@ def two_steps(steps: Steps[Any, Any], folder: Path) -> list[dict[str, Any]]:
     return [line for line in trainer.state.log_history if "loss" in line]
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if not name.endswith("-small")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in STUDIES
+        if not name.endswith("-small")
+    ],
+)
 def test_each_stage_of_a_study_takes_two_steps(
     name: str, tmp_path: Path, tiny_folder: Callable[..., Path], images: Path
 ) -> None:

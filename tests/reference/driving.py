@@ -40,12 +40,16 @@ FACTS = TrainingInfo(
 """Training info of the rows of ``random_batch(8)`` and a tiny model, as a trainer gives it."""
 
 
-def make(case: str, **training_info: Any) -> Method:
+LONGEST = 3
+"""Steps of an attack at most: further ones are like the third, and take most of the tests' time."""
+
+
+def make(case: str, *, longest: int = LONGEST, **training_info: Any) -> Method:
     """A fresh method of ``CASES`` in the last quarter of training, prepared with `FACTS` and ``training_info``.
 
     A counter of rows, the buffer ``seen``, stands at three of four epochs, and memory banks are full, so that terms
     that start late are on. Further cases of a method that learns a teacher's predictions have targets, and labels for
-    every third row; with its defaults the model is its own teacher.
+    every third row; with its defaults the model is its own teacher. Attacks take ``longest`` steps at most.
     """
     name, settings = CASES[case]
     method, info = METHODS[name](**settings), replace(FACTS, **training_info)
@@ -53,6 +57,8 @@ def make(case: str, **training_info: Any) -> Method:
     if method.teacher == "targets" and settings:
         targets = torch.randn(rows, len(LABELS), generator=torch.Generator().manual_seed(6))
         method.set_targets(targets, torch.arange(rows) % 3 == 0)
+    if getattr(method, "steps", 0) > longest:
+        method.steps = longest
     method.prepare(info)
     random = torch.Generator().manual_seed(5)
     for bank in method.modules():

@@ -17,7 +17,7 @@ from contraverse.evaluation import TaskEvaluator, evaluate
 from contraverse.methods import SCAL, CrossEntropy, DynACL
 from contraverse.models import ImageModel, TextModel
 from contraverse.training import Trainer
-from contraverse.training.trainer import _epoch_rows
+from contraverse.training.inputs import _epoch_rows
 from contraverse.types import Batch
 
 Build = Callable[..., Trainer]

@@ -168,7 +168,7 @@ def test_the_key_of_natural_order_compares_as_pieces_do() -> None:
     assert sorted(names, key=natural) == sorted(names, key=pieces)
 
 
-@pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_training_is_to_the_bit_that_in_memory(folder: Path, tmp_path: Path, workers: int | None) -> None:
     """With random views, and with the workers that a trainer takes by itself."""
     weights = []
