@@ -67,7 +67,7 @@ def trained(name: str, build: Callable[[], AnyModel]) -> tuple[Method, AnyModel]
         method = METHODS[name](**FEW[name])
         method.prepare(TrainingInfo(2 * ROWS, model.width, labels, epochs=4.0))
     else:  # late terms on, banks full
-        method = make(name, num_examples=2 * ROWS, hidden_size=model.width, labels=labels)
+        method = make(name, longest=100, num_examples=2 * ROWS, hidden_size=model.width, labels=labels)
     model.add_heads(method.heads)
     ready(method, model)
     return method, model
@@ -138,7 +138,7 @@ def test_each_method_declares_its_graphs_and_what_it_gathers(
     name: str, kind: str, tiny_model: Callable[..., TextModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in a step as the first of two processes: the graphs alive at once, and the features that are sent."""
-    method = make(name, hidden_size=32 if kind == "text" else tiny().width)
+    method = make(name, longest=100, hidden_size=32 if kind == "text" else tiny().width)
     if kind == "text":
         model: AnyModel = tiny_model(dropout=0.0, num_hidden_layers=3).train()
         batch: dict[str, Any] = {**text_batch(4), "index": torch.arange(4)}
@@ -259,6 +259,22 @@ def test_a_large_batch_is_split_before_layers_are_recomputed_and_whole_weights_b
     assert tight.layout.sharded
     assert none.layout is None
     assert training.activations(1, recompute=True) < row
+
+
+def test_nothing_is_advised_that_a_run_refuses(tiny_folder: Callable[..., Path]) -> None:
+    """Split weights take no chunks, no images and no second copy of the model; a compiled model takes no chunks."""
+    tiny = {"model.name": str(tiny_folder("bert", 0.1))}
+
+    def layouts(recipe: str, settings: dict[str, Any]) -> list[Layout]:
+        made = plan(configure(recipe, settings=settings), Resources(8, 1e7))[0]
+        return [*made.fits, *([made.layout] if made.layout else [])]
+
+    assert not any(layout.sharded and layout.at_once for layout in layouts("simcse", tiny))
+    assert not any(layout.sharded for layout in layouts("simclr", {"model.name": "resnet8"}))
+    assert any(layout.sharded for layout in layouts("ce", tiny))
+    assert not any(layout.sharded for layout in layouts("smart", tiny | {"method.mu": 1.0}))
+    compiled = layouts("simcse", tiny | {"train.torch_compile": True, "train.global_batch_size": 65536})
+    assert not any(layout.at_once for layout in compiled)
 
 
 @pytest.mark.parametrize("written", ["80 G", "80", "GB", "-1GB", "0GB", "1e400GB", "80GB8"])

@@ -121,7 +121,7 @@ def test_a_chunk_runs_again_with_its_dropout_masks_and_batch_statistics(case: st
     """Stated difference: a chunk has masks of its own, and batch norm the statistics of its rows."""
     results = []
     for held in (True, False):
-        method = make(case)
+        method = make(case, longest=100)
         on_images = case in ("simclr", "acl-ds", "dynacl")
         model = tiny(heads=method.heads).train() if on_images else encoder(method, dropout=0.1)
         batch = images() if on_images else random_batch(8)

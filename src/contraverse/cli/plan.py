@@ -141,7 +141,7 @@ def _switches(plan: "Plan", layout: "Layout") -> list[str]:
     """Settings that put ``layout`` into effect."""
     switches = []
     if layout.sharded:
-        switches.append("sharded weights (FSDP2)")
+        switches.append("train.fsdp=true")
     if layout.recompute:
         switches.append("train.gradient_checkpointing=true")
     if layout.at_once is not None:

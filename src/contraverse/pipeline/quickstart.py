@@ -28,7 +28,7 @@ SETTINGS = {
     "train.num_train_epochs": 2,
     "train.learning_rate": 1e-4,
 }
-"""Few rows and small budgets: some 270 CPU seconds for both runs, half of them training."""
+"""Few rows and small budgets: this is a first look, and not a measurement."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Training:
         gradients: bytes of their gradients.
         optimizer: bytes of the optimizer's states.
         method: bytes of the method's own: a copy of the model, a memory bank.
+        splits: True where ``train.fsdp`` takes model, method and optimizer.
     """
 
     forward: Forward
@@ -47,6 +48,7 @@ class Training:
     gradients: int
     optimizer: float
     method: int
+    splits: bool
 
     def flops(self, rows: int) -> float:
         """FLOPs of a step on ``rows``."""
@@ -128,6 +130,8 @@ def training_with(
         gradients=sum(_bytes(weight) for weight in trained),
         optimizer=sum(_bytes(weight) for weight in trained) * states_per_weight(train),
         method=own,
+        splits=isinstance(model, TextModel)
+        and not (method.needs_reference_model or train.optimizer or train.arguments.get("fp16")),
     )
 
 

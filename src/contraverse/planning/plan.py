@@ -160,7 +160,7 @@ def chunk_that_fits(plan: Plan, layout: Layout) -> int:
 
 
 def _layouts(training: Training, devices: int) -> Iterator[Layout]:
-    for sharded in (False, True) if devices > 1 else (False,):
+    for sharded in (False, True) if devices > 1 and training.splits else (False,):
         for recompute in (False, True) if training.forward.recomputed is not None else (False,):
             yield Layout(recompute, sharded)
 
@@ -171,9 +171,12 @@ def _cheapest(plan: Plan) -> Layout | None:
     for layout, most in plan.fits.items():
         if most >= rows:
             possible.append(layout)
-        elif plan.contrastive and (chunk := chunk_that_fits(plan, layout)):
-            possible.append(Layout(layout.recompute, layout.sharded, min(chunk, rows)))
-        elif most >= 1 and not plan.contrastive:
+        elif plan.contrastive:
+            # Split weights take no chunks, and a compiled model none either: its second pass draws other masks.
+            whole = not (layout.sharded or plan.config.train.arguments.get("torch_compile"))
+            if whole and (chunk := chunk_that_fits(plan, layout)):
+                possible.append(Layout(layout.recompute, at_once=min(chunk, rows)))
+        elif most >= 1:
             possible.append(Layout(layout.recompute, layout.sharded, most))
     return min(possible, key=lambda layout: (layout.sharded, plan.factor(layout)), default=None)
 
