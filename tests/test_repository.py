@@ -77,7 +77,10 @@ def test_targets_that_are_named_exist(page: str) -> None:
 def test_ci_runs_the_check_and_the_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.findall(r"^timed (.*)$", script.read_text(), re.MULTILINE) == ["make setup", "make check", "make test"]
+    lines = script.read_text()
+    assert re.findall(r"^timed (make \w+)", lines, re.MULTILINE) == ["make setup", "make check", "make test"]
+    assert "timed make check &" in lines
+    assert re.search(r"^checking=\$!\n(.*\n)*wait \$checking$", lines, re.MULTILINE), "a check that fails ends the run"
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
