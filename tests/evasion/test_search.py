@@ -29,6 +29,7 @@ from contraverse.evasion import (
 )
 from contraverse.evasion.changes import Change, Span, moved
 from contraverse.evasion.edits import _alphabet
+from contraverse.evasion.run import digest_of_rows
 from contraverse.evasion.search import FreeAttack, Node
 from contraverse.noise.keep import Keep
 
@@ -239,6 +240,14 @@ def test_an_attack_goes_on_from_its_file(predict: Predict, right_rows: TextData,
     assert results(again) == results(whole)
     assert again.forwards < whole.forwards
     assert len(file.read_bytes().splitlines()) == 1 + len(right_rows)
+
+
+def test_the_digest_of_rows_reads_all_of_them() -> None:
+    """It read the first three alone: a file of results went on with other rows after them."""
+    texts = [f"text {i}" for i in range(6)]
+    first, other = (TextData.from_rows(rows, [0, 1] * 3, ("no", "yes")) for rows in (texts, [*texts[:5], "another"]))
+    assert digest_of_rows(first) == digest_of_rows(TextData.from_rows(texts, [0, 1] * 3, ("no", "yes")))
+    assert digest_of_rows(first) != digest_of_rows(other)
 
 
 def test_a_file_of_another_call_is_refused(tmp_path: Path) -> None:

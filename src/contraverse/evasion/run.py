@@ -177,5 +177,5 @@ def worst(reports: Sequence[EvasionReport]) -> EvasionReport:
 
 def digest_of_rows(data: TextData) -> str:
     """Give a fingerprint of texts and labels."""
-    content = repr((data.texts, data.labels, data.label_names))
+    content = repr((list(data.texts), data.labels, data.label_names))
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
