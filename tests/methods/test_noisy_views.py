@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from contraverse.functional import info_nce
 from contraverse.methods import METHODS, Consistency
 from contraverse.models import TextModel
+from contraverse.types import Method
 
 TWO_VIEWS = [name for name, method in METHODS.items() if method.text_views == 2]
 
@@ -129,17 +130,23 @@ def test_scal_attacks_the_noisy_text(tiny_model: Callable[..., TextModel]) -> No
     torch.testing.assert_close(loss.total, ce + method.alpha * contrast, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TWO_VIEWS)
-def test_the_cost_on_noise_is_the_counted_one(name: str, tiny_model: Callable[..., TextModel]) -> None:
-    method, batch = make(name, hidden_size=64), with_noise(8, 16, full=True)
+def forward_units(method: Method, batch: dict[str, Any], tiny_model: Callable[..., TextModel]) -> float:
+    """Counted FLOPs of a step on ``batch``, in those of one forward pass."""
     size = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 256}
     model = tiny_model(heads=method.heads, dropout=0.0, **size).train()
     with FlopCounterMode(display=False) as forward:
         model(batch, want=("tokens",))
     with FlopCounterMode(display=False) as counter:
         gradients(method, model, batch)
+    return counter.get_total_flops() / forward.get_total_flops()
+
+
+@pytest.mark.parametrize("name", TWO_VIEWS)
+def test_the_cost_on_noise_is_the_counted_one(name: str, tiny_model: Callable[..., TextModel]) -> None:
+    method, batch = make(name, hidden_size=64), with_noise(8, 16, full=True)
+    counted = forward_units(method, batch, tiny_model)
     stated = float((method.cost_with_noise or method.cost).removesuffix("F"))
-    assert counter.get_total_flops() / forward.get_total_flops() == pytest.approx(stated, rel=0.03)
+    assert counted == pytest.approx(stated, rel=0.03)
 
 
 def with_draws(rows: int = 4, tokens: int = 9, count: int = 3, *, full: bool = False) -> dict[str, Any]:
@@ -209,12 +216,7 @@ def test_the_worst_view_is_that_of_the_largest_loss_of_its_row(name: str, tiny_m
 def test_the_cost_of_the_worst_view_is_the_counted_one(name: str, tiny_model: Callable[..., TextModel]) -> None:
     method, batch = METHODS[name](views_of="worst", view_draws=3), with_draws(8, 16, full=True)
     method.prepare(replace(FACTS, hidden_size=64))
-    size = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 256}
-    model = tiny_model(heads=method.heads, dropout=0.0, **size).train()
-    with FlopCounterMode(display=False) as forward:
-        model(batch, want=("tokens",))
-    with FlopCounterMode(display=False) as counter:
-        gradients(method, model, batch)
+    counted = forward_units(method, batch, tiny_model)
     stated = float(method.cost_with_noise.removesuffix("F"))
     assert stated >= float(method.cost.removesuffix("F")) + 3
-    assert counter.get_total_flops() / forward.get_total_flops() == pytest.approx(stated, rel=0.03)
+    assert counted == pytest.approx(stated, rel=0.03)

@@ -11,7 +11,7 @@ from contraverse.cli.evasion import TEXT_ATTACKS, attack_texts, check_text_attac
 from contraverse.cli.files import tell
 from contraverse.cli.foreign import load_function
 from contraverse.cli.noise import announce_noise, show_noise
-from contraverse.cli.request import existing_file, settings_of
+from contraverse.cli.request import existing_file, given_flags, settings_of
 from contraverse.errors import UserError
 from contraverse.recipes import DataConfig, EvaluationConfig
 
@@ -63,9 +63,7 @@ def measure_function(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_flags(options: Mapping[str, Any]) -> None:
-    used = {
-        "--" + name.replace("_", "-") for name, value in options.items() if value is not None and value is not False
-    }
+    used = set(given_flags(options))
     if options["attack"] not in (*TEXT_ATTACKS, None) or (options["attack"] is None and options["noise"] is None):
         hint = f"give --attack {', '.join(TEXT_ATTACKS)}, or --noise"
         raise UserError("a function is measured under attacks on texts as texts, and under noise", hint=hint)

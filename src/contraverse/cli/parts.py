@@ -17,7 +17,6 @@ from contraverse.writing import naming, whole_file, write_json
 if TYPE_CHECKING:
     import numpy as np
 
-    from contraverse.models import AnyModel
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted command left beside --output.")]
 _REQUEST = "request.json"
@@ -132,16 +131,4 @@ def digest_of(values: Iterable[str]) -> str:
     for value in values:
         encoded = value.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
-
-
-def digest_of_model(model: "AnyModel") -> str:
-    """Digest of a model's weights and buffers."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, torch.Tensor):
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

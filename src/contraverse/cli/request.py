@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 Data = TypeVar("Data", DataConfig, ImageDataConfig)
 
 
+def given_flags(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of ``options`` (by their names in Python) that were given, with their values; not those that turn off."""
+    return {
+        "--" + name.replace("_", "-"): value
+        for name, value in options.items()
+        if value is not None and value is not False
+    }
+
+
 @dataclass(frozen=True)
 class Request:
     """One call of ``contraverse evaluate``.
@@ -55,11 +64,7 @@ class Request:
     @property
     def flags(self) -> dict[str, Any]:
         """The flags that were given, with their values; those that turn something off are not among them."""
-        return {
-            "--" + name.replace("_", "-"): value
-            for name, value in self.options.items()
-            if value is not None and value is not False
-        }
+        return given_flags(self.options)
 
     @property
     def form(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from contraverse.cli.files import (
 )
 from contraverse.cli.foreign import Arch, Normalise
 from contraverse.cli.images import image_encoder, image_predictor, measured_route
-from contraverse.cli.parts import Resume, digest_of, digest_of_model, in_parts
+from contraverse.cli.parts import Resume, digest_of, in_parts
 from contraverse.cli.request import is_image_model
 from contraverse.cli.writers import write_predictions, write_vectors
 from contraverse.errors import UserError
@@ -96,6 +96,8 @@ def encode(
             return encoder.encode(names[first:last], batch_size)
 
     def request() -> dict[str, Any]:
+        from contraverse.models.storage import digest_of_model
+
         return {"command": "encode", "rows": digest_of(names), "model": digest_of_model(loaded.model), **options}
 
     parts = in_parts(output, total, step, vectors_of, request=request, resume=resume, doing="Encoding")
@@ -180,6 +182,8 @@ def predict(
 
     def request() -> dict[str, Any]:
         values = map(str, names) if column == "image" else chain.from_iterable(rows.texts)
+        from contraverse.models.storage import digest_of_model
+
         return {"command": "predict", "rows": digest_of(values), "model": digest_of_model(loaded.model), **options}
 
     parts = in_parts(output, total, step, logits_of, request=request, resume=resume, doing="Predicting")

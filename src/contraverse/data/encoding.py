@@ -146,14 +146,30 @@ class LengthGroupedSampler(Sampler[int]):
         # Longest first, so that what is left for the one partial batch are short rows.
         ordered = [group[np.argsort(-self.lengths[group], kind="stable")] for group in np.split(rows, bounds)]
         chunks = [group[i : i + self.batch_size] for group in ordered for i in range(0, len(group), self.batch_size)]
-        whole = [chunk for chunk in chunks if len(chunk) == self.batch_size]
-        partial = [chunk for chunk in chunks if len(chunk) < self.batch_size]
-        shuffled = [whole[i] for i in random.permutation(len(whole))]
-        if shuffled:
-            longest = max(range(len(shuffled)), key=lambda i: self.lengths[shuffled[i][0]])
-            shuffled[0], shuffled[longest] = shuffled[longest], shuffled[0]
-        for chunk in shuffled + partial:
+        for chunk in shuffled_batches(chunks, self.batch_size, random, self.lengths):
             yield from chunk.tolist()
+
+
+def shuffled_batches(
+    batches: Sequence[np.ndarray], batch_size: int, random: np.random.Generator, lengths: np.ndarray | None
+) -> list[np.ndarray]:
+    """Batches of row numbers in a random order: the one with the longest row first, a partial one last.
+
+    Memory then runs out at the start or not at all.
+
+    Args:
+        batches: row numbers of each batch.
+        batch_size: rows of a whole batch.
+        random: draws the order.
+        lengths: tokens of each row; None where they do not differ or are not known, and no batch comes first.
+    """
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    partial = [batch for batch in batches if len(batch) < batch_size]
+    shuffled = [whole[i] for i in random.permutation(len(whole))]
+    if shuffled and lengths is not None:
+        longest = max(range(len(shuffled)), key=lambda i: lengths[shuffled[i]].max())
+        shuffled[0], shuffled[longest] = shuffled[longest], shuffled[0]
+    return shuffled + partial
 
 
 def is_unnamed(labels: Sequence[str]) -> bool:

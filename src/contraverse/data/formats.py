@@ -10,9 +10,9 @@ import re
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple
 
-from contraverse.data.tables import BadRow, Strings, Table, check_names
+from contraverse.data.tables import BadRow, Indexed, Strings, Table, check_names
 from contraverse.errors import UserError
 
 _SEP = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
@@ -81,7 +81,7 @@ def read_delimited(
     )
 
 
-class _Lines(Sequence[str]):
+class _Lines(Indexed[str]):
     """Lines of a text with their ends (LF, CR or both), cut out of it when they are asked for.
 
     Args:
@@ -98,14 +98,7 @@ class _Lines(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> str:
         if index == 0 and self._first is not None:
             return self._first
         end = self._ends[index]

@@ -5,15 +5,17 @@ takes about 60 bytes more for each.
 """
 
 import json
+from abc import abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from contraverse.errors import UserError
 
+T = TypeVar("T", covariant=True)
 Unit = Literal["line", "row"]
 
 
@@ -104,7 +106,27 @@ def declared_classes(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-class Strings(Sequence[str]):
+class Indexed(Sequence[T]):
+    """Sequence that makes each item when it is asked for; its slices are lists."""
+
+    @abstractmethod
+    def item(self, index: int) -> T:
+        """Item number ``index``, from 0 to the length less one."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self.item(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.item(index % len(self))
+
+
+class Strings(Indexed[str]):
     """Strings that can be appended and read, held as UTF-8; lone surrogates stay as they are."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -120,17 +142,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
+    def item(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
         return self._bytes[start : self._ends[index]].decode("utf-8", "surrogatepass")
 
@@ -141,7 +153,7 @@ class Strings(Sequence[str]):
             start = end
 
 
-class Texts(Sequence[tuple[str, ...]]):
+class Texts(Indexed[tuple[str, ...]]):
     """Rows of one or more texts each, equal to a list of such tuples; not to be changed.
 
     Args:
@@ -165,15 +177,8 @@ class Texts(Sequence[tuple[str, ...]]):
     def __len__(self) -> int:
         return len(self._columns[0])
 
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, ...]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[tuple[str, ...]]: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[str, ...] | list[tuple[str, ...]]:
-        if isinstance(index, slice):
-            return list(zip(*(column[index] for column in self._columns), strict=True))
-        return tuple(column[index] for column in self._columns)
+    def item(self, index: int) -> tuple[str, ...]:
+        return tuple(column.item(index) for column in self._columns)
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         return zip(*self._columns, strict=True)

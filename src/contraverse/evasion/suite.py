@@ -11,7 +11,6 @@ from contraverse.data import TextData
 from contraverse.errors import UserError, unknown
 from contraverse.evaluation.adversaries import Closeness
 from contraverse.evaluation.adversaries.judging import Comparer
-from contraverse.evaluation.images.autoattack_state import digest_of_model
 from contraverse.evaluation.predict import Progress
 from contraverse.evasion.append import Append, Where, pool_of_file, pools_of_classes
 from contraverse.evasion.asking import Asker
@@ -27,6 +26,7 @@ from contraverse.evasion.state import State
 from contraverse.evasion.swaps import FromEmbeddings, FromMaskedLM, Source, Swaps
 from contraverse.evasion.targets import ModelTarget, Target
 from contraverse.models import TextModel
+from contraverse.models.storage import digest_of_model
 from contraverse.noise.additions import HARMLESS
 
 BUDGETS = {"edits": (1, 2, 4), "append": (1, 2, 4), "swap-words": (1, 2, 3), "unicode": (1, 2, 4)}

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from contraverse.attacks.dropout import RandomState
 from contraverse.errors import UserError
-from contraverse.models.modes import keeping_statistics, modes_of, moving_statistics_once, restored
+from contraverse.models.modes import keeping_statistics, modes_of, moving_statistics_once, restored, setting
 from contraverse.types import Batch, BNBranch, ForwardCalls, HeadCall, Model, Outputs, Wanted
 
 Forward = Callable[..., Outputs]
@@ -67,14 +67,8 @@ def chunking(modules: Sequence[nn.Module], rows: int | None) -> Iterator[None]:
         raise UserError(
             "chunks and weights that are split over processes (FSDP) do not go together", where="train.contrast_chunk"
         )
-    before = [model.chunk_rows for model in models]
-    for model in models:
-        model.chunk_rows = rows
-    try:
+    with setting(models, "chunk_rows", rows):
         yield
-    finally:
-        for model, chunk_rows in zip(models, before, strict=True):
-            model.chunk_rows = chunk_rows
 
 
 def bounds_of(rows: int, most: int) -> list[slice]:

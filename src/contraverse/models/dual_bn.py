@@ -8,6 +8,7 @@ from typing import get_args
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from contraverse.models.modes import setting
 from contraverse.types import BNBranch
 
 
@@ -96,14 +97,8 @@ def routed(module: nn.Module, bn_branch: BNBranch) -> Iterator[None]:
         ValueError: there is no such branch.
     """
     _checked(bn_branch)
-    duals = [(dual, dual.bn_branch) for dual in module.modules() if isinstance(dual, DualBatchNorm)]
-    for dual, _ in duals:
-        dual.bn_branch = bn_branch
-    try:
+    with setting([dual for dual in module.modules() if isinstance(dual, DualBatchNorm)], "bn_branch", bn_branch):
         yield
-    finally:
-        for dual, before in duals:
-            dual.bn_branch = before
 
 
 def _checked(bn_branch: BNBranch) -> BNBranch:

@@ -1,6 +1,6 @@
 """Modes and layouts of modules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,19 @@ def is_hooked(*modules: nn.Module) -> bool:
     if any(getattr(torch_module, f"_global{name}") for name in HOOKS):
         return True
     return any(getattr(part, name) for part in modules for name in HOOKS)
+
+
+@contextmanager
+def setting(parts: Iterable[Any], name: str, value: object) -> Iterator[None]:
+    """Attribute ``name`` of each of ``parts`` at ``value`` inside; its own value again afterwards."""
+    before = [(part, getattr(part, name)) for part in parts]
+    for part, _ in before:
+        setattr(part, name, value)
+    try:
+        yield
+    finally:
+        for part, own in before:
+            setattr(part, name, own)
 
 
 @contextmanager
@@ -83,16 +96,9 @@ def attacking(model: nn.Module) -> Iterator[None]:
     Batch norm in eval mode is an affine map of each channel, so that values and gradients are the same but for
     rounding; a step of an attack takes less time. Layers with hooks are called as ever.
     """
-    blocks: list[Any] = [block for block in model.modules() if isinstance(block, Folding)]
-    before = [block.folds for block in blocks]
-    with evaluating(model):
-        for block in blocks:
-            block.folds = True
-        try:
-            yield
-        finally:
-            for block, folds in zip(blocks, before, strict=True):
-                block.folds = folds
+    blocks = [block for block in model.modules() if isinstance(block, Folding)]
+    with evaluating(model), setting(blocks, "folds", True):
+        yield
 
 
 @contextmanager
@@ -102,14 +108,8 @@ def keeping_statistics(model: nn.Module) -> Iterator[None]:
     They normalise by the statistics of the batch as before; the pass of a perturbed batch leaves no trace.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    before = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
+    with setting(norms, "track_running_stats", False):
         yield
-    finally:
-        for norm, tracked in zip(norms, before, strict=True):
-            norm.track_running_stats = tracked
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Writing a `TextModel` so that others can load it, and reading it back."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from contraverse.errors import UserError
 from contraverse.models import adapters, loading, st_folder
@@ -141,3 +144,13 @@ def _load_own(folder: Path, cls: "type[TextModel]", origin: loading.Origin) -> "
         class_id(stored.detector.positive, stored.labels, where=str(folder / SETTINGS))
         model.detector = stored.detector
     return model.eval()
+
+
+def digest_of_model(model: nn.Module) -> str:
+    """A fingerprint of a module's weights and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            digest.update(name.encode() + content)
+    return digest.hexdigest()

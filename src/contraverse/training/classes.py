@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import TrainingArguments
 
 from contraverse.data import Encoded, EncodedText, Rows, TextData
+from contraverse.data.encoding import shuffled_batches
 from contraverse.errors import UserError, unknown
 from contraverse.types import UNLABELLED, Method
 
@@ -117,19 +118,8 @@ class BalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self.seed, self.epoch))
-        batches = self._batches(random)
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
-        partial = [batch for batch in batches if len(batch) < self.batch_size]
-        shuffled = [whole[i] for i in random.permutation(len(whole))]
-        if shuffled and self.lengths is not None:  # memory runs out at the start or not at all
-            longest = max(range(len(shuffled)), key=lambda i: self._longest(shuffled[i]))
-            shuffled[0], shuffled[longest] = shuffled[longest], shuffled[0]
-        for batch in shuffled + partial:
+        for batch in shuffled_batches(self._batches(random), self.batch_size, random, self.lengths):
             yield from random.permutation(batch).tolist()
-
-    def _longest(self, batch: np.ndarray) -> int:
-        assert self.lengths is not None
-        return int(self.lengths[batch].max())
 
     def _batches(self, random: np.random.Generator) -> list[np.ndarray]:
         """Rows of each batch of an epoch, those of a group of batches by length."""

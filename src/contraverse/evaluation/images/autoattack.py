@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from contraverse.attacks import margin
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError, unknown
-from contraverse.evaluation.images.autoattack_state import State, digest_of_data, digest_of_model
+from contraverse.evaluation.images.autoattack_state import State, digest_of_data
 from contraverse.evaluation.images.pixels import as_classifier, as_floats, classes_of, device_of, labels_of, right
 from contraverse.evaluation.predict import Progress
 from contraverse.functional import all_parts, my_share, sharers
+from contraverse.models.storage import digest_of_model
 from contraverse.types import BNBranch
 
 AutoNorm = Literal["linf", "l2", "l1"]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contraverse.data.images import ImageData
 from contraverse.errors import UserError
@@ -76,13 +75,3 @@ class State:
 def digest_of_data(data: ImageData, labels: Tensor) -> str:
     """A fingerprint of images (N, C, H, W) of bytes and their ``labels`` (N,)."""
     return hashlib.sha256(data.pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-
-
-def digest_of_model(classifier: nn.Module) -> str:
-    """A fingerprint of a module's weights and buffers, by name."""
-    digest = hashlib.sha256()
-    for name, value in classifier.state_dict().items():
-        if isinstance(value, Tensor):
-            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            digest.update(name.encode() + content)
-    return digest.hexdigest()
